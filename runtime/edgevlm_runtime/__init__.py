@@ -1,0 +1,52 @@
+"""Answer questions about images from an edgevlm bundle, without torch.
+
+import edgevlm_runtime
+vlm = edgevlm_runtime.load("llava-int8/")
+with vlm.session("part.png") as session:
+    print(session.ask("Is there a scratch?"))
+"""
+
+from edgevlm_runtime._version import __version__
+from edgevlm_runtime.answer import Answer, Timings
+from edgevlm_runtime.chat import Chat
+from edgevlm_runtime.choices import Choice
+from edgevlm_runtime.errors import (
+    BundleAltered,
+    BundleError,
+    BundleIncomplete,
+    BundleTooNew,
+    Cancelled,
+    ContextOverflow,
+    EdgeVLMError,
+    ImageError,
+    PromptError,
+    ProviderError,
+)
+from edgevlm_runtime.model import VLM, load
+from edgevlm_runtime.options import GenerationOptions, RuntimeOptions
+from edgevlm_runtime.session import Session
+from edgevlm_runtime.stream import AnswerStream
+
+__all__ = [
+    "VLM",
+    "Answer",
+    "AnswerStream",
+    "BundleAltered",
+    "BundleError",
+    "BundleIncomplete",
+    "BundleTooNew",
+    "Cancelled",
+    "Chat",
+    "Choice",
+    "ContextOverflow",
+    "EdgeVLMError",
+    "GenerationOptions",
+    "ImageError",
+    "PromptError",
+    "ProviderError",
+    "RuntimeOptions",
+    "Session",
+    "Timings",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,103 @@
+"""What an engine gives the rest of the runtime: graphs that run, and bindings that run without copies.
+
+An engine is a file in this folder with a function `make_engine(options) -> Engine`; its name is the registry key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of a graph; `shape` holds integers for fixed and names or None for dynamic dimensions."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...]
+
+
+class Cache(Protocol):
+    """A tensor that stays where the graph runs and is input and output at once: one layer's keys or values."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def address(self) -> int:
+        """Where its first byte lies."""
+        ...
+
+    def host(self) -> Array:
+        """Its contents for reading: the memory itself where that is on the host, else a copy."""
+        ...
+
+
+class Binding(Protocol):
+    """Buffers tied to a graph's inputs and outputs. Contents may change between runs, addresses may not.
+
+    Not safe for two threads at once; a graph may have any number of bindings, in different threads.
+    """
+
+    def bind_input(self, name: str, array: Array) -> None:
+        """Read input `name` from `array` (C-contiguous, kept alive by the binding)."""
+        ...
+
+    def bind_output(self, name: str, array: Array) -> None:
+        """Write output `name` into `array` (C-contiguous, kept alive by the binding)."""
+        ...
+
+    def bind_cache(self, input_name: str, output_name: str, cache: Cache) -> None:
+        """Tie an input and an output to one buffer, so that the graph updates it in place."""
+        ...
+
+    def run(self) -> None:
+        """Run the graph over the bound buffers. Raises `EdgeVLMError` when the engine fails."""
+        ...
+
+
+class Graph(Protocol):
+    """One loaded graph. Any number of threads may run it."""
+
+    @property
+    def inputs(self) -> Mapping[str, Port]: ...
+
+    @property
+    def outputs(self) -> Mapping[str, Port]: ...
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; outputs are fresh arrays by name. Raises `EdgeVLMError` when the engine fails."""
+        ...
+
+    def binding(self) -> Binding:
+        """A new binding with nothing bound."""
+        ...
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Cache:
+        """Zeroed memory for `Binding.bind_cache`. Raises `EdgeVLMError` when there is not enough."""
+        ...
+
+
+class Engine(Protocol):
+    """Loads graphs."""
+
+    @property
+    def identity(self) -> str:
+        """What of the engine decides a graph's results: library, version, execution provider."""
+        ...
+
+    def load(self, path: Path, *, keeps_spinning: bool = False) -> Graph:
+        """Load one graph. `keeps_spinning`: runs follow each other closely (decoding), so threads may wait busily.
+
+        Raises `BundleError` when the file is no graph this engine can load, `ProviderError` when the execution
+        provider asked for is not there.
+        """
+        ...

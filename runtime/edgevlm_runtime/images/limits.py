@@ -1,0 +1,28 @@
+"""How many pixels an image may have, decoded or on its way through a resize.
+
+A thin strip of an image can ask for a resize of many gigabytes (1 x 20,000 pixels with its short edge brought to 336);
+on a small machine that is the end of the process, so it is refused beforehand.
+"""
+
+from __future__ import annotations
+
+from edgevlm_runtime.errors import ImageError
+
+MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+"""89,478,485, Pillow's own decompression-bomb limit. Decoded, Pillow holds four bytes a pixel, 341 MiB; an image that
+has to be converted to RGB is there twice meanwhile, 683 MiB."""
+
+
+def check_pixels(width: int, height: int, what: str, limit: int = MAX_PIXELS) -> None:
+    """Raise `ImageError` when `what` has, or would have, more than `limit` pixels."""
+    if width * height > limit:
+        raise ImageError(
+            f"too many pixels to process safely ({width} x {height}, limit {limit}): {what}: give a smaller image"
+        )
+
+
+def check_resize(size: tuple[int, int], target: tuple[int, int]) -> None:
+    """Refuse a resize of an image of `size` to `target` (both width, height) that is empty or needs too much memory."""
+    if min(target) <= 0:
+        raise ImageError(f"the image is too thin to resize ({size[0]} x {size[1]} pixels): crop or pad it first")
+    check_pixels(*target, f"resize of an image of {size[0]} x {size[1]} pixels")

@@ -1,0 +1,167 @@
+"""Native resolution: Qwen2-VL and Qwen2.5-VL image processors.
+
+    Processor(Options(image_token="<|image_pad|>", patch_size=14, merge_size=2, window_size=112))
+
+The image keeps its aspect ratio and about its size; it is brought to multiples of patch_size * merge_size and cut into
+patches. Patches are put window by window, every window padded to its full size, so that window attention in the graph
+is a reshape to [W, L]. W is the number of windows and L the patches in one; without windows (window_size 0) W is 1 and
+L is all patches. The merge_size * merge_size patches that become one image token stay together.
+
+Feeds
+    patches       uint8 [W*L, 3*patch_size*patch_size], each patch as [channel, row, column]; zeros in padding
+    position_ids  int64 [W*L, 2], the patch's row and column in the image; zeros in padding
+    valid         bool  [W*L], False in padding
+
+`order` gives, for each image token in raster order, its row in the merged output [W*L / merge_size**2]; it is None
+where both orders are the same. `grid` is rows and columns of image tokens. The video axis is absent: an image is one
+frame that transformers repeats, and the graph folds the repetition into its weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgevlm_runtime.errors import ImageError
+from edgevlm_runtime.images.base import PreparedImage
+from edgevlm_runtime.images.limits import check_resize
+from edgevlm_runtime.images.load import to_rgb
+
+_MAX_ASPECT_RATIO = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Sizes are in pixels."""
+
+    image_token: str
+    patch_size: int = 14
+    merge_size: int = 2
+    """Patches along each side of what becomes one image token."""
+    window_size: int = 0
+    """Side of an attention window; 0 for a model without windows."""
+    min_pixels: int = 56 * 56
+    max_pixels: int = 28 * 28 * 1280
+    resize: bool = True
+    resample: int = Image.Resampling.BICUBIC.value
+    """Pillow's resampling code."""
+
+    def __post_init__(self) -> None:
+        if min(self.patch_size, self.merge_size, self.max_pixels) <= 0 or self.min_pixels < 0:
+            raise ValueError("patch_size, merge_size and max_pixels must be positive")
+        if self.window_size < 0 or (self.window_size and not self.window_cells):
+            raise ValueError("window_size must be 0 or hold at least one merged patch")
+        Image.Resampling(self.resample)
+
+    @property
+    def factor(self) -> int:
+        """Side of one image token."""
+        return self.patch_size * self.merge_size
+
+    @property
+    def window_cells(self) -> int:
+        """Image tokens along the side of a window."""
+        return self.window_size // self.merge_size // self.patch_size
+
+
+class Processor:
+    """See the module's docstring."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def __call__(self, image: Image.Image) -> PreparedImage:
+        pixels = np.asarray(self._resized(to_rgb(image)))
+        grid = (pixels.shape[0] // self.options.factor, pixels.shape[1] // self.options.factor)
+        rows = _window_rows(grid, self.options.window_cells)
+        patches, valid = self._in_windows(self._patches(pixels), rows)
+        position_ids, _ = self._in_windows(self._positions(grid), rows)
+        order = None
+        if self.options.window_cells:
+            order = np.empty(grid[0] * grid[1], np.int64)
+            order[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
+        return PreparedImage(
+            feeds={"patches": patches, "position_ids": position_ids, "valid": valid},
+            tokens=grid[0] * grid[1],
+            placeholder=self.options.image_token * (grid[0] * grid[1]),
+            order=order,
+            grid=grid,
+        )
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        factor = self.options.factor
+        if self.options.resize:
+            target = _smart_size(image.width, image.height, self.options)
+            check_resize(image.size, target)
+            return image.resize(target, Image.Resampling(self.options.resample))
+        if image.width % factor or image.height % factor:
+            raise ImageError(
+                f"the model takes images whose sides are multiples of {factor} pixels, "
+                f"this one is {image.width} x {image.height}"
+            )
+        return image
+
+    def _patches(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """[height, width, 3] to [tokens, merge_size**2, 3 * patch_size**2], image tokens in raster order."""
+        patch, merge = self.options.patch_size, self.options.merge_size
+        rows, columns = pixels.shape[0] // self.options.factor, pixels.shape[1] // self.options.factor
+        split = pixels.reshape(rows, merge, patch, columns, merge, patch, 3)
+        return split.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, merge * merge, 3 * patch * patch)
+
+    def _positions(self, grid: tuple[int, int]) -> NDArray[np.int64]:
+        """Row and column of every patch, [tokens, merge_size**2, 2], image tokens in raster order."""
+        merge = self.options.merge_size
+        rows, columns = grid
+        indices = np.indices((rows * merge, columns * merge), np.int64)
+        split = indices.reshape(2, rows, merge, columns, merge)
+        return split.transpose(1, 3, 2, 4, 0).reshape(rows * columns, merge * merge, 2)
+
+    def _in_windows(
+        self, values: NDArray[np.generic], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """`values` [tokens, merge_size**2, n] in the order `rows` says, [W*L, n], and which rows are not padding."""
+        present = rows >= 0
+        padded = np.zeros((rows.size, *values.shape[1:]), values.dtype)
+        padded[present] = values[rows[present]]
+        return padded.reshape(-1, values.shape[2]), np.repeat(present, values.shape[1])
+
+
+def _window_rows(grid: tuple[int, int], cells: int) -> NDArray[np.int64]:
+    """Image tokens (raster numbers) window by window, each window row by row, -1 where a window leaves the image.
+
+    Without its -1 entries this is `get_vision_window_index` of transformers.vision_utils.
+    """
+    rows, columns = grid
+    raster = np.arange(rows * columns, dtype=np.int64).reshape(grid)
+    if not cells:
+        return raster.reshape(-1)
+    padded = np.pad(raster, ((0, -rows % cells), (0, -columns % cells)), constant_values=-1)
+    split = padded.reshape(padded.shape[0] // cells, cells, padded.shape[1] // cells, cells)
+    return split.transpose(0, 2, 1, 3).reshape(-1)
+
+
+def _smart_size(width: int, height: int, options: Options) -> tuple[int, int]:
+    """Width and height, multiples of `options.factor`, with between min_pixels and max_pixels pixels.
+
+    The arithmetic of `smart_resize` in transformers, its rounding half to even and its limit on the aspect ratio.
+    """
+    factor = options.factor
+    if max(height, width) / min(height, width) > _MAX_ASPECT_RATIO:
+        raise ImageError(
+            f"the image is too thin ({width} x {height} pixels): this model takes aspect ratios up to "
+            f"{_MAX_ASPECT_RATIO}: crop or pad it first"
+        )
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width > options.max_pixels:
+        beta = math.sqrt((height * width) / options.max_pixels)
+        new_height = max(factor, math.floor(height / beta / factor) * factor)
+        new_width = max(factor, math.floor(width / beta / factor) * factor)
+    elif new_height * new_width < options.min_pixels:
+        beta = math.sqrt(options.min_pixels / (height * width))
+        new_height = math.ceil(height * beta / factor) * factor
+        new_width = math.ceil(width * beta / factor) * factor
+    return new_width, new_height

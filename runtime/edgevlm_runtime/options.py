@@ -1,0 +1,164 @@
+"""What a caller can choose: how the runtime runs a bundle, and how an answer is generated.
+
+Both are frozen and validated when they are made; a bad value raises `EdgeVLMError` in one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.images.limits import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from edgevlm_runtime.manifest import GenerationDefaults
+
+MIB = 1 << 20
+MAX_THREADS = max(64, 4 * (os.cpu_count() or 1))
+_THREADS = f"at most {MAX_THREADS}: more than there are cores only wait for each other"
+_Options = TypeVar("_Options")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions:
+    """How a bundle is loaded and run. Keyword arguments of `edgevlm_runtime.load`."""
+
+    provider: str = "cpu"
+    """Execution provider: a short name ("cpu", "cuda", ...) or ONNX Runtime's own."""
+    engine: str = "ort"
+    """Name of a file in `edgevlm_runtime/engines/`."""
+    threads: int | None = None
+    """Threads of one graph run; None takes the physical cores this process may use."""
+    max_context: int | None = None
+    """Tokens a session's KV cache holds; None takes what the model allows, which is also the most there can be."""
+    prefill_chunk: int = 1024
+    """Prompt positions computed at once: bounds the memory of a long prompt."""
+    vision_batch: int = 1
+    """Image tiles encoded at once, where the vision encoder takes them independently."""
+    image_cache_bytes: int = 256 * MIB
+    """Image embeddings kept in memory; 0 keeps none."""
+    image_cache_dir: str | Path | None = None
+    """Folder in which image embeddings outlive the process; None keeps none on disk."""
+    image_cache_dir_bytes: int = 1024 * MIB
+    """Image embeddings kept in `image_cache_dir`."""
+    max_image_pixels: int = MAX_PIXELS
+    """Images with more pixels are refused before they are decoded. Pillow's own limit, at twice the default, stays."""
+    apply_exif_orientation: bool = False
+    """Turn images as their EXIF orientation says; off, as in the reference (`edgevlm_runtime.images.load`)."""
+    verify: str = "full"
+    """What is checked before the bundle is used: "full" (every file's sha256) or "size" (presence and size)."""
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.provider, str) and self.provider != ""
+        need(named, "provider", self.provider, "the name of an execution provider")
+        folder = self.image_cache_dir
+        plain = folder is None or (isinstance(folder, str | Path) and "\0" not in str(folder) and str(folder) != "")
+        need(plain, "image_cache_dir", folder, "the path of a folder, or None")
+        need(self.threads is None or not _whole(self.threads, MAX_THREADS + 1), "threads", self.threads, _THREADS)
+        for name in ("threads", "max_context"):
+            value = getattr(self, name)
+            need(value is None or _whole(value, 1), name, value, "a whole number of at least 1, or None")
+        for name in ("prefill_chunk", "vision_batch", "max_image_pixels"):
+            need(_whole(getattr(self, name), 1), name, getattr(self, name), "a whole number of at least 1")
+        for name in ("image_cache_bytes", "image_cache_dir_bytes"):
+            need(_whole(getattr(self, name), 0), name, getattr(self, name), "a number of bytes, 0 or more")
+        _need_bool("apply_exif_orientation", self.apply_exif_orientation)
+        need(self.verify in ("full", "size"), "verify", self.verify, '"full" or "size"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationOptions:
+    """How an answer is generated. Keyword arguments of `ask` and `stream`; defaults come from the bundle."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    """0 takes the likeliest token each time (greedy); above 0, tokens are sampled."""
+    top_k: int = 0
+    """Sample among the k likeliest tokens; 0 does not limit."""
+    top_p: float = 1.0
+    """Sample among the likeliest tokens that together have this probability."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens already in prompt or answer."""
+    suppress_tokens: tuple[int, ...] = ()
+    """Token ids that are never generated."""
+    seed: int | None = None
+    """Makes sampling reproducible on one machine; None draws a fresh seed."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the answer; the text ends before them. They add to the bundle's own."""
+    logprobs: bool = True
+    """Whether the answer carries each token's log-probability."""
+
+    def __post_init__(self) -> None:
+        need(_whole(self.max_new_tokens, 1), "max_new_tokens", self.max_new_tokens, "a whole number of at least 1")
+        need(is_real(self.temperature) and self.temperature >= 0, "temperature", self.temperature, "0 or more")
+        need(_whole(self.top_k, 0), "top_k", self.top_k, "a whole number, 0 for no limit")
+        need(is_real(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        penalty = self.repetition_penalty
+        need(is_real(penalty) and 0.01 <= penalty <= 100, "repetition_penalty", penalty, "from 0.01 to 100")
+        need(self.seed is None or _whole(self.seed, 0), "seed", self.seed, "a whole number, 0 or more, or None")
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else _tuple("stop", self.stop))
+        object.__setattr__(self, "suppress_tokens", _tuple("suppress_tokens", self.suppress_tokens))
+        _need_bool("logprobs", self.logprobs)
+        need(all(isinstance(s, str) and s for s in self.stop), "stop", self.stop, "strings that are not empty")
+        suppressed = all(_whole(token, 0) for token in self.suppress_tokens)
+        need(suppressed, "suppress_tokens", self.suppress_tokens, "token ids, 0 or more")
+
+
+def runtime_options(options: Mapping[str, Any]) -> RuntimeOptions:
+    """Keyword arguments of `load` as options. Raises `EdgeVLMError` for unknown names and bad values."""
+    return make_options(RuntimeOptions, options, "option")
+
+
+def generation_options(defaults: GenerationDefaults, options: Mapping[str, Any]) -> GenerationOptions:
+    """The bundle's defaults with the caller's choices over them. Raises `EdgeVLMError` as `runtime_options` does."""
+    chosen: dict[str, Any] = {
+        "max_new_tokens": defaults.max_new_tokens,
+        "temperature": defaults.temperature,
+        "top_k": defaults.top_k,
+        "top_p": defaults.top_p,
+        "repetition_penalty": defaults.repetition_penalty,
+        "suppress_tokens": defaults.suppress_tokens,
+    }
+    return make_options(GenerationOptions, {**chosen, **options}, "generation option")
+
+
+def make_options(kind: type[_Options], options: Mapping[str, Any], what: str) -> _Options:
+    """The frozen dataclass `kind` made of `options`. Raises `EdgeVLMError` for a name it does not have."""
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in options:
+        if name not in known:
+            raise EdgeVLMError(f"unknown {what} {name!r}: known are {', '.join(known)}")
+    return kind(**options)
+
+
+def need(holds: bool, name: str, value: object, wanted: str) -> None:
+    """Raise `EdgeVLMError` for an option's bad value, with what it must be in words."""
+    if not holds:
+        raise EdgeVLMError(f"bad value for {name}: {value!r}: it must be {wanted}")
+
+
+def _need_bool(name: str, value: object) -> None:
+    need(isinstance(value, bool), name, value, "True or False")
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def is_real(value: object) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _tuple(name: str, value: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(value)
+    except TypeError:
+        raise EdgeVLMError(f"bad value for {name}: {value!r}: it must be a sequence") from None

@@ -1,0 +1,117 @@
+"""From logits to the next token, with the processors of Hugging Face `generate` in its order:
+repetition penalty, suppressed tokens, then (when sampling) temperature, top-k, top-p.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.options import GenerationOptions
+
+Logits = NDArray[np.float32]
+Scores = NDArray[np.float64]
+Ids = NDArray[np.int64]
+
+_NUCLEUS = 1024
+"""Tokens looked at first for top-p; nearly always enough, and far cheaper than sorting the vocabulary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One generated token and the log-probability that the model's own logits give it (None when not asked for)."""
+
+    token_id: int
+    logprob: float | None
+
+
+class Sampler:
+    """Chooses the tokens of one answer. Keeps which tokens were seen and the state of the random generator."""
+
+    def __init__(self, options: GenerationOptions, prompt_ids: Ids, vocab: int) -> None:
+        """`prompt_ids` [n]: the prompt, image tokens included, as the repetition penalty counts them."""
+        self._options = options
+        # numpy.random takes tens of milliseconds to import: not on the way to a greedy answer's first token
+        self._rng = np.random.default_rng(options.seed) if options.temperature > 0 else None
+        self._seen = np.zeros(vocab, dtype=np.bool_)
+        self._seen[prompt_ids[(prompt_ids >= 0) & (prompt_ids < vocab)]] = True
+        self._penalised: Ids = np.flatnonzero(self._seen)
+        self._suppressed = np.array([token for token in options.suppress_tokens if token < vocab], dtype=np.int64)
+
+    def pick(self, logits: Logits) -> Pick:
+        """The next token for `logits` [vocab], which are left as they are. Raises `EdgeVLMError` when they are not
+        numbers."""
+        likeliest = int(np.argmax(logits))
+        if not np.isfinite(logits[likeliest]):
+            raise EdgeVLMError("the decoder's logits are not numbers: use a bundle of higher precision")
+        scores = self._process(logits)
+        if scores is not logits and scores.max() == -np.inf:
+            raise EdgeVLMError("suppress_tokens leaves no token to generate: suppress fewer")
+        if self._rng is not None:
+            token = self._draw(scores, self._rng)
+        else:
+            token = likeliest if scores is logits else int(np.argmax(scores))
+        if self._options.repetition_penalty != 1.0 and not self._seen[token]:
+            self._seen[token] = True
+            self._penalised = np.append(self._penalised, token)
+        return Pick(token, log_probability(logits, token) if self._options.logprobs else None)
+
+    def _process(self, logits: Logits) -> Logits:
+        """Repetition penalty and suppressed tokens; `logits` itself when neither applies."""
+        penalty = self._options.repetition_penalty
+        if penalty == 1.0 and not self._suppressed.size:
+            return logits
+        scores = logits.copy()
+        if penalty != 1.0:
+            seen = scores[self._penalised]
+            scores[self._penalised] = np.where(seen < 0, seen * np.float32(penalty), seen / np.float32(penalty))
+        scores[self._suppressed] = -np.inf
+        return scores
+
+    def _draw(self, scores: Logits, rng: np.random.Generator) -> int:
+        tokens, kept = candidates(scores, self._options)
+        weights = np.cumsum(np.exp(kept))
+        place = np.searchsorted(weights, rng.random() * weights[-1], side="right")
+        return int(tokens[min(int(place), len(tokens) - 1)])
+
+
+def candidates(scores: Logits, options: GenerationOptions) -> tuple[Ids, Scores]:
+    """Tokens that temperature, top-k and top-p leave, in order of token id, with their scores after temperature, of
+    which the highest is 0."""
+    # The likeliest is brought to 0 first, so that no temperature can carry it to infinity and out of the draw.
+    with np.errstate(over="ignore"):
+        warmed: Scores = (scores.astype(np.float64) - scores.max()) / options.temperature
+    tokens = np.flatnonzero(warmed > -np.inf)
+    if 0 < options.top_k < tokens.size:
+        least = np.partition(warmed, warmed.size - options.top_k)[warmed.size - options.top_k]
+        tokens = np.flatnonzero(warmed >= least)
+    if options.top_p < 1.0:
+        tokens = np.sort(tokens[_nucleus(warmed[tokens], options.top_p)])
+    return tokens, warmed[tokens]
+
+
+def _nucleus(scores: Scores, top_p: float) -> Ids:
+    """Indices of the likeliest scores whose probabilities add up to `top_p`: those where the cumulative probability,
+    from the least likely on, exceeds 1 - top_p; at least one."""
+    weights = np.exp(scores - scores.max())
+    probabilities = weights / weights.sum()
+    head: Ids = np.arange(scores.size)
+    tail = 0.0
+    if scores.size > _NUCLEUS:
+        likeliest = np.argpartition(scores, scores.size - _NUCLEUS)[scores.size - _NUCLEUS :]
+        mass = float(probabilities[likeliest].sum())
+        if mass >= top_p:  # everything else together is within the part that top-p cuts off
+            head, tail = likeliest, 1.0 - mass
+    order = head[np.argsort(scores[head], kind="stable")]
+    keep = tail + np.cumsum(probabilities[order]) > 1.0 - top_p
+    keep[-1] = True
+    return order[keep]
+
+
+def log_probability(logits: Logits, token: int) -> float:
+    """log-softmax of `logits` [vocab] at `token`."""
+    top = logits.max()
+    return float(logits[token] - top - np.log(np.exp(logits - top).sum(dtype=np.float64)))

@@ -1,0 +1,142 @@
+"""Text to tokens and back, without torch or transformers.
+
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    ids = tokenizer.encode(prompt, bos_token="<s>")    # special tokens by the rule of transformers' processors
+    text = tokenizer.decode(ids)                       # like processor.decode(ids, skip_special_tokens=True)
+    stream = tokenizer.stream()                        # one for each answer
+    for token in answer:
+        piece = stream.push(token)                     # whole characters only, often ""
+    piece = stream.finish()                            # what was held back
+
+What a stream gives, put together, is exactly `decode` of the same tokens. A `Tokenizer` may be shared between threads,
+a `TextStream` may not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import tokenizers
+
+from edgevlm_runtime.errors import BundleError, BundleIncomplete, PromptError
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_WINDOW = 16
+"""Tokens a stream decodes again at most before it starts a new window (except while it waits for a character)."""
+
+
+class Tokenizer:
+    """A Hugging Face `tokenizer.json`."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        # A tokenizer.json may carry the padding and truncation of its training; transformers switches both off.
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self._special = frozenset(id_ for id_, token in backend.get_added_tokens_decoder().items() if token.special)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """Read a `tokenizer.json`. Raises `BundleIncomplete` when it is missing, `BundleError` when it is damaged."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleIncomplete(f"cannot read the tokenizer: {path}: export the model again") from error
+        return cls.from_json(text, str(path))
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "tokenizer.json") -> Tokenizer:
+        """Parse the contents of a `tokenizer.json`; `where` names it in errors. Raises `BundleError`."""
+        try:
+            return cls(tokenizers.Tokenizer.from_str(text))
+        except Exception as error:  # the library raises bare Exception
+            reason = " ".join(str(error).split())
+            raise BundleError(f"not a tokenizer: {where}: {reason}: export the model again") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in all, added ones included."""
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that `decode` leaves out."""
+        return self._special
+
+    def token_id(self, token: str) -> int | None:
+        """The id of `token`, None when the vocabulary does not have it."""
+        return self._backend.token_to_id(token)
+
+    def encode(self, text: str, bos_token: str | None = None) -> list[int]:
+        """Tokens of a rendered prompt.
+
+        The tokenizer adds its own special tokens (a beginning-of-sequence token, for most) unless the text begins with
+        `bos_token` already; that is what `processor.apply_chat_template(tokenize=True)` of transformers does. Special
+        tokens written out in the text become those tokens. Raises `PromptError` for text that is not Unicode.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"the prompt is not text: character {error.start + 1} is half of a surrogate pair, as bytes that are "
+                "not UTF-8 become: give it in UTF-8"
+            ) from None
+        begun = bos_token is not None and text.startswith(bos_token)
+        return self._backend.encode(text, add_special_tokens=not begun).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids` without special tokens."""
+        return self._backend.decode(list(ids), skip_special_tokens=True)
+
+    def stream(self) -> TextStream:
+        """A fresh incremental decoder."""
+        return TextStream(self)
+
+    def is_visible(self, id_: int) -> bool:
+        """Whether `decode` takes notice of `id_`."""
+        return id_ not in self._special and self._backend.id_to_token(id_) is not None
+
+    def is_byte(self, id_: int) -> bool:
+        """Whether `id_` is a byte-fallback token, such as <0xE4>."""
+        token = self._backend.id_to_token(id_) or ""
+        return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
+
+class TextStream:
+    """Incremental decoding of one answer; see the module's docstring.
+
+    Text is held back in two cases. At the end of byte-level text a replacement character may be the beginning of a
+    character whose other bytes are still to come. A run of byte-fallback tokens is decoded as a whole (one bad byte
+    turns all of it into replacement characters), so none of it is certain before the run ends.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._window: list[int] = []
+        self._given = 0
+        """Characters of the decoded window that were given out."""
+
+    def push(self, id_: int) -> str:
+        """Add one token; returns the text that is certain now."""
+        if not self._tokenizer.is_visible(id_):
+            return ""
+        self._window.append(id_)
+        if self._tokenizer.is_byte(id_):
+            return ""
+        text = self._tokenizer.decode(self._window)
+        certain = len(text.rstrip(_REPLACEMENT))
+        piece = text[self._given : certain]
+        self._given = max(self._given, certain)
+        if certain == len(text) and len(self._window) >= _WINDOW:
+            # Keep one token, so that the next is not decoded as the beginning of a text (which loses its space).
+            self._window = self._window[-1:]
+            self._given = len(self._tokenizer.decode(self._window))
+        return piece
+
+    def finish(self) -> str:
+        """The rest, at the end of the answer: bytes that never became a character are replacement characters."""
+        piece = self._tokenizer.decode(self._window)[self._given :]
+        self._window, self._given = [], 0
+        return piece

@@ -1,0 +1,137 @@
+"""Kinds of image processing as the manifest names them. Their pixels are compared with transformers in tests/export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgevlm_runtime.errors import BundleError, ImageError
+from edgevlm_runtime.images import make_processor
+from edgevlm_runtime.manifest import ImageProcessing
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "fixed": {
+        "image_token": "<image>",
+        "tokens": 4,
+        "height": 28,
+        "width": 28,
+        "shortest_edge": 28,
+        "center_crop": True,
+    },
+    "tiles": {"image_token": "<image>", "tokens_per_tile": 4, "tile": 16, "longest_edge": 64},
+    "native": {"image_token": "<image>", "patch_size": 7, "window_size": 56},
+}
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_different_images_give_different_feeds(kind: str) -> None:
+    process = make_processor(ImageProcessing(kind, OPTIONS[kind]))
+    black, white = (process(Image.new("RGB", (50, 40), color)) for color in ("black", "white"))
+    name = "patches" if kind == "native" else "pixels"
+    assert black.feeds[name].dtype == np.uint8
+    assert not np.array_equal(black.feeds[name], white.feeds[name])
+    assert black.placeholder.count("<image>") == black.tokens == white.tokens
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_feeds_are_contiguous_and_the_images_own(kind: str) -> None:
+    image = Image.new("RGB", (28, 28), "red")
+    prepared = make_processor(ImageProcessing(kind, OPTIONS[kind]))(image)
+    before = {name: feed.copy() for name, feed in prepared.feeds.items()}
+    image.paste((0, 255, 0), (0, 0, 28, 28))
+    for name, feed in prepared.feeds.items():
+        assert feed.flags.c_contiguous
+        np.testing.assert_array_equal(feed, before[name])
+
+
+@pytest.mark.parametrize("kind", ["base", "load", "limits", "missing", "..manifest", "", "fixed.Processor"])
+def test_unknown_kinds(kind: str) -> None:
+    with pytest.raises(BundleError, match="unknown kind of image processing"):
+        make_processor(ImageProcessing(kind, {}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("fixed", {"height": "28"}, "Expected `int`, got `str`"),
+        ("fixed", {"height": 0}, "must be positive"),
+        ("fixed", {"sharpen": True}, "options this runtime does not know: sharpen"),
+        ("fixed", {"resample": 17}, "17 is not a valid Resampling"),
+        ("fixed", {"exact": [28, 28]}, "exclude each other"),
+        ("fixed", {"pad_color": [1, 2]}, "length 3"),
+        ("tiles", {"tile": -1}, "must be positive"),
+        ("tiles", {"exact": [5, 0], "longest_edge": None}, "must be positive"),
+        ("tiles", {"exact": [5, 5]}, "exclude each other"),
+        ("native", {"window_size": 13}, "at least one merged patch"),
+        ("native", {"patch_size": 0}, "must be positive"),
+    ],
+)
+def test_bad_options(kind: str, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(BundleError, match=words) as raised:
+        make_processor(ImageProcessing(kind, {**OPTIONS[kind], **change}))
+    assert kind in str(raised.value)
+
+
+def test_missing_options() -> None:
+    with pytest.raises(BundleError, match="missing required field `tokens`"):
+        make_processor(ImageProcessing("fixed", {"image_token": "<image>"}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "words"),
+    [
+        ("fixed", (1, 3_000_000), "too many pixels to process safely"),
+        ("fixed", (3_000_000, 1), "too many pixels to process safely"),
+        ("tiles", (10_000, 9_000), "too many pixels to process safely"),
+        ("native", (10, 2001), "too thin"),
+    ],
+)
+def test_sizes_that_need_too_much_memory(kind: str, size: tuple[int, int], words: str) -> None:
+    options = OPTIONS[kind] if kind != "tiles" else {**OPTIONS[kind], "longest_edge": None, "tile": 2048}
+    image = Image.new("L", size)
+    with pytest.raises(ImageError, match=words):
+        make_processor(ImageProcessing(kind, options))(image)
+
+
+def test_padding_to_a_square_is_bounded() -> None:
+    options = {**OPTIONS["fixed"], "pad_color": [122, 116, 104]}
+    with pytest.raises(ImageError, match="padding of an image of 20000 x 2 pixels to a square"):
+        make_processor(ImageProcessing("fixed", options))(Image.new("L", (20_000, 2)))
+
+
+def test_an_image_of_another_size_without_resize() -> None:
+    options = {"image_token": "<image>", "tokens": 4, "height": 28, "width": 30}
+    process = make_processor(ImageProcessing("fixed", options))
+    assert process(Image.new("RGB", (30, 28))).feeds["pixels"].shape == (1, 28, 30, 3)
+    with pytest.raises(ImageError, match="exactly 30 x 28 pixels, this one comes to 28 x 30"):
+        process(Image.new("RGB", (28, 30)))
+
+
+def test_images_that_cannot_be_converted() -> None:
+    process = make_processor(ImageProcessing("fixed", OPTIONS["fixed"]))
+    with pytest.raises(ImageError, match="mode La"):
+        process(Image.new("La", (5, 5)))
+    with pytest.raises(ImageError, match="empty"):
+        process(Image.new("RGB", (5, 0)))
+
+
+def test_native_windows_by_hand() -> None:
+    """3 x 2 image tokens in windows of 2 x 2: two windows, the second half empty."""
+    options = {"image_token": "<image>", "patch_size": 1, "merge_size": 1, "window_size": 2, "min_pixels": 0}
+    pixels = np.arange(18, dtype=np.uint8).reshape(3, 2, 3)
+    prepared = make_processor(ImageProcessing("native", {**options, "resize": False}))(Image.fromarray(pixels))
+    assert prepared.grid == (3, 2)
+    assert prepared.feeds["valid"].tolist() == [True, True, True, True, True, True, False, False]
+    assert prepared.feeds["patches"][:, 0].tolist() == [0, 3, 6, 9, 12, 15, 0, 0]
+    assert prepared.feeds["position_ids"].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1], [0, 0], [0, 0]]
+    assert prepared.order is not None
+    assert prepared.order.tolist() == [0, 1, 2, 3, 4, 5]
+    wide = make_processor(ImageProcessing("native", {**options, "resize": False}))(
+        Image.fromarray(pixels.reshape(2, 3, 3))
+    )
+    assert wide.feeds["patches"][:, 0].tolist() == [0, 3, 9, 12, 6, 0, 15, 0]
+    assert wide.order is not None
+    assert wide.order.tolist() == [0, 1, 4, 2, 3, 6]

@@ -1,0 +1,134 @@
+"""From images to embeddings: identity, tiles, order, shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgevlm_runtime
+from edgevlm_runtime.engines.base import Port
+from edgevlm_runtime.errors import BundleError
+from edgevlm_runtime.image_cache import ImageCache
+from edgevlm_runtime.images.base import PreparedImage
+from edgevlm_runtime.vision import ImageEncoder, ImageInput
+
+WIDTH = 3
+
+
+class _Fake:
+    """A graph that records its feeds: features are the pixels' means, embeddings the features plus one."""
+
+    def __init__(self, inputs: Mapping[str, Port], outputs: Mapping[str, Port]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.runs: list[dict[str, Any]] = []
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        self.runs.append(dict(feeds))
+        if "image_features" in feeds:
+            return {"image_embeddings": feeds["image_features"] + 1}
+        pixels = next(iter(feeds.values())).astype(np.float32)
+        if len(self.outputs["image_features"].shape) == 2:
+            return {"image_features": np.repeat(pixels.reshape(-1, 1), WIDTH, axis=1)}
+        features = pixels.reshape(pixels.shape[0], -1, 1)
+        return {"image_features": np.repeat(features, WIDTH, axis=2)}
+
+    def binding(self) -> Any:
+        raise NotImplementedError
+
+    def allocate(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        raise NotImplementedError
+
+
+def _port(name: str, *shape: int | str) -> dict[str, Port]:
+    return {name: Port(name, np.dtype(np.float32), shape)}
+
+
+def _encoder(batch: int = 1, features: tuple[int | str, ...] = ("N", 2, WIDTH)) -> tuple[ImageEncoder, _Fake]:
+    vision = _Fake(_port("pixels", "N", 2), _port("image_features", *features))
+    projector = _Fake(_port("image_features", *features), _port("image_embeddings", *features))
+    return ImageEncoder(vision, projector, ImageCache(1 << 20), "test", batch), vision
+
+
+def _image(pixels: Any, tokens: int, order: Any = None) -> PreparedImage:
+    order = None if order is None else np.array(order, dtype=np.int64)
+    return PreparedImage({"pixels": np.array(pixels, dtype=np.uint8)}, tokens, "", order)
+
+
+def _encode(encoder: ImageEncoder, image: PreparedImage) -> np.ndarray:
+    return encoder.encode(ImageInput(image, encoder.key(image))).embeddings
+
+
+@pytest.mark.parametrize(("batch", "runs"), [(1, [1, 1, 1]), (2, [2, 1]), (5, [3])])
+def test_tiles_run_in_batches(batch: int, runs: list[int]) -> None:
+    encoder, vision = _encoder(batch)
+    embeddings = _encode(encoder, _image([[1, 2], [3, 4], [5, 6]], 6))
+    np.testing.assert_array_equal(embeddings[:, 0], [2, 3, 4, 5, 6, 7])
+    assert [run["pixels"].shape[0] for run in vision.runs] == runs
+
+
+def test_patches_that_see_each_other_run_together() -> None:
+    """Native resolution: rows of one image, no tiles; the first dimension is not one of independent images."""
+    encoder, vision = _encoder(1, ("rows", WIDTH))
+    assert _encode(encoder, _image([[1, 2], [3, 4]], 4)).shape == (4, WIDTH)
+    assert len(vision.runs) == 1
+
+
+def test_rows_come_in_prompt_order() -> None:
+    encoder, _ = _encoder()
+    embeddings = _encode(encoder, _image([[1, 2], [3, 4]], 4, order=[3, 0, 2, 1]))
+    np.testing.assert_array_equal(embeddings[:, 0], [5, 2, 4, 3])
+
+
+def test_wrong_number_of_rows() -> None:
+    encoder, _ = _encoder()
+    with pytest.raises(BundleError, match="gives 4 rows for an image of 5 tokens"):
+        _encode(encoder, _image([[1, 2], [3, 4]], 5))
+
+
+def test_key_is_of_the_content() -> None:
+    encoder, _ = _encoder()
+    key = encoder.key(_image([[1, 2]], 2))
+    assert key == encoder.key(_image([[1, 2]], 2))
+    others = [
+        _image([[1, 3]], 2),
+        _image([[1], [2]], 2),
+        _image([[1, 2]], 2, order=[0, 1]),
+        _image([[1, 2]], 2, order=[1, 0]),
+        PreparedImage({"pixels": np.array([[1, 2]], dtype=np.int16)}, 2, ""),
+        PreparedImage({"other": np.array([[1, 2]], dtype=np.uint8)}, 2, ""),
+    ]
+    assert len({key, *map(encoder.key, others)}) == 1 + len(others)
+
+
+def test_key_is_of_the_bundle_too() -> None:
+    keys = set()
+    for identity in ("bundle a ort cpu", "bundle b ort cpu", "bundle a ort cuda"):
+        vision = _Fake(_port("pixels", "N", 2), _port("image_features", "N", 2, WIDTH))
+        projector = _Fake(_port("image_features", "N", 2, WIDTH), _port("image_embeddings", "N", 2, WIDTH))
+        keys.add(ImageEncoder(vision, projector, ImageCache(0), identity, 1).key(_image([[1, 2]], 2)))
+    assert len(keys) == 3
+
+
+def test_key_does_not_depend_on_memory_layout() -> None:
+    encoder, _ = _encoder()
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    strided = PreparedImage({"pixels": np.asfortranarray(pixels)}, 2, "")
+    assert encoder.key(strided) == encoder.key(PreparedImage({"pixels": pixels}, 2, ""))
+
+
+def test_graphs_without_the_agreed_names() -> None:
+    good = _Fake(_port("pixels", "N", 2), _port("image_features", "N", 2, WIDTH))
+    bad = _Fake(_port("x", "N", 2), _port("y", "N", 2, WIDTH))
+    for vision, projector in ((bad, good), (good, bad)):
+        with pytest.raises(BundleError):
+            ImageEncoder(vision, projector, ImageCache(0), "", 1)
+
+
+def test_embeddings_of_different_images_differ(vlm: edgevlm_runtime.VLM, picture: Any) -> None:
+    one, two = (vlm.encoder.compute(vlm.prepare(picture(i))).embeddings for i in (1, 2))
+    assert one.shape == two.shape == (4, 32)
+    assert np.abs(one - two).max() > 0.1
