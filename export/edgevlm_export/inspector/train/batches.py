@@ -1,0 +1,86 @@
+"""Training batches: pictures, auxiliary truth and all questions of a picture packed behind it.
+
+The decoder reads a picture once for eight questions. They form conversations of one to three turns; a conversation sees
+the picture and itself, never another one, and its positions start where the picture ends: exactly what it meets at
+inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerFast
+
+from edgevlm_export.inspection import Part, ask, draw, part, seeds
+from edgevlm_export.inspection.draws import Draws
+from edgevlm_export.inspector.train.model import GRID
+from edgevlm_export.inspector.train.targets import targets
+from edgevlm_export.inspector.train.vocabulary import ASSISTANT, EOS, USER
+
+PREFIX = 2 + GRID * GRID
+"""``<s><|user|>`` and the picture."""
+TEXT = 320
+"""Room for the questions and answers of one picture, tokens."""
+CONVERSATIONS = ((1, 1, 1, 1, 1, 1, 2), (1, 1, 1, 1, 2, 2), (1, 1, 1, 2, 3))
+"""How eight questions are split into conversations."""
+SPLIT_STREAM = 4
+IGNORED = -100
+
+Turn = tuple[str, str]
+"""A question and its answer."""
+
+
+def pack(tokenizer: PreTrainedTokenizerFast, conversations: Sequence[Sequence[Turn]]) -> npt.NDArray[np.int64]:
+    """``[4, TEXT]``: token ids, what each should predict, position and conversation number (0 beyond the end)."""
+    columns: list[tuple[int, int, int, int]] = []
+    for number, turns in enumerate(conversations, start=1):
+        position = PREFIX
+        for turn, (question, answer) in enumerate(turns):
+            lead = (USER if turn else "") + question + ASSISTANT
+            prompt = tokenizer.encode(lead, add_special_tokens=False)
+            reply = tokenizer.encode(answer + EOS, add_special_tokens=False)
+            expected = [IGNORED] * (len(prompt) - 1) + reply + [IGNORED]
+            for token, target in zip(prompt + reply, expected, strict=True):
+                columns.append((token, target, position, number))
+                position += 1
+    if len(columns) > TEXT:
+        raise ValueError(f"the questions of one picture are {len(columns)} tokens; at most {TEXT} fit: {conversations}")
+    rows = np.zeros((4, TEXT), dtype=np.int64)
+    rows[1] = IGNORED
+    rows[:, : len(columns)] = np.array(columns).T
+    return rows
+
+
+def stack(packed: Sequence[npt.NDArray[np.int64]]) -> Tensor:
+    """``[B, 4, T]``, cut to the longest of them, rounded up to 16."""
+    text = torch.from_numpy(np.stack(packed))
+    longest = int((text[:, 3] > 0).sum(dim=1).max())
+    return text[..., : -(-longest // 16) * 16]
+
+
+def conversations(subject: Part) -> list[list[Turn]]:
+    """All eight questions about a part in conversations of one to three turns."""
+    asked = iter(ask(subject))
+    lengths = Draws(SPLIT_STREAM, subject.seed).choice(CONVERSATIONS)
+    return [[(question.text, question.answer(subject)) for question in islice(asked, turns)] for turns in lengths]
+
+
+class Batches(Dataset[dict[str, Tensor]]):
+    """Batch number ``step``: always the same pictures, so a training that resumes continues as it would have."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, size: int) -> None:
+        self.tokenizer, self.size = tokenizer, size
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        subjects = [part(seed) for seed in seeds("train")[step * self.size : (step + 1) * self.size]]
+        truths = [targets(subject) for subject in subjects]
+        batch = {name: torch.from_numpy(np.stack([truth[name] for truth in truths])) for name in truths[0]}
+        batch["image"] = torch.from_numpy(np.stack([np.asarray(draw(subject)) for subject in subjects]))
+        batch["text"] = stack([pack(self.tokenizer, conversations(subject)) for subject in subjects])
+        return batch
