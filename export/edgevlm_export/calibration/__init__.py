@@ -1,0 +1,1 @@
+"""Runs the decoder once on sample text, with weights streamed in, to see what its layers read."""

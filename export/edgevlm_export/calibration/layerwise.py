@@ -1,0 +1,79 @@
+"""Calibrates a decoder layer by layer: each linear layer is rounded for the inputs that rounded layers before it give.
+
+One forward pass over all samples; in memory are the hidden states, one weight and its inputs' Gram matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from edgevlm_export.calibration.spool import Spool
+from edgevlm_export.calibration.streamed import streamed
+from edgevlm_export.precision.blocks import Blockwise, dequantize
+from edgevlm_export.precision.gptq import gptq
+
+ROWS = 8192
+"""Rows of inputs added to a Gram matrix at once."""
+
+
+@dataclass
+class Rounding:
+    """What is done to each linear layer as the forward pass reaches it."""
+
+    holders: Mapping[str, Blockwise]
+    """Of the weights to round, by parameter name."""
+    spool: Spool
+    advance: Callable[[int, int], None]
+    """Told how many weights are done, and of how many."""
+    done: int = 0
+    _last: tuple[Tensor, Tensor] | None = field(default=None)
+
+    def __call__(self, weight: str, module: nn.Linear, x: Tensor) -> None:
+        """See `streamed.Observe`."""
+        holder = self.holders.get(weight)
+        if holder is None:
+            return
+        rows, columns = module.weight.shape
+        options = holder.options.fitted(columns)
+        gram = self._gram(x)
+        with _one_thread():
+            held = gptq(module.weight, gram, options)
+        job = holder.pack(weight, (rows, columns))
+        self.spool.save(weight, dict(zip(job.outputs, holder.stored(held), strict=True)))
+        module.weight.data = dequantize(held, options, columns)
+        self.done += 1
+        self.advance(self.done, len(self.holders))
+
+    def _gram(self, x: Tensor) -> Tensor:
+        """X^T X of the layer's inputs; q, k and v (gate and up) read the same ones."""
+        if self._last is None or self._last[0] is not x:
+            rows = x.flatten(0, -2).float()
+            gram = torch.zeros(rows.shape[1], rows.shape[1])
+            for part in rows.split(ROWS):
+                gram += part.t() @ part
+            self._last = x, gram
+        return self._last[1]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Column after column is too little work to share: on a busy machine threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def round_layers(
+    model: nn.Module, text_model: nn.Module, load: Callable[[str], Tensor], embeddings: Tensor, rounding: Rounding
+) -> None:
+    """Run `text_model` (of the skeleton `model`) on `embeddings` [sequences, length, hidden], rounding on the way."""
+    with streamed(model, load, rounding):
+        text_model(inputs_embeds=embeddings, use_cache=False)

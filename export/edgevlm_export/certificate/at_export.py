@@ -1,0 +1,42 @@
+"""The certificate as a step of an export: measure the bundle before it gets its manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from edgevlm_export.bundle import file_records
+from edgevlm_export.certificate.certify import certify, not_checked, write
+from edgevlm_export.plan import Progress
+from edgevlm_export.reference import Reference
+from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.certificate import CERTIFICATE_NAME, Certificate
+from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+
+def attach(
+    folder: Path, manifest: Manifest, model: Path, allow_drift: str | None, progress: Progress
+) -> tuple[Manifest, Certificate]:
+    """Write the certificate of the bundle in `folder`, made from the checkpoint `model`; the manifest with it.
+
+    Where PyTorch cannot load the model (memory, a package that is missing), the certificate says so and measures
+    nothing.
+    """
+    certificate = _measure(Bundle(folder, manifest, digest=""), model, progress)
+    if certificate.missed and allow_drift is not None:
+        certificate = dataclasses.replace(certificate, allowed_drift=allow_drift)
+    write(folder, certificate)
+    return dataclasses.replace(manifest, files=manifest.files | file_records(folder, CERTIFICATE_NAME)), certificate
+
+
+def _measure(bundle: Bundle, model: Path, progress: Progress) -> Certificate:
+    try:
+        reference = Reference.load(str(model))
+    except ExportError as error:
+        logger.warning("the bundle is not compared with PyTorch: %s", error)
+        return not_checked(bundle, model.name, str(error))
+    return certify(bundle, reference, progress)

@@ -1,0 +1,25 @@
+"""Dialects lower the neutral operators of `edgevlm_export.ops` to an engine's own. One a file, found by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Protocol, cast
+
+import onnx_ir as ir
+
+DIALECTS = ("ort",)
+
+
+class Dialect(Protocol):
+    """What a dialect's module offers."""
+
+    def lower(self, model: ir.Model) -> None:
+        """Replace every neutral operator but Linear, in place. Linear is lowered by the precision stage."""
+        ...
+
+
+def get_dialect(name: str) -> Dialect:
+    """The dialect called `name`, one of `DIALECTS`."""
+    if name not in DIALECTS:
+        raise ValueError(f"unknown dialect {name!r}: known are {', '.join(DIALECTS)}")
+    return cast(Dialect, import_module(f"edgevlm_export.dialects.{name}"))

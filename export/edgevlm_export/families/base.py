@@ -1,0 +1,107 @@
+"""What a family tells the exporter about its models: how to split them into three graphs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from edgevlm_export.decoder import check_decoder, decoder_source
+from edgevlm_export.graph_source import GraphSource
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """(pixel * rescale - mean) / std per colour channel, folded into the vision encoder's graph."""
+
+    rescale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, processor: Any) -> Normalization:
+        """Read it off a Hugging Face image processor, steps switched off included."""
+        rescale = processor.rescale_factor if processor.do_rescale else 1.0
+        if not processor.do_normalize:
+            return cls(rescale, (0.0,) * 3, (1.0,) * 3)
+        return cls(rescale, tuple(processor.image_mean), tuple(processor.image_std))
+
+
+class Normalize(nn.Module):
+    """uint8 [..., C, *pixels] to float32, as the Hugging Face processors do; `axes` pixel axes follow the channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, values: Normalization, axes: int):
+        super().__init__()
+        self.rescale = values.rescale
+        self.register_buffer("mean", torch.tensor(values.mean).view(-1, *[1] * axes))
+        self.register_buffer("std", torch.tensor(values.std).view(-1, *[1] * axes))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels.to(torch.float32) * self.rescale - self.mean) / self.std
+
+
+class Family(ABC):
+    """One model, split. A subclass a file; `model_type` is its key.
+
+    `model` is the skeleton (`skeleton.build`); `image_options` are the runtime's options of the family's image kind;
+    `context` is the longest sequence the decoder shall hold.
+    """
+
+    model_type: ClassVar[str]
+    projector_module: ClassVar[str]
+    """Path of the model's submodule between vision features and embeddings; the reference looks inside there."""
+    mrope: ClassVar[bool] = False
+    """Whether positions are inputs of the decoder (multimodal rotary embedding)."""
+
+    def __init__(
+        self, model: PreTrainedModel, normalization: Normalization, image_options: dict[str, Any], context: int
+    ):
+        self.model = model
+        self.config: PreTrainedConfig = model.config
+        self.text_config: PreTrainedConfig = model.config.get_text_config()
+        self.normalization = normalization
+        self.image_options = image_options
+        self.context = context
+        check_decoder(self.text_config)
+
+    @property
+    def positions(self) -> str:
+        """The runtime's name for how positions are made."""
+        return "mrope" if self.mrope else "linear"
+
+    @property
+    @abstractmethod
+    def text_model(self) -> nn.Module:
+        """The decoder stack without its head."""
+
+    @property
+    def embedding_scale(self) -> float:
+        """Factor on token embeddings, and only on them, before they enter the stack (Gemma: sqrt(hidden))."""
+        return float(getattr(self.text_model.get_input_embeddings(), "scalar_embed_scale", 1.0))  # type: ignore[operator]
+
+    @property
+    def embedding_name(self) -> str:
+        """Name of the token embeddings among the model's parameters."""
+        table = self.text_model.get_input_embeddings().weight  # type: ignore[operator]
+        names: list[str] = [name for name, parameter in self.model.named_parameters() if parameter is table]
+        return names[0]
+
+    @abstractmethod
+    def vision_encoder(self) -> GraphSource:
+        """Pixels to `image_features`."""
+
+    @abstractmethod
+    def projector(self) -> GraphSource:
+        """`image_features` to `image_embeddings`, in the decoder's space."""
+
+    def decoder(self) -> GraphSource:
+        """Embeddings to logits, with the KV cache."""
+        head = self.model.get_output_embeddings()
+        return decoder_source(self.model, self.text_model, head, self.text_config, self.context, self.mrope)

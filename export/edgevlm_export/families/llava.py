@@ -1,0 +1,95 @@
+"""LLaVA (Liu et al. 2023): a CLIP or SigLIP tower, a two-layer projector, any text decoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from edgevlm_export.families.base import Family, Normalization, Normalize
+from edgevlm_export.graph_source import GraphSource, Port
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+
+TOWERS = frozenset({"clip_vision_model", "siglip_vision_model"})
+
+
+class Llava(Family):
+    """`LlavaForConditionalGeneration`."""
+
+    model_type = "llava"
+    projector_module = "model.multi_modal_projector"
+
+    @property
+    def text_model(self) -> nn.Module:
+        text_model: nn.Module = self.model.model.language_model
+        return text_model
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Hidden states of the tower that make the features; 0 is the embeddings, negative ones count from the end."""
+        layers = self.config.vision_feature_layer
+        return (layers,) if isinstance(layers, int) else tuple(layers)
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the vision features: those of every selected layer, side by side."""
+        return int(self.config.vision_config.hidden_size) * len(self.layers)
+
+    def vision_encoder(self) -> GraphSource:
+        if self.config.vision_config.model_type not in TOWERS:
+            raise UnsupportedModel(
+                f"vision tower not supported: {self.config.vision_config.model_type}: "
+                f"supported are {', '.join(sorted(TOWERS))}"
+            )
+        depth = int(self.config.vision_config.num_hidden_layers)
+        if not self.layers or any(not -depth - 1 <= layer <= depth for layer in self.layers):
+            raise CheckpointError(f"vision_feature_layer {list(self.layers)} is not in a tower of {depth} layers")
+        height, width = self.image_options["height"], self.image_options["width"]
+        return GraphSource(
+            module=VisionEncoder(self.model, self.normalization, self.layers),
+            inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
+            outputs=("image_features",),
+            sizes={"images": 2},
+        )
+
+    def projector(self) -> GraphSource:
+        return GraphSource(
+            module=Projector(self.model),
+            inputs=(Port("image_features", torch.float32, ("images", "patches", self.feature_width)),),
+            outputs=("image_embeddings",),
+            sizes={"images": 2, "patches": 5},
+        )
+
+
+class VisionEncoder(nn.Module):
+    """pixels uint8 [N, H, W, 3] to the selected hidden states, float32 [N, patches, width]."""
+
+    def __init__(self, model: PreTrainedModel, normalization: Normalization, layers: tuple[int, ...]):
+        super().__init__()
+        self.model = model
+        self.normalize = Normalize(normalization, axes=2)
+        self.layers = layers
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        hidden = self.model.model.vision_tower(
+            self.normalize(pixels.permute(0, 3, 1, 2)), output_hidden_states=True
+        ).hidden_states
+        selected = [hidden[layer] for layer in self.layers]
+        if self.model.config.vision_feature_select_strategy == "default":
+            selected = [states[:, 1:] for states in selected]  # without the class token
+        return torch.cat(selected, dim=-1) if len(selected) > 1 else selected[0]
+
+
+class Projector(nn.Module):
+    """The multi-modal projector alone."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image_features: Tensor) -> Tensor:
+        embeddings: Tensor = self.model.model.multi_modal_projector(image_features)
+        return embeddings
+
+
+FAMILY = Llava

@@ -1,0 +1,100 @@
+"""SmolVLM and SmolVLM2 (Marafioti et al. 2025): tiles through a SigLIP tower, pixel shuffle, one linear projection."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionEmbeddings
+
+from edgevlm_export.families.base import Family, Normalization, Normalize
+from edgevlm_export.graph_source import GraphSource, Port
+
+
+class SmolVLM(Family):
+    """`SmolVLMForConditionalGeneration`."""
+
+    model_type = "smolvlm"
+    projector_module = "model.connector"
+
+    @property
+    def text_model(self) -> nn.Module:
+        text_model: nn.Module = self.model.model.text_model
+        return text_model
+
+    def vision_encoder(self) -> GraphSource:
+        side = self.image_options["tile"]
+        return GraphSource(
+            module=VisionEncoder(self.model, self.normalization, side),
+            inputs=(Port("pixels", torch.uint8, ("tiles", side, side, 3)),),
+            outputs=("image_features",),
+            sizes={"tiles": 2},
+        )
+
+    def projector(self) -> GraphSource:
+        vision = self.config.vision_config
+        patches = (self.image_options["tile"] // vision.patch_size) ** 2
+        return GraphSource(
+            module=Projector(self.model),
+            inputs=(Port("image_features", torch.float32, ("tiles", patches, vision.hidden_size)),),
+            outputs=("image_embeddings",),
+            sizes={"tiles": 2},
+        )
+
+
+class VisionEncoder(nn.Module):
+    """pixels uint8 [tiles, S, S, 3] to float32 [tiles, patches, width].
+
+    Tiles are never padded, so every tile has the same position ids.
+    """
+
+    position_ids: Tensor
+
+    def __init__(self, model: PreTrainedModel, normalization: Normalization, side: int):
+        super().__init__()
+        self.model = model
+        self.normalize = Normalize(normalization, axes=2)
+        self.register_buffer("position_ids", tile_position_ids(model.config.vision_config, side))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        tower = self.model.model.vision_model
+        patches = tower.embeddings.patch_embedding(self.normalize(pixels.permute(0, 3, 1, 2)))
+        hidden = patches.flatten(2).transpose(1, 2) + tower.embeddings.position_embedding(self.position_ids)
+        hidden = tower.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state
+        features: Tensor = tower.post_layernorm(hidden)
+        return features
+
+
+@torch.no_grad()
+def tile_position_ids(config: PreTrainedConfig, side: int) -> Tensor:
+    """Position ids [1, patches] of a full tile, by transformers' own bucketing.
+
+    The embedding is run with one channel, no patch content, and each position embedded as its own number.
+    """
+    narrow = copy.deepcopy(config)
+    narrow.hidden_size = 1
+    embeddings = SmolVLMVisionEmbeddings(narrow)
+    embeddings.patch_embedding.weight.zero_()
+    embeddings.patch_embedding.bias.zero_()
+    embeddings.position_embedding.weight.copy_(torch.arange(embeddings.num_positions)[:, None])
+    patches = side // config.patch_size
+    mask = torch.ones(1, patches, patches, dtype=torch.bool)
+    ids: Tensor = embeddings(torch.zeros(1, config.num_channels, side, side), mask)
+    return ids[..., 0].round().to(torch.int64)
+
+
+class Projector(nn.Module):
+    """Pixel shuffle and projection."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image_features: Tensor) -> Tensor:
+        embeddings: Tensor = self.model.model.connector(image_features)
+        return embeddings
+
+
+FAMILY = SmolVLM

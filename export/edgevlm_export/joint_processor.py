@@ -1,0 +1,85 @@
+"""transformers' own joint processor (image processor, tokenizer, chat template) of a checkpoint, for images only.
+
+`AutoProcessor` of some families insists on a video processor and so on torchvision. The processor class is taken as it
+is and given everything but that: what it does with images and text is transformers' code, untouched.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig, ProcessorMixin
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
+
+from edgevlm_export.preprocessing import CheckpointProcessor, load_processor
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+
+VIDEO = "video_processor"
+
+
+def load_joint_processor(folder: Path, config: PreTrainedConfig) -> Any:
+    """The processor of a local checkpoint; its class is the checkpoint's own, else that of the model type.
+
+    Raises `CheckpointError` when a file cannot be read, `UnsupportedModel` when transformers has no such class.
+    """
+    return join(load_processor(folder), config)
+
+
+def join(parts: CheckpointProcessor, config: PreTrainedConfig) -> Any:
+    """The joint processor made of `parts`."""
+    joint = _without_video(_processor_class(parts, config))
+    arguments = _arguments(joint, {**_from_config(config), **parts.settings})
+    arguments |= {"image_processor": parts.image_processor, "tokenizer": parts.tokenizer}
+    if VIDEO in joint.get_attributes():
+        arguments[VIDEO] = None
+    try:
+        return joint(**arguments, chat_template=parts.chat_template)
+    except ImportError as error:
+        raise UnsupportedModel(f"transformers cannot load the processor of {parts.folder}: {_first(error)}") from error
+    except Exception as error:  # processors check their arguments with several exception types
+        raise CheckpointError(f"cannot build the processor of {parts.folder}: {_first(error)}") from error
+
+
+def _processor_class(parts: CheckpointProcessor, config: PreTrainedConfig) -> type[ProcessorMixin]:
+    name = parts.settings.get("processor_class") or PROCESSOR_MAPPING_NAMES.get(config.model_type)
+    found: type[ProcessorMixin] | None = processor_class_from_name(name) if name else None
+    if found is None:
+        raise UnsupportedModel(f"transformers has no processor for {name or config.model_type}: {parts.folder}")
+    return found
+
+
+def _without_video(base: type[ProcessorMixin]) -> Any:
+    """The class itself, but content with None for a video processor."""
+
+    def check(self: Any, argument_name: str, argument: Any) -> Any:
+        if argument_name == VIDEO and argument is None:
+            return type(None)
+        return base.check_argument_for_proper_class(self, argument_name, argument)
+
+    return type(base.__name__, (base,), {"check_argument_for_proper_class": check})
+
+
+def _arguments(joint: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings that the class's constructor names; sub-processors and the template are given separately."""
+    given = {*joint.get_attributes(), "chat_template", "self"}
+    named = inspect.signature(joint.__init__).parameters
+    return {name: settings[name] for name in named if name in settings and name not in given}
+
+
+def _from_config(config: PreTrainedConfig) -> dict[str, Any]:
+    """What older LLaVA checkpoints leave to the model's config: patch size and how features are selected."""
+    strategy = getattr(config, "vision_feature_select_strategy", None)
+    if strategy is None:
+        return {}
+    class_token = int(config.vision_config.model_type == "clip_vision_model")
+    return {
+        "patch_size": config.vision_config.patch_size,
+        "vision_feature_select_strategy": strategy,
+        "num_additional_image_tokens": class_token,
+    }
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,32 @@
+"""Short names for checkpoints people use. An alias is only a name: the family is read off the checkpoint's config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAlias:
+    """A checkpoint on the Hugging Face hub, or the one that ships with edgevlm (`repo_id` None)."""
+
+    repo_id: str | None
+    family: str
+    note: str
+
+
+ALIASES: dict[str, ModelAlias] = {
+    "inspector": ModelAlias(None, "llava", "shipped with edgevlm: inspects machined parts, works offline"),
+    "llava": ModelAlias("llava-hf/llava-1.5-7b-hf", "llava", "LLaVA 1.5, 7B, Vicuna decoder"),
+    "llava-13b": ModelAlias("llava-hf/llava-1.5-13b-hf", "llava", "LLaVA 1.5, 13B, Vicuna decoder"),
+    "llava-llama3": ModelAlias("xtuner/llava-llama-3-8b-v1_1-transformers", "llava", "LLaVA, 8B, Llama 3 decoder"),
+    "llava-phi3": ModelAlias("xtuner/llava-phi-3-mini-hf", "llava", "LLaVA, 3.8B, Phi-3 mini decoder"),
+    "llava-interleave": ModelAlias(
+        "llava-hf/llava-interleave-qwen-0.5b-hf", "llava", "LLaVA interleave, Qwen1.5 0.5B, SigLIP"
+    ),
+    "smolvlm": ModelAlias("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm", "SmolVLM2, 2.2B"),
+    "smolvlm-256m": ModelAlias("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", "smolvlm", "SmolVLM2, 256M"),
+    "smolvlm-500m": ModelAlias("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "smolvlm", "SmolVLM2, 500M"),
+    "qwen2.5-vl": ModelAlias("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", "Qwen2.5-VL, 3B"),
+    "qwen2.5-vl-7b": ModelAlias("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", "Qwen2.5-VL, 7B"),
+}
+"""Every alias, in the order `edgevlm models` lists them."""

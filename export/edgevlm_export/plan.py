@@ -1,0 +1,107 @@
+"""An export, planned: every graph traced and lowered, every byte of the bundle accounted for, no weight read yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from edgevlm_export import checkpoint, skeleton
+from edgevlm_export.decoder import max_context
+from edgevlm_export.errors import reason
+from edgevlm_export.families import get_family
+from edgevlm_export.families.base import Family, Normalization
+from edgevlm_export.generation import generation_defaults
+from edgevlm_export.precision import WeightJob, get_holder
+from edgevlm_export.precision.plans import PrecisionPlan
+from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
+from edgevlm_export.writer import GraphPlan, check_weights, plan_graph
+from edgevlm_runtime.errors import CheckpointError
+from edgevlm_runtime.manifest import GenerationDefaults
+
+GRAPHS = ("vision_encoder", "projector", "decoder")
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage's name, how much of it is done, and how much there is (steps, or bytes while writing)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """What will be written."""
+
+    folder: Path
+    model: PreTrainedModel
+    family: Family
+    preprocessing: Preprocessing
+    generation: GenerationDefaults
+    graphs: Mapping[str, GraphPlan]
+    weights: checkpoint.WeightSource
+    precision: PrecisionPlan
+
+    @property
+    def tied_head(self) -> WeightJob | None:
+        """The head that is the embedding table as well, or None (also where its format has no rows to read)."""
+        names = table_names(self.family)
+        jobs = (job for job in self.graphs["decoder"].jobs if job.table is not None)
+        return next((job for job in jobs if job.source in names), None)
+
+    @property
+    def embedding(self) -> WeightJob:
+        """The table of token embeddings, as a file of its own."""
+        config = self.family.text_config
+        shape = (int(config.vocab_size), int(config.hidden_size))
+        return get_holder(self.precision.embedding).pack(self.family.embedding_name, shape)
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Of the table, where it is a file of its own."""
+        return 0 if self.tied_head is not None else self.embedding.nbytes
+
+
+def table_names(family: Family) -> frozenset[str]:
+    """Every name that the table of token embeddings has among the model's parameters."""
+    name = family.embedding_name
+    ties = checkpoint.tied_weights(family.model)
+    return frozenset({name, ties.get(name, name)} | {tied for tied, owner in ties.items() if owner == name})
+
+
+def _translated(processor: CheckpointProcessor, config: PreTrainedConfig) -> Preprocessing:
+    """`translate`, where a value of the wrong type or size in either file is one clear line."""
+    try:
+        return translate(processor, config)
+    except (TypeError, ValueError, ArithmeticError, AttributeError, KeyError) as error:
+        raise CheckpointError(
+            f"processor and model config do not fit together: {processor.folder}: {reason(error)}"
+        ) from error
+
+
+def plan_export(folder: Path, precision: PrecisionPlan, context: int | None, progress: Progress) -> ExportPlan:
+    """Read configs and headers, trace the three graphs, check that the checkpoint has every weight.
+
+    Raises `CheckpointError` and `UnsupportedModel`.
+    """
+    progress("reading the checkpoint", 0, 1)
+    config = checkpoint.load_config(folder)
+    family_type = get_family(config.model_type)
+    processor = load_processor(folder)
+    preprocessing = _translated(processor, config)
+    model = skeleton.build(config)
+    weights = checkpoint.open_weights(folder, model)
+    generation = generation_defaults(folder, config)
+    family = family_type(
+        model,
+        Normalization.of(processor.image_processor),
+        preprocessing.image.options,
+        max_context(config.get_text_config(), context),
+    )
+    progress("reading the checkpoint", 1, 1)
+    graphs: dict[str, GraphPlan] = {}
+    kept = table_names(family)
+    for done, name in enumerate(GRAPHS):
+        progress("tracing", done, len(GRAPHS))
+        graphs[name] = plan_graph(name, getattr(family, name)(), model, "ort", precision.graph(name), kept)
+        check_weights(graphs[name], weights)
+    progress("tracing", len(GRAPHS), len(GRAPHS))
+    return ExportPlan(folder, model, family, preprocessing, generation, graphs, weights, precision)

@@ -1,0 +1,126 @@
+"""The interface between the exporter and the ways of holding weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import onnx_ir as ir
+import torch
+
+from edgevlm_export.graph_edit import declare_initializer
+from edgevlm_runtime.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Type and shape of an initializer."""
+
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size on disk."""
+        count = 1
+        for dim in self.shape:
+            count *= dim
+        return -(-count * self.dtype.bitwidth // 8)
+
+
+@dataclass(frozen=True, slots=True)
+class TableLayout:
+    """Where the rows of a [vocab, hidden] table lie among the initializers made from it, so that a table of token
+    embeddings can be read from the very bytes that the LM head computes with."""
+
+    dtype: str
+    """A key of `edgevlm_runtime.embeddings.READERS`."""
+    rows: str
+    """The initializer that holds the rows; the other two where the format has them."""
+    scales: str | None = None
+    zero_points: str | None = None
+    block: int = 0
+    """Values that share a scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightJob:
+    """One checkpoint tensor and the initializers made from it.
+
+    `make` gets the tensor in the checkpoint's dtype and returns the initializers' values by name, in the dtype and
+    shape that `outputs` declares.
+    """
+
+    source: str
+    outputs: Mapping[str, TensorSpec]
+    make: Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
+    table: TableLayout | None = None
+    """None where single rows cannot be read."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size of everything made, on disk."""
+        return sum(spec.nbytes for spec in self.outputs.values())
+
+
+class Holder(Protocol):
+    """One way of holding the weight of a linear layer."""
+
+    name: str
+    table_holder: str
+    """Name of the holder of a table of embeddings beside it."""
+
+    def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
+        """How a weight [out, in] (or a table of embeddings [vocab, hidden]) is stored."""
+        ...
+
+    def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
+        """Replace one Linear(x, weight[, bias]) in place and return the job that makes its initializers."""
+        ...
+
+
+def as_stored(name: str, shape: tuple[int, ...], dtype: torch.dtype, table: str | None = None) -> WeightJob:
+    """The tensor itself under its own name, converted to `dtype`. `table` is the runtime's name of the dtype."""
+    spec = TensorSpec(ir.DataType.from_numpy(torch.empty(0, dtype=dtype).numpy().dtype), shape)
+    layout = None if table is None else TableLayout(table, name)
+    return WeightJob(name, {name: spec}, lambda tensor: {name: _converted(tensor, dtype, name)}, layout)
+
+
+def _converted(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """Raises `CheckpointError` for a value that is no number, or too large for the type (bfloat16 into float16)."""
+    result = tensor.to(dtype)
+    if not bool(torch.isfinite(result).all()):
+        what = "does not fit into float16: use --fp32" if bool(torch.isfinite(tensor).all()) else "holds no number"
+        raise CheckpointError(f"weight {what}: {name}")
+    return result
+
+
+def weight_of(node: ir.Node) -> ir.Value:
+    """The weight [out, in] of a Linear node."""
+    weight = node.inputs[1]
+    assert weight is not None
+    return weight
+
+
+def matrix_shape(value: ir.Value) -> tuple[int, int]:
+    """Its two dimensions."""
+    assert value.shape is not None
+    rows, columns = value.shape.numpy()
+    return int(rows), int(columns)
+
+
+def declare_outputs(model: ir.Model, job: WeightJob) -> list[ir.Value]:
+    """The job's initializers in the graph, in order; those of a weight that another layer shares are there already."""
+    known = model.graph.initializers
+    return [
+        known[name] if name in known else declare_initializer(model, name, spec.dtype, spec.shape)
+        for name, spec in job.outputs.items()
+    ]
+
+
+def drop_unused(model: ir.Model, weight: ir.Value) -> None:
+    """Forget a float weight that no node reads any more."""
+    assert weight.name is not None
+    if not weight.uses():
+        model.graph.initializers.pop(weight.name, None)

@@ -1,0 +1,212 @@
+"""Block-wise integers: `block` neighbouring inputs of one output share a scale, and where wanted a zero point.
+
+The operator is com.microsoft::MatMulNBits. It quantizes activations block by block as well (accuracy level 4), so an
+outlier spoils no more than its own block. Weights lie row by row, [out, blocks, bytes of a block]: a table of
+embeddings can be read from the bytes of the LM head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import replace as replaced
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from edgevlm_export.graph_edit import MICROSOFT, Attributes, insert_before, replace
+from edgevlm_export.precision.base import (
+    TableLayout,
+    TensorSpec,
+    WeightJob,
+    declare_outputs,
+    drop_unused,
+    matrix_shape,
+    weight_of,
+)
+from edgevlm_runtime.errors import ExportError
+
+SMALLEST = 32
+"""Blocks are not made smaller than this to save padding."""
+PADDING = 16
+"""At most this part of a row may be padding, where the block can be made smaller."""
+INT8_ACTIVATIONS = 4
+"""MatMulNBits' accuracy level: activations in int8, one scale a block."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOptions:
+    """How blocks are quantized. Raises `ExportError` for what the operator does not take."""
+
+    bits: int
+    block: int
+    symmetric: bool = True
+    """No zero points: values lie around the middle of the range."""
+
+    def __post_init__(self) -> None:
+        if self.bits not in (4, 8):
+            raise ExportError(f"cannot hold weights in {self.bits} bits: choose 4 or 8")
+        if self.block not in (16, 32, 64, 128, 256):
+            raise ExportError(f"block size {self.block} is not supported: choose 16, 32, 64, 128 or 256")
+
+    @property
+    def middle(self) -> int:
+        """The stored value that stands for zero when symmetric."""
+        return 1 << (self.bits - 1)
+
+    @property
+    def top(self) -> int:
+        """The largest stored value."""
+        return (1 << self.bits) - 1
+
+    def fitted(self, columns: int) -> BlockOptions:
+        """The same with a smaller block where rows of `columns` values would need much padding."""
+        block = self.block
+        while block > SMALLEST and -columns % block * PADDING > columns:
+            block //= 2
+        return replaced(self, block=block)
+
+    def blocks(self, columns: int) -> int:
+        """Blocks in a row of `columns` values; the last one may be padded."""
+        return -(-columns // self.block)
+
+    def row_bytes(self, columns: int) -> int:
+        """Bytes of one row."""
+        return self.blocks(columns) * self.block * self.bits // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A quantized matrix: value = (quant - zero) * scale. quants uint8 [rows, blocks, block], unpacked."""
+
+    quants: Tensor
+    scales: Tensor
+    """float32 [rows, blocks]."""
+    zeros: Tensor | None
+    """uint8 [rows, blocks]; None when symmetric."""
+
+
+def split(weight: Tensor, options: BlockOptions) -> Tensor:
+    """[rows, columns] to float32 [rows, blocks, block], the last block padded with zeros."""
+    rows, columns = weight.shape
+    blocks = options.blocks(columns)
+    padded = torch.nn.functional.pad(weight.float(), (0, blocks * options.block - columns))
+    return padded.view(rows, blocks, options.block)
+
+
+def quantize(weight: Tensor, options: BlockOptions) -> Blocks:
+    """Round each value of `weight` [rows, columns] to the nearest step of its block."""
+    blocks = split(weight, options)
+    scales, zeros = scale_blocks(blocks, options)
+    return Blocks(round_blocks(blocks, scales, zeros, options), scales, zeros)
+
+
+def scale_blocks(blocks: Tensor, options: BlockOptions) -> tuple[Tensor, Tensor | None]:
+    """Scales [rows, blocks], and zero points when asymmetric, that just cover every block [rows, blocks, block]."""
+    if options.symmetric:
+        # the extreme value takes the one code more that the negative side has
+        signed = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))[..., 0]
+        scales = -signed / options.middle
+        if options.bits == 8:
+            scales = blocks.abs().amax(-1) / (options.middle - 1)
+        return scales, None
+    low, high = blocks.amin(-1).clamp(max=0), blocks.amax(-1).clamp(min=0)
+    scales = (high - low) / options.top
+    return scales, (-low / divisor(scales)).round().clamp(0, options.top).to(torch.uint8)
+
+
+def divisor(scales: Tensor) -> Tensor:
+    """The scales to divide by: a block of zeros has scale zero, so that it stays zero whatever the operator rounds."""
+    return torch.where(scales.abs() < torch.finfo(torch.float32).tiny, torch.ones_like(scales), scales)
+
+
+def round_blocks(blocks: Tensor, scales: Tensor, zeros: Tensor | None, options: BlockOptions) -> Tensor:
+    """Nearest stored values, uint8 [rows, blocks, block]."""
+    zero = options.middle if zeros is None else zeros[..., None].float()
+    return (blocks / divisor(scales)[..., None] + zero).round().clamp(0, options.top).to(torch.uint8)
+
+
+def dequantize(held: Blocks, options: BlockOptions, columns: int) -> Tensor:
+    """What the stored values stand for, float32 [rows, columns]."""
+    zero = options.middle if held.zeros is None else held.zeros[..., None].float()
+    values = (held.quants.float() - zero) * held.scales[..., None]
+    return values.flatten(1)[:, :columns]
+
+
+def pack_nibbles(values: Tensor) -> Tensor:
+    """Pairs along the last axis into bytes, the first in the low half; an odd one out is followed by zero."""
+    if values.shape[-1] % 2:
+        values = torch.nn.functional.pad(values, (0, 1))
+    return values[..., 0::2] | (values[..., 1::2] << 4)
+
+
+class Blockwise:
+    """See the module's docstring."""
+
+    def __init__(self, name: str, options: BlockOptions):
+        self.name = self.table_holder = name
+        self.options = options
+
+    def configured(self, text: str) -> Blockwise:
+        """The same with options from text: "block=N", "symmetric", "asymmetric", by comma. Raises `ExportError`."""
+        options = self.options
+        for option in text.split(","):
+            key, _, value = option.partition("=")
+            if key == "block" and value.isdecimal():
+                options = replaced(options, block=int(value))
+            elif option in ("symmetric", "asymmetric"):
+                options = replaced(options, symmetric=option == "symmetric")
+            else:
+                raise ExportError(
+                    f"unknown option of {self.name}: {option!r}: known are block=N, symmetric, asymmetric"
+                )
+        return Blockwise(f"{self.name}:{text}", options)
+
+    def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
+        """See `Holder.pack`."""
+        rows, columns = shape
+        options = self.options.fitted(columns)
+        blocks = options.blocks(columns)
+        quants, scales, zeros = (f"{weight}.{part}" for part in ("quants", "scales", "zero_points"))
+        outputs = {
+            quants: TensorSpec(ir.DataType.UINT8, (rows, blocks, options.block * options.bits // 8)),
+            scales: TensorSpec(ir.DataType.FLOAT, (rows, blocks)),
+        }
+        if not options.symmetric:
+            outputs[zeros] = TensorSpec(ir.DataType.UINT8, (rows, -(-blocks * options.bits // 8)))
+
+        def make(tensor: Tensor) -> dict[str, Tensor]:
+            return dict(zip(outputs, self.stored(quantize(tensor, options)), strict=True))
+
+        table = TableLayout(f"uint{options.bits}", quants, scales, zeros if zeros in outputs else None, options.block)
+        return WeightJob(weight, outputs, make, table)
+
+    def stored(self, held: Blocks) -> list[Tensor]:
+        """The tensors of `pack`'s outputs."""
+
+        def packed(values: Tensor) -> Tensor:
+            return values if self.options.bits == 8 else pack_nibbles(values)
+
+        return [packed(held.quants), held.scales] + ([] if held.zeros is None else [packed(held.zeros)])
+
+    def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
+        """See `Holder.lower`."""
+        weight = weight_of(node)
+        rows, columns = matrix_shape(weight)
+        job = self.pack(str(weight.name), (rows, columns))
+        x, _, *bias = node.inputs
+        attributes: Attributes = {
+            "K": columns,
+            "N": rows,
+            "bits": self.options.bits,
+            "block_size": self.options.fitted(columns).block,
+            "accuracy_level": INT8_ACTIVATIONS,
+        }
+        inputs = [x, *declare_outputs(model, job)]
+        if bias:
+            y = insert_before(node, "MatMulNBits", inputs, attributes, MICROSOFT)
+            replace(node, "Add", [y, bias[0]], {})
+        else:
+            replace(node, "MatMulNBits", inputs, attributes, MICROSOFT)
+        drop_unused(model, weight)
+        return job

@@ -1,0 +1,82 @@
+"""W8A8: int8 weights with one scale an output channel, activations in 8 bits with one scale a row.
+
+com.microsoft::DynamicQuantizeMatMul is the CPU's fastest product, but takes one scale for all rows of its input, and
+one outlier row ruins the others. So each row is divided by its largest magnitude before, and multiplied by it after:
+
+    y = r * DynamicQuantizeMatMul(x / r, W) + bias,    r = max|x| of the row
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from edgevlm_export.graph_edit import MICROSOFT, constant_before, insert_before, replace
+from edgevlm_export.precision.base import (
+    TensorSpec,
+    WeightJob,
+    declare_outputs,
+    drop_unused,
+    matrix_shape,
+    weight_of,
+)
+
+LIMIT = 127
+"""Weights are symmetric: -127..127."""
+NO_ROW = np.float32(1e-30)
+"""Stands in for the scale of a row of zeros."""
+
+
+def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 [in, out] (the operator's layout) and scales float32 [out] of a weight [out, in]."""
+    weight = weight.float()
+    scales = weight.abs().amax(1) / LIMIT
+    scales = torch.where(scales < torch.finfo(torch.float32).tiny, torch.ones_like(scales), scales)
+    return (weight / scales[:, None]).round().to(torch.int8).t().contiguous(), scales
+
+
+def row_scale(node: ir.Node, x: ir.Value | None) -> ir.Value:
+    """max|x| of each row, [..., 1], before `node`. Layers with the same input share it once the graph is finished."""
+    magnitude = insert_before(node, "Abs", [x], {})
+    axis = constant_before(node, np.array([-1], np.int64))
+    largest = insert_before(node, "ReduceMax", [magnitude, axis], {"keepdims": 1})
+    return insert_before(node, "Max", [largest, constant_before(node, np.array(NO_ROW))], {})
+
+
+class RowwiseInt8:
+    """See the module's docstring."""
+
+    name = "int8"
+    table_holder = "int8b"
+
+    def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
+        """See `Holder.pack`. Rows of the weight are columns on disk, so this is no place to read embeddings from."""
+        rows, columns = shape
+        quants, scales = f"{weight}.int8", f"{weight}.scales"
+        outputs = {
+            quants: TensorSpec(ir.DataType.INT8, (columns, rows)),
+            scales: TensorSpec(ir.DataType.FLOAT, (rows,)),
+        }
+        return WeightJob(weight, outputs, lambda tensor: dict(zip(outputs, quantize(tensor), strict=True)))
+
+    def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
+        """See `Holder.lower`."""
+        weight = weight_of(node)
+        job = self.pack(str(weight.name), matrix_shape(weight))
+        quants, scales = declare_outputs(model, job)
+        x, _, *bias = node.inputs
+        scale = row_scale(node, x)
+        even = insert_before(node, "Div", [x, scale], {})
+        product = insert_before(node, "DynamicQuantizeMatMul", [even, quants, scales], {}, MICROSOFT)
+        if bias:
+            y = insert_before(node, "Mul", [product, scale], {})
+            replace(node, "Add", [y, bias[0]], {})
+        else:
+            replace(node, "Mul", [product, scale], {})
+        drop_unused(model, weight)
+        return job
+
+
+HOLDER = RowwiseInt8()

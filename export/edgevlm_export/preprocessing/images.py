@@ -1,0 +1,184 @@
+"""Image processors of transformers as the runtime's kinds of image processing.
+
+One function a kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from edgevlm_export.preprocessing.loading import CheckpointProcessor
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.images import fixed, native, tiles
+from edgevlm_runtime.manifest import ImageProcessing
+
+_CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+"""Outputs of a vision tower that belong to no patch."""
+
+
+def image_processing(processor: CheckpointProcessor, config: PreTrainedConfig) -> ImageProcessing:
+    """The manifest's entry. Raises `UnsupportedModel` and `CheckpointError`, see `translate`."""
+    name = processor_name(processor.image_processor)
+    if name not in TRANSLATORS:
+        raise UnsupportedModel(f"image processor not supported: {name}: supported are {', '.join(sorted(TRANSLATORS))}")
+    kind, translator = TRANSLATORS[name]
+    options = dataclasses.asdict(translator(processor, config))
+    return ImageProcessing(
+        kind, {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    )
+
+
+def processor_name(image_processor: Any) -> str:
+    """Class name without the suffix of the backend."""
+    return str(type(image_processor).__name__).removesuffix("Pil").removesuffix("Fast")
+
+
+def image_token(processor: CheckpointProcessor, default: str) -> str:
+    """The text of the image token, by the rule of the joint processors of transformers."""
+    return str(getattr(processor.tokenizer, "image_token", None) or processor.settings.get("image_token") or default)
+
+
+def _fixed(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Options:
+    """CLIP, SigLIP, LLaVA."""
+    source = processor.image_processor
+    pads = bool(getattr(source, "do_pad", False))
+    if pads and not hasattr(source, "pad_to_square"):
+        raise _unsupported(processor, "do_pad")
+    exact, shortest, longest = _resize(processor) if source.do_resize else (None, None, None)
+    tower = _side(config.vision_config.image_size)
+    height, width = exact or tower
+    if source.do_center_crop:
+        height, width = source.crop_size.height, source.crop_size.width
+    elif shortest is not None:
+        raise _unsupported(processor, "size without a centre crop, which leaves images of different sizes")
+    if (height, width) != tower:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: images of {width} x {height} pixels "
+            f"for a vision tower of {tower[1]} x {tower[0]}"
+        )
+    return fixed.Options(
+        image_token=image_token(processor, "<image>"),
+        tokens=_patch_tokens(processor, config, height, width),
+        height=height,
+        width=width,
+        exact=exact,
+        shortest_edge=shortest,
+        longest_edge=longest,
+        resample=int(source.resample),
+        center_crop=bool(source.do_center_crop),
+        pad_color=_pad_color(source.image_mean) if pads else None,
+    )
+
+
+def _tiles(processor: CheckpointProcessor, config: PreTrainedConfig) -> tiles.Options:
+    """SmolVLM, Idefics3."""
+    source, tokenizer = processor.image_processor, processor.tokenizer
+    tile = int(dict(source.max_image_size)["longest_edge"])
+    tokens = int(processor.settings.get("image_seq_len", 169))
+    made = (tile // config.vision_config.patch_size) ** 2 // config.scale_factor**2
+    if tokens != made:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: image_seq_len is {tokens} "
+            f"in processor_config.json, the model makes {made} of a tile"
+        )
+    size = source.size
+    if source.do_resize and not (size.longest_edge or (size.height and size.width)):
+        raise _unsupported(processor, f"size {dict(size)}")
+    by_edge = bool(source.do_resize and size.longest_edge)
+    return tiles.Options(
+        image_token=image_token(processor, "<image>"),
+        tokens_per_tile=tokens,
+        tile=tile,
+        longest_edge=size.longest_edge if by_edge else None,
+        exact=(size.height, size.width) if source.do_resize and not by_edge else None,
+        resample=int(source.resample),
+        split=bool(source.do_image_splitting),
+        fake_token=getattr(tokenizer, "fake_image_token", None) or tiles.FAKE_TOKEN,
+        global_token=getattr(tokenizer, "global_image_token", None) or tiles.GLOBAL_TOKEN,
+    )
+
+
+def _native(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.Options:
+    """Qwen2-VL, Qwen2.5-VL."""
+    source, vision = processor.image_processor, config.vision_config
+    if (source.patch_size, source.merge_size) != (vision.patch_size, vision.spatial_merge_size):
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: patches of {source.patch_size} merged by "
+            f"{source.merge_size}, in the model {vision.patch_size} by {vision.spatial_merge_size}"
+        )
+    if not (source.size.shortest_edge and source.size.longest_edge):
+        raise _unsupported(processor, f"size {dict(source.size)}")
+    return native.Options(
+        image_token=image_token(processor, "<|image_pad|>"),
+        patch_size=source.patch_size,
+        merge_size=source.merge_size,
+        window_size=getattr(vision, "window_size", 0) or 0,
+        min_pixels=source.size.shortest_edge,
+        max_pixels=source.size.longest_edge,
+        resize=bool(source.do_resize),
+        resample=int(source.resample),
+    )
+
+
+TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]]] = {
+    "CLIPImageProcessor": ("fixed", _fixed),
+    "SiglipImageProcessor": ("fixed", _fixed),
+    "LlavaImageProcessor": ("fixed", _fixed),
+    "SmolVLMImageProcessor": ("tiles", _tiles),
+    "Idefics3ImageProcessor": ("tiles", _tiles),
+    "Qwen2VLImageProcessor": ("native", _native),
+}
+"""Image-processor class to the runtime's kind and the function that makes its options."""
+
+
+def _resize(processor: CheckpointProcessor) -> tuple[tuple[int, int] | None, int | None, int | None]:
+    """(exact height and width, shortest edge, longest edge), by the precedence of `PilBackend.resize`."""
+    size = processor.image_processor.size
+    if size.shortest_edge:
+        return None, size.shortest_edge, size.longest_edge
+    if size.height and size.width and not (size.max_height and size.max_width):
+        return (size.height, size.width), None, None
+    raise _unsupported(processor, f"size {dict(size)}")
+
+
+def _patch_tokens(processor: CheckpointProcessor, config: PreTrainedConfig, height: int, width: int) -> int:
+    """Image tokens for each image as `LlavaProcessor` counts them, checked against what the model makes.
+
+    Older checkpoints leave the numbers to the model's config.
+    """
+    settings, vision = processor.settings, config.vision_config
+    patch = settings.get("patch_size") or vision.patch_size
+    default = (settings.get("vision_feature_select_strategy") or config.vision_feature_select_strategy) == "default"
+    made_extra = _CLASS_TOKENS.get(vision.model_type, 0)
+    extra = settings.get("num_additional_image_tokens", made_extra if "patch_size" not in settings else 0)
+    tokens = (height // patch) * (width // patch) + extra - default
+    made = (height // vision.patch_size) * (width // vision.patch_size) + made_extra
+    made -= config.vision_feature_select_strategy == "default"
+    if vision.model_type in _CLASS_TOKENS and tokens != made:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: the processor counts {tokens} tokens "
+            f"for an image, the model makes {made}: see patch_size, vision_feature_select_strategy and "
+            "num_additional_image_tokens in processor_config.json"
+        )
+    return int(tokens)
+
+
+def _pad_color(mean: Any) -> tuple[int, int, int]:
+    """The background of LLaVA's padding: the mean colour, rounded down, as the processor has it."""
+    red, green, blue = (int(value * 255) for value in (mean or (0.0, 0.0, 0.0)))
+    return red, green, blue
+
+
+def _side(size: Any) -> tuple[int, int]:
+    """(height, width) of a vision tower's `image_size`."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def _unsupported(processor: CheckpointProcessor, what: str) -> UnsupportedModel:
+    name = processor_name(processor.image_processor)
+    return UnsupportedModel(f"setting of {name} not supported: {what}: {processor.folder}")

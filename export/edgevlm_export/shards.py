@@ -1,0 +1,83 @@
+"""Safetensors files, tensor by tensor, without mapping them.
+
+A mapped shard counts as resident memory page by page, up to its whole size, most of what an export of a large model may
+use. So the library checks a file and we read the tensors: the format is a little-endian length, a JSON header of that
+length with dtype, shape and offsets, and the bytes (https://huggingface.co/docs/safetensors).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from edgevlm_runtime.errors import CheckpointError
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+"""Types that hold a weight's value as it is; others need a scale from elsewhere."""
+_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where one tensor lies."""
+
+    path: Path
+    name: str
+    dtype: str
+    """A key of `DTYPES`, or a type that cannot be read here."""
+    shape: tuple[int, ...]
+    offset: int
+    """Of its first byte in the file."""
+    nbytes: int
+
+    def read(self) -> torch.Tensor:
+        """The tensor, in memory of its own. Raises `CheckpointError`."""
+        if self.dtype not in DTYPES:
+            raise CheckpointError(f"weight of a type that cannot be read: {self.path}: {self.name} is {self.dtype}")
+        data = torch.empty(self.nbytes, dtype=torch.uint8)
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                count = file.readinto(data.numpy().data)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {self.path}: {error.strerror or error}") from error
+        if count != self.nbytes:
+            raise CheckpointError(f"damaged weight shard: {self.path}: it became shorter while it was read")
+        return data.view(DTYPES[self.dtype]).reshape(self.shape)
+
+
+def index(path: Path) -> list[StoredTensor]:
+    """Every tensor of a shard. Raises `CheckpointError` for a file that is missing, truncated, or another format."""
+    try:
+        with safe_open(path, framework="pt"):  # checks header, offsets and size
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            header = json.loads(file.read(length))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"damaged weight shard: {path}: {error}: download the checkpoint again") from error
+    header.pop("__metadata__", None)
+    start = _LENGTH_BYTES + length
+    return [
+        StoredTensor(path, name, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
+        for name, entry in header.items()
+        for begin, end in [entry["data_offsets"]]
+    ]

@@ -1,0 +1,159 @@
+"""The certificate as part of an export, and its figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edgevlm_export import api, certificate
+from edgevlm_export.api import ExportOptions, export
+from edgevlm_export.certificate import differences, inputs, measure, thresholds
+from edgevlm_export.reference import Reference, ReferenceTooLarge
+from edgevlm_runtime import certificate as schema
+from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.errors import BundleError, ParityMissed
+
+NONE = thresholds.Thresholds(2.0, 2.0, -1.0, -1.0, -1.0, 2.0, 2.0, 2.0)
+"""What nothing reaches."""
+
+
+@pytest.fixture(autouse=True)
+def few_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "IMAGES", {name: inputs.IMAGES[name] for name in ("wide", "noise")})
+    monkeypatch.setattr(inputs, "TEXTS", inputs.TEXTS[:1])
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(inputs, "IMAGES", {name: inputs.IMAGES[name] for name in ("wide", "noise")})
+    patch.setattr(inputs, "TEXTS", inputs.TEXTS[:1])
+    folder = tmp_path_factory.mktemp("certified") / "bundle"
+    report = export(ExportOptions(str(tiny_checkpoint), folder))
+    patch.undo()
+    assert report.certificate == "passed"
+    return report.bundle
+
+
+def test_it_is_in_the_bundle(exported: Path) -> None:
+    found = schema.read_certificate(Bundle.open(exported))
+    assert found is not None
+    assert found.verdict == "passed"
+    assert list(found.images) == ["wide", "noise"]
+    assert found.decoder is not None
+    assert found.decoder.top1_agreement == 1.0
+    assert found.decoder.positions > 20
+    assert 0 <= found.decoder.kl_mean <= found.decoder.kl_p99 < 1e-6
+    assert [one.first_divergence for one in found.greedy] == [None] * 3
+    assert found.reference == "LlavaForConditionalGeneration tiny-llava, float32"
+    assert set(found.versions) == {"edgevlm-runtime", "onnxruntime", "torch", "transformers"}
+    parity = schema.parity_json(found)
+    assert parity["greedy"] == {"prompts": 3, "identical": 3}
+    assert parity["vision_encoder"]["cosine_min"] > 0.999999  # type: ignore[index]
+
+
+def test_measuring_again_confirms_it(exported: Path, tiny_checkpoint: Path) -> None:
+    bundle = Bundle.open(exported)
+    stored = schema.read_certificate(bundle)
+    again = certificate.certify(bundle, Reference.load(str(tiny_checkpoint)))
+    assert stored is not None
+    assert differences(stored, again) == []
+    assert again.images == stored.images
+    worse = json.loads(schema.encode(stored))
+    worse["images"]["noise"]["embeddings_cosine"] = 0.9
+    assert "image 'noise'" in differences(schema.decode(json.dumps(worse).encode()), again)[0]
+
+
+def test_missed_thresholds_keep_the_bundle_aside(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thresholds, "EXACT", NONE)
+    monkeypatch.setitem(thresholds.BY_PRECISION, "fp32", NONE)
+    folder = tmp_path / "out" / "bundle"
+    with pytest.raises(ParityMissed, match=r"kl_mean is .* at most -1 is needed") as caught:
+        export(ExportOptions(str(tiny_checkpoint), folder))
+    assert "\n" not in str(caught.value)
+    assert "--allow-drift" in str(caught.value)
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle.drifted"]
+    aside = Bundle.open(folder.parent / "bundle.drifted")
+    stored = schema.read_certificate(aside)
+    assert stored is not None
+    assert (stored.verdict, stored.missed) == ("missed", caught.value.missed)
+    (folder.parent / "bundle.drifted" / "manifest.json").unlink()
+    (folder.parent / "bundle.drifted" / "notes").write_text("not a bundle: it must not be removed")
+    with pytest.raises(ParityMissed, match=r"bundle\.drifted-2"):
+        export(ExportOptions(str(tiny_checkpoint), folder, self_test=False))
+    assert (folder.parent / "bundle.drifted" / "notes").is_file()
+    report = export(ExportOptions(str(tiny_checkpoint), folder, allow_drift="a test"))
+    allowed = schema.read_certificate(Bundle.open(report.bundle))
+    assert allowed is not None
+    assert (report.certificate, allowed.allowed_drift) == ("drift allowed", "a test")
+    assert allowed.missed
+
+
+def test_a_model_too_large_for_pytorch(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: str) -> Reference:
+        raise ReferenceTooLarge("PyTorch needs about 99 GiB")
+
+    monkeypatch.setattr(Reference, "load", refuse)
+    report = export(ExportOptions(str(tiny_checkpoint), tmp_path / "bundle"))
+    stored = schema.read_certificate(Bundle.open(report.bundle))
+    assert stored is not None
+    assert (report.certificate, stored.not_checked) == ("not checked", "PyTorch needs about 99 GiB")
+    assert schema.parity_json(stored)["decoder"] is None
+
+
+def test_none_is_wanted(export_bundle, tiny_checkpoint: Path) -> None:
+    bundle = export_bundle(tiny_checkpoint)
+    assert schema.read_certificate(Bundle.open(bundle)) is None
+    assert not (bundle / "certificate.json").exists()
+    assert api.ExportOptions("x").certificate
+
+
+def test_a_damaged_certificate(exported: Path, tmp_path: Path) -> None:
+    import shutil
+
+    bundle = Bundle.open(shutil.copytree(exported, tmp_path / "copy"))
+    bundle.file("certificate.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"damaged certificate: .*certificate\.json"):
+        schema.read_certificate(bundle)
+
+
+def test_divergence_is_torchs() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(0, 3, (50, 97)).astype(np.float32) for _ in range(2))
+    p, q = (torch.log_softmax(torch.tensor(x).double(), -1) for x in (a, b))
+    expected = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
+    np.testing.assert_allclose(measure.divergence(a, b), expected.numpy(), rtol=1e-9)
+    b[3, 5] = np.nan
+    assert np.isinf(measure.divergence(a, b)[3])
+
+
+def test_cosine_is_torchs_and_has_no_holes() -> None:
+    rng = np.random.default_rng(1)
+    a, b = (rng.normal(0, 1, (20, 33)).astype(np.float32) for _ in range(2))
+    expected = torch.nn.functional.cosine_similarity(torch.tensor(a).double(), torch.tensor(b).double(), dim=-1)
+    assert measure.cosine(a, b) == pytest.approx(float(expected.min()), abs=1e-12)
+    zero = np.zeros_like(a)
+    assert (measure.cosine(a, zero), measure.cosine(zero, zero), measure.cosine(a, a[:3])) == (0.0, 1.0, 0.0)
+    a[2, 2] = np.nan
+    assert thresholds.judge(NONE, {"vision_cosine": measure.cosine(a, b)}, {"vision_cosine": "x"})
+
+
+def test_inputs_are_the_same_everywhere() -> None:
+    """Digests of the pictures: a change of one would make certificates incomparable without a word."""
+    import hashlib
+
+    from edgevlm_export.certificate import inputs as module
+
+    pictures = {name: draw() for name, draw in module.IMAGES.items()}
+    assert all(isinstance(image, Image.Image) and image.mode == "RGB" for image in pictures.values())
+    again = {name: draw() for name, draw in module.IMAGES.items()}
+    digests = {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in pictures.items()}
+    assert digests == {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in again.items()}
+    assert len(set(digests.values())) == len(digests)

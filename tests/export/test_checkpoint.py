@@ -1,0 +1,113 @@
+"""Checkpoints on disk: old and new weight names, shards, dtypes, ties; and what the decoder refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, LlamaConfig, Phi3Config
+
+from edgevlm_export import checkpoint, skeleton
+from edgevlm_export.decoder import DECODERS, check_decoder, max_context
+from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedModel
+from tests.support import checkpoints
+
+
+def opened(folder: Path) -> tuple[checkpoint.WeightSource, torch.nn.Module]:
+    model = skeleton.build(checkpoint.load_config(folder))
+    return checkpoint.open_weights(folder, model), model
+
+
+def assert_complete(folder: Path) -> None:
+    """Every parameter is there, with the values transformers itself loads."""
+    weights, model = opened(folder)
+    loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(weights.read(name).float(), loaded[name]), name
+        assert tuple(parameter.shape) == tuple(loaded[name].shape)
+
+
+def test_names_as_saved(tiny_checkpoint):
+    assert_complete(tiny_checkpoint)
+
+
+def test_names_of_the_hub(tiny_checkpoint, tmp_path):
+    """LLaVA checkpoints on the hub keep the names of transformers 4."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "config.json").write_text((tiny_checkpoint / "config.json").read_text())
+    new = {
+        "model.language_model.": "language_model.model.",
+        "lm_head.": "language_model.lm_head.",
+        "model.vision_tower.": "vision_tower.",
+        "model.multi_modal_projector.": "multi_modal_projector.",
+    }
+    weights, model = opened(tiny_checkpoint)
+    renamed = {}
+    for name, _ in model.named_parameters():
+        prefix = next(prefix for prefix in new if name.startswith(prefix))
+        renamed[new[prefix] + name.removeprefix(prefix)] = weights.read(name)
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    assert_complete(folder)
+
+
+@pytest.mark.parametrize("decoder", ["qwen2", "qwen2-tied", "gemma"])
+def test_shards_and_ties(tmp_path, decoder):
+    folder = checkpoints.llava(tmp_path / decoder, decoder, max_shard_size="60KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+    assert_complete(folder)
+
+
+def test_dtype_is_the_checkpoints(tiny_checkpoint, tmp_path):
+    tensors = {
+        name: tensor.to(torch.bfloat16) for name, tensor in load_file(tiny_checkpoint / "model.safetensors").items()
+    }
+    (tmp_path / "config.json").write_text((tiny_checkpoint / "config.json").read_text())
+    save_file(tensors, tmp_path / "model.safetensors")
+    weights, _ = opened(tmp_path)
+    assert weights.read("lm_head.weight").dtype == torch.bfloat16
+
+
+def test_unknown_weight(tiny_checkpoint):
+    weights, _ = opened(tiny_checkpoint)
+    with pytest.raises(CheckpointError, match="weight missing"):
+        weights.read("model.language_model.layers.9.mlp.up_proj.weight")
+
+
+def test_index_that_names_nonsense(tiny_checkpoint, tmp_path):
+    (tmp_path / "config.json").write_text((tiny_checkpoint / "config.json").read_text())
+    for content in ("[]", "{", json.dumps({"weight_map": 3}), json.dumps({})):
+        (tmp_path / checkpoint.INDEX).write_text(content)
+        with pytest.raises(CheckpointError, match="weight index"):
+            opened(tmp_path)
+
+
+def test_context_is_what_the_rope_allows():
+    assert max_context(LlamaConfig(max_position_embeddings=2048), None) == 2048
+    assert max_context(LlamaConfig(max_position_embeddings=2048), 512) == 512
+    assert max_context(LlamaConfig(max_position_embeddings=131072), None) == 32768
+    assert max_context(LlamaConfig(max_position_embeddings=131072), 100_000) == 100_000
+    with pytest.raises(ExportError, match="context too long"):
+        max_context(LlamaConfig(max_position_embeddings=2048), 4096)
+    factors = [1.0] * 48
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": factors, "long_factor": factors}
+    rope["original_max_position_embeddings"] = 4096
+    long = Phi3Config(max_position_embeddings=131072, rope_parameters=rope, pad_token_id=0)
+    assert max_context(long, None) == 4096
+
+
+def test_every_decoder_is_held_to_transformers():
+    """The parity test covers what the exporter accepts."""
+    covered = {make(vocab_size=99, pad_token_id=0).model_type for make in checkpoints.DECODERS.values()}
+    assert covered | {"qwen2_5_vl_text"} == DECODERS
+
+
+def test_decoders_that_would_come_out_wrong():
+    with pytest.raises(UnsupportedModel, match="heads of size 24"):
+        check_decoder(LlamaConfig(hidden_size=96, num_attention_heads=4))
+    partial = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    with pytest.raises(UnsupportedModel, match="partial rotary"):
+        check_decoder(Phi3Config(rope_parameters=partial, pad_token_id=0))

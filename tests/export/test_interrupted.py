@@ -1,0 +1,114 @@
+"""An export that is killed leaves nothing that loads as a bundle, and the next one cleans up after it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import edgevlm_runtime
+from edgevlm_export.api import ExportOptions, export
+from edgevlm_export.output import UNSEALED, recover
+from edgevlm_runtime.errors import OutputError
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from edgevlm_export.api import ExportOptions, export
+stage, count = sys.argv[3], int(sys.argv[4])
+seen = 0
+def progress(name, done, total):
+    global seen
+    if name == stage:
+        seen += 1
+        if seen > count:
+            os.kill(os.getpid(), signal.SIGKILL)
+export(ExportOptions(sys.argv[1], Path(sys.argv[2]), certificate=False, force="force" in sys.argv), progress)
+"""
+
+POINTS = [
+    ("tracing", 1),
+    ("writing weights", 0),
+    ("writing weights", 40),
+    ("computing digests", 0),
+    ("recording the self-test", 0),
+]
+
+
+def killed(checkpoint: Path, output: Path, stage: str, count: int, *more: str) -> None:
+    arguments = [str(checkpoint), str(output), stage, str(count), *more]
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("stage", "count"), POINTS)
+def test_killed_at_a_stage(tiny_checkpoint, tmp_path, stage, count):
+    output = tmp_path / "bundle"
+    killed(tiny_checkpoint, output, stage, count)
+    assert not output.exists()
+    assert not any(loads(folder) for folder in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("stage", "count"), [("writing weights", 0), ("computing digests", 0)])
+def test_an_older_bundle_survives_its_replacement(tiny_checkpoint, tiny_bundle, tmp_path, stage, count):
+    """Killed under --force, the older bundle is still there; the next export sweeps what was left."""
+    output = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    before = (output / "manifest.json").read_bytes()
+    killed(tiny_checkpoint, output, stage, count, "force")
+    assert (output / "manifest.json").read_bytes() == before
+    assert [folder for folder in tmp_path.iterdir() if loads(folder)] == [output]
+    export(ExportOptions(str(tiny_checkpoint), output, force=True, self_test=False, certificate=False))
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("half_made", [False, True])
+def test_killed_between_the_renames(tiny_bundle, tmp_path, half_made):
+    """The older bundle has stepped aside, the new one is not sealed: the older one comes back."""
+    output, dead = tmp_path / "bundle", 2**22 + 1  # above the largest process id of Linux
+    shutil.copytree(tiny_bundle, tmp_path / f".bundle.replaced-{dead}")
+    new = output if half_made else tmp_path / f".bundle.partial-{dead}"
+    shutil.copytree(tiny_bundle, new)
+    (new / "manifest.json").rename(new / UNSEALED)
+    assert not loads(new)
+    recover(output)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert loads(output)
+
+
+def test_another_export_finished_first(tiny_checkpoint, tiny_bundle, tmp_path):
+    """Without --force, a bundle that appeared meanwhile is not overwritten."""
+    output = tmp_path / "bundle"
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "computing digests" and done == total:
+            shutil.copytree(tiny_bundle, output)
+
+    with pytest.raises(OutputError, match="exists"):
+        export(ExportOptions(str(tiny_checkpoint), output, self_test=False, certificate=False), progress)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert loads(output)
+
+
+def test_killed_at_any_time(tiny_checkpoint, tmp_path):
+    """At a moment that no stage names."""
+    output = tmp_path / "bundle"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tiny_checkpoint), str(output), "", "0"])
+    while not list(tmp_path.iterdir()):  # it has begun to write
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not any(loads(folder) for folder in tmp_path.iterdir())
+
+
+def loads(folder: Path) -> bool:
+    try:
+        edgevlm_runtime.load(folder)
+    except edgevlm_runtime.EdgeVLMError:
+        return False
+    return True

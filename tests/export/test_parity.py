@@ -1,0 +1,119 @@
+"""Every family, decoder and tower: the bundle answers like transformers, token for token, and its logits agree.
+
+The reference is transformers' own model, generate() and processors (`edgevlm_export.reference`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import edgevlm_runtime
+from edgevlm_export.reference import Reference
+from tests.support import checkpoints
+
+TOKENS = 32
+QUESTIONS = ("what is in the picture", "is there a scratch", "describe this image", "no")
+SIZES = ((50, 70), (28, 28), (200, 31), (64, 131))
+
+CASES: dict[str, Callable[[Path], Path]] = {
+    **{
+        f"llava-{name}": lambda folder, name=name: checkpoints.llava(folder, decoder=name)
+        for name in checkpoints.DECODERS
+    },
+    "llava-siglip": lambda folder: checkpoints.llava(folder, tower="siglip"),
+    "llava-two-layers": lambda folder: checkpoints.llava(folder, tower="clip-two-layers"),
+    **{
+        f"smolvlm-{name}": lambda folder, name=name: checkpoints.smolvlm(folder, name)
+        for name in checkpoints.SMOLVLM_SHAPES
+    },
+    **{
+        f"qwen2_5_vl-{name}": lambda folder, name=name: checkpoints.qwen2_5_vl(folder, name)
+        for name in checkpoints.QWEN_SHAPES
+    },
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A bundle and the model it came from."""
+
+    vlm: edgevlm_runtime.VLM
+    reference: Reference
+
+    def expected(self, question: object, images: list[Image.Image]) -> tuple[int, ...]:
+        return self.reference.answer(question, images, max_new_tokens=TOKENS).token_ids
+
+
+@pytest.fixture(scope="module", params=CASES)
+def pair(request, tmp_path_factory, export_bundle) -> Pair:
+    checkpoint = CASES[request.param](tmp_path_factory.mktemp("parity") / request.param)
+    return Pair(edgevlm_runtime.load(export_bundle(checkpoint)), Reference.load(str(checkpoint)))
+
+
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(3)
+    return [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for height, width in SIZES]
+
+
+def text_part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def test_many_questions_in_one_session(pair):
+    for image in pictures():
+        with pair.vlm.session(image) as session:
+            for number, question in enumerate(QUESTIONS):
+                answer = session.ask(question, max_new_tokens=TOKENS)
+                assert answer.token_ids == pair.expected(question, [image]), (image.size, question)
+                assert (answer.prefix_tokens_reused >= answer.image_tokens) == (number > 0)
+
+
+def test_two_images(pair):
+    images = pictures()[:2]
+    with pair.vlm.session(*images) as session:
+        answer = session.ask(QUESTIONS[0], max_new_tokens=TOKENS)
+    assert answer.token_ids == pair.expected(QUESTIONS[0], images)
+    with pair.vlm.session(*reversed(images)) as session:
+        swapped = session.ask(QUESTIONS[0], max_new_tokens=TOKENS)
+    assert swapped.token_ids == pair.expected(QUESTIONS[0], images[::-1])
+
+
+def test_no_image(pair):
+    answer = pair.vlm.ask(None, QUESTIONS[0], max_new_tokens=TOKENS)
+    assert answer.token_ids == pair.expected(QUESTIONS[0], [])
+
+
+def test_two_turn_chat(pair):
+    image = pictures()[2]
+    with pair.vlm.chat(image) as chat:
+        first = chat.ask(QUESTIONS[0], max_new_tokens=8)
+        second = chat.ask(QUESTIONS[1], max_new_tokens=TOKENS)
+    conversation = [
+        {"role": "user", "content": [{"type": "image"}, text_part(QUESTIONS[0])]},
+        {"role": "assistant", "content": [text_part(str(first))]},
+        {"role": "user", "content": [text_part(QUESTIONS[1])]},
+    ]
+    assert second.token_ids == pair.expected(conversation, [image])
+    assert second.prefix_tokens_reused >= second.image_tokens
+
+
+def test_logits(pair):
+    for image in pictures()[1:3]:
+        messages = [{"role": "user", "content": [{"type": "image"}, text_part(QUESTIONS[2])]}]
+        ids, logits = pair.vlm.prompt_logits(messages, [image])
+        expected_ids, expected = pair.reference.prompt_logits(messages, [image])
+        assert np.array_equal(ids, expected_ids)
+        assert np.abs(logits - expected).max() < 1e-3
+        assert expected.std() > 0.1  # the comparison means something
+
+
+def test_image_embeddings(pair):
+    for image in pictures():
+        embeddings = pair.vlm.encoder.encode(pair.vlm.prepare(image)).embeddings
+        assert np.abs(embeddings - pair.reference.image_embeddings(image)).max() < 1e-4

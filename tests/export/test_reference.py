@@ -1,0 +1,111 @@
+"""The PyTorch reference: transformers' own answers for all three families, without torchvision."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from edgevlm_export import reference as module
+from edgevlm_export.reference import Reference, ReferenceTooLarge, weight_bytes
+from edgevlm_runtime.errors import CheckpointError
+from tests.support import checkpoints
+
+MAKERS = {"llava": checkpoints.llava, "smolvlm": checkpoints.smolvlm, "qwen2_5_vl": checkpoints.qwen2_5_vl}
+
+
+def noise(seed: int, height: int, width: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module", params=MAKERS, ids=str)
+def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    folder = tmp_path_factory.mktemp("reference") / request.param
+    return Reference.load(str(MAKERS[request.param](folder)))
+
+
+@pytest.mark.parametrize("images", [1, 2, 0])
+def test_teacher_forcing_agrees_with_generation(reference: Reference, images: int) -> None:
+    pictures = [noise(1, 50, 70), noise(2, 120, 33)][:images]
+    answer = reference.answer("what is in the picture", pictures, max_new_tokens=8)
+    ids, logits = reference.prompt_logits("what is in the picture", pictures, answer.token_ids)
+    assert 1 <= len(answer.token_ids) <= 8
+    assert ids.shape == logits.shape[:1] == (answer.prompt_tokens + len(answer.token_ids),)
+    assert tuple(ids[answer.prompt_tokens :]) == answer.token_ids
+    assert tuple(logits[answer.prompt_tokens - 1 : -1].argmax(-1)) == answer.token_ids
+
+
+def test_embeddings_fill_the_image_tokens(reference: Reference) -> None:
+    """What `image_embeddings` gives is what the model itself puts in the prompt's place, row by row."""
+    picture = noise(3, 90, 60)
+    inputs = reference.inputs("describe", [picture])
+    seen: list[torch.Tensor] = []
+    stack = "model.text_model" if reference.model.config.model_type == "smolvlm" else "model.language_model"
+    hook = reference.model.get_submodule(stack).register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    with torch.inference_mode():
+        reference.model(**inputs)
+    hook.remove()
+    places = inputs["input_ids"][0] == reference.model.config.image_token_id
+    features, embeddings = reference.encode_image(picture)
+    np.testing.assert_allclose(embeddings, seen[0][0][places].numpy(), rtol=0, atol=1e-6)
+    assert features.ndim == 2
+    assert features.shape[0] % embeddings.shape[0] == 0
+
+
+def test_files_messages_and_images_are_the_same(reference: Reference, tmp_path: Path) -> None:
+    picture = noise(4, 40, 40)
+    picture.save(tmp_path / "part.png")
+    content = [{"type": "image"}, {"type": "text", "text": "describe"}]
+    messages = [{"role": "user", "content": content}]
+    answers = {
+        reference.answer("describe", [picture], max_new_tokens=6).token_ids,
+        reference.answer("describe", [tmp_path / "part.png"], max_new_tokens=6).token_ids,
+        reference.answer(messages, [str(tmp_path / "part.png")], max_new_tokens=6).token_ids,
+    }
+    assert len(answers) == 1
+    assert messages == [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "describe"}]}]
+
+
+def test_it_is_what_transformers_users_get(tiny_checkpoint: Path) -> None:
+    """LLaVA's AutoProcessor needs no torchvision, so the whole documented path can be compared with."""
+    model = AutoModelForImageTextToText.from_pretrained(tiny_checkpoint, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(tiny_checkpoint, backend="pil")
+    picture = noise(5, 77, 31)
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "is there a scratch"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    with torch.inference_mode():
+        expected = model.generate(**inputs, max_new_tokens=10, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    answer = Reference.load(str(tiny_checkpoint)).answer("is there a scratch", [picture], max_new_tokens=10)
+    assert list(answer.token_ids) == expected.tolist()
+    assert answer.text == processor.decode(expected, skip_special_tokens=True)
+
+
+def test_a_model_too_large_is_refused_in_one_line(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert weight_bytes(tiny_checkpoint) > 4 * 10_000
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    with pytest.raises(ReferenceTooLarge, match=r"PyTorch needs about .* GiB are available"):
+        Reference.load(str(tiny_checkpoint))
+
+
+def test_damaged_weights_are_a_clear_error(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError) as caught:
+        Reference.load(str(copy))
+    assert "copy" in str(caught.value)
+    assert "\n" not in str(caught.value)

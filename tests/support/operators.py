@@ -1,0 +1,68 @@
+"""One linear layer as a graph, to run what a holder makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+
+from edgevlm_export import passes
+from edgevlm_export.graph_edit import MICROSOFT
+from edgevlm_export.ops import DOMAIN
+from edgevlm_export.precision.base import Holder, WeightJob
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def linear_layer(holder: Holder, weight: np.ndarray, bias: np.ndarray | None = None) -> tuple[Run, WeightJob]:
+    """y = x weight^T + bias as `holder` lowers it: a function of x [1, S, in], and the holder's job."""
+    rows, columns = weight.shape
+    x = _value("x", [1, "S", columns])
+    y_shape = ir.Shape([1, "S", rows])
+    initializers = [_value("w", [rows, columns])]
+    if bias is not None:
+        initializers.append(ir.Value(name="b", const_value=ir.tensor(bias, name="b")))
+        initializers[-1].dtype, initializers[-1].shape = ir.DataType.FLOAT, ir.Shape([rows])
+    node = ir.node("Linear", [x, *initializers], domain=DOMAIN)
+    node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = "y", y_shape, ir.DataType.FLOAT
+    graph = ir.Graph([x], node.outputs, nodes=[node], initializers=initializers, opset_imports={"": 23, MICROSOFT: 1})
+    model = ir.Model(graph, ir_version=10)
+    job = holder.lower(model, node)
+    made = job.make(torch.from_numpy(weight))
+    for name, value in model.graph.initializers.items():
+        if name in made:
+            assert tuple(made[name].shape) == tuple(value.shape.numpy())
+            value.const_value = ir.tensor(made[name].numpy(), name=name)
+    passes.finish(model)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), _quiet(), providers=["CPUExecutionProvider"])
+    return lambda array: session.run(None, {"x": array})[0], job
+
+
+def run_decoder(path: Path, embeddings: np.ndarray, kv_heads: int, head_dim: int) -> np.ndarray:
+    """Logits [S, vocab] of every position of `embeddings` [1, S, hidden]."""
+    session = ort.InferenceSession(str(path), _quiet(), providers=["CPUExecutionProvider"])
+    length = embeddings.shape[1]
+    feeds = {
+        "inputs_embeds": embeddings,
+        "logits_rows": np.arange(length),
+        "seqlens_k": np.array([length - 1], np.int32),
+        "total_sequence_length": np.array(length, np.int32),
+    }
+    cache = np.zeros((1, kv_heads, length, head_dim), np.float32)
+    feeds |= {port.name: cache for port in session.get_inputs() if port.name.startswith("past_key_values.")}
+    return session.run(["logits"], feeds)[0][0]
+
+
+def _value(name: str, shape: list[int | str]) -> ir.Value:
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+
+
+def _quiet() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return options
