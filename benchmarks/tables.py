@@ -1,0 +1,110 @@
+"""benchmarks/results/*.json as Markdown tables, with machine and versions beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SHOWN = ("edgevlm", "onnxruntime", "torch", "transformers", "numpy")
+COLUMNS = (
+    "",
+    "model MiB",
+    "vision + projector ms",
+    "prefill tokens/s",
+    "decode tokens/s",
+    "first token ms (p95)",
+    "second question ms",
+    "load ms",
+    "peak memory MiB",
+    "first token, times PyTorch float32",
+)
+INTRODUCTION = """# Measured
+
+Made by `make bench`; [docs/bench.md](../../docs/bench.md) says what each figure is. Medians; every round is in the JSON
+files. All rows of a table were measured in one run, their rounds taking turns.
+"""
+ACCURACY = ("right", "answers that differ from PyTorch")
+
+
+def write_readme(results: Path, order: Mapping[str, str]) -> Path:
+    """README.md of the folder `results`, from every result file in it; `order` names the first ones."""
+    files = sorted(results.glob("*.json"), key=lambda file: (_place(file.stem, order), file.stem))
+    sections = [section(json.loads(file.read_text(encoding="utf-8")), file.name) for file in files]
+    path = results / "README.md"
+    path.write_text("\n".join([INTRODUCTION, *sections]), encoding="utf-8")
+    return path
+
+
+def section(found: dict[str, Any], file: str) -> str:
+    """One comparison: workload, table, machine."""
+    bench, workload = found["bench"], found["bench"]["workload"]
+    accuracy = found["accuracy"]
+    header = (*COLUMNS, *(ACCURACY if accuracy else ()))
+    lines = [_row(header), "| --- |" + " ---: |" * (len(header) - 1)]
+    lines += [_row((*_figures(engine, bench), *_accuracy(engine, accuracy))) for engine in bench["engines"]]
+    width, height = workload["image_size"]
+    about = (
+        f"One image of {width}x{height} ({workload['image_tokens']} tokens), {workload['text_tokens']} text tokens, "
+        f"{workload['new_tokens']} new tokens, {workload['threads']} threads, {workload['repeats']} rounds."
+    )
+    asked = next(iter(accuracy.values()), {"n": 0})["n"]
+    if asked:
+        about += f" {asked} questions of the inspection test set."
+    made_on = f"{_machine(bench['machine'])} [{file}]({file})"
+    return "\n\n".join([f"## {found['title']}", about, "\n".join(lines), f"{made_on}\n"])
+
+
+def _figures(engine: dict[str, Any], bench: dict[str, Any]) -> tuple[str, ...]:
+    first, ratios = engine["time_to_first_token_ms"], bench["ratios"]["by_engine"]
+    return (
+        _name(engine),
+        f"{engine['model_bytes'] / 2**20:.1f}",
+        f"{engine['vision_ms']['p50'] + engine['projector_ms']['p50']:.1f}",
+        f"{engine['prefill_tokens_per_s']:.0f}",
+        f"{engine['decode_tokens_per_s']:.1f}",
+        f"{first['p50']:.1f} ({first['p95']:.1f})",
+        f"{engine['repeat_question_ttft_ms']['p50']:.1f}",
+        f"{engine['load_ms']:.0f}",
+        f"{engine['peak_rss_mib']:.0f}",
+        f"{ratios[engine['label']]['time_to_first_token']:.2f}" if ratios else "-",
+    )
+
+
+def _accuracy(engine: dict[str, Any], accuracy: dict[str, Any]) -> tuple[str, ...]:
+    if not accuracy:
+        return ()
+    if engine["name"] == "pytorch":
+        same = engine["precision"] == "float32"  # what the bundles are compared with
+        return (_percent(next(iter(accuracy.values()))["exact_match"]["reference"]) if same else "-", "-")
+    found = next((one for name, one in accuracy.items() if engine["label"].endswith(f"-{name}")), None)
+    if found is None:
+        return ("-", "-")
+    return (_percent(found["exact_match"]["edgevlm"]), f"{found['flips']} ({_percent(found['flip_rate'])})")
+
+
+def _name(engine: dict[str, Any]) -> str:
+    return engine["label"] if engine["name"] == "pytorch" else f"edgevlm {engine['label'].rpartition('-')[2]}"
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    cpu = machine["processor"]
+    features = ", ".join(cpu["features"] or ()) or "not told"
+    versions = ", ".join(f"{name} {machine['packages'][name]}" for name in SHOWN if name in machine["packages"])
+    hardware = f"{cpu['name']}, {cpu['physical_cores']} cores ({features}), {machine['memory_bytes'] / 2**30:.0f} GiB"
+    software = f"{machine['platform']}, Python {machine['python']}, {versions}"
+    return f"{hardware}; {software}; taken by other programs before: {_percent(machine['busy_before'])}."
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _place(name: str, order: Mapping[str, str]) -> int:
+    names = list(order)
+    return names.index(name) if name in names else len(names)

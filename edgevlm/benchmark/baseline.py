@@ -1,0 +1,107 @@
+"""Saved results, and whether new ones are worse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgevlm.benchmark.results import FORMAT, VERSION, EngineResult, Results, to_json
+from edgevlm.benchmark.workload import Facts
+from edgevlm_runtime.errors import EdgeVLMError
+
+MEASURES: dict[str, bool] = {
+    "vision_ms": False,
+    "prefill_tokens_per_s": True,
+    "decode_tokens_per_s": True,
+    "time_to_first_token_ms": False,
+    "repeat_question_ttft_ms": False,
+    "total_ms": False,
+    "load_ms": False,
+    "peak_rss_mib": False,
+}
+"""What is compared, by its median where there is one: name, and whether more is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One measure, then and now."""
+
+    engine: str
+    measure: str
+    before: float
+    now: float
+    worse_by: float
+    """Share of the saved figure; negative where it became better."""
+
+
+def save(path: Path, results: Results) -> None:
+    """Write results so that `load` reads them back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(to_json(results), indent=2) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Results:
+    """Read saved results. Raises `EdgeVLMError` for anything else."""
+    again = "write one with --save"
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise EdgeVLMError(f"cannot read the baseline: {path}: {error.strerror or error}: {again}") from error
+    except ValueError as error:
+        raise EdgeVLMError(f"not a saved benchmark: {path}: {error}: {again}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise EdgeVLMError(f"not a saved benchmark: {path}: {again}")
+    if found.get("version") != VERSION:
+        raise EdgeVLMError(f"saved by another version of edgevlm bench: {path}: {again}")
+    try:
+        return msgspec.convert(found, Results)
+    except msgspec.ValidationError as error:
+        raise EdgeVLMError(f"damaged saved benchmark: {path}: {error}: {again}") from error
+
+
+def check_workload(before: Results, workload: Facts, path: Path) -> None:
+    """Raise `EdgeVLMError` when the saved results are of another workload."""
+    for one in fields(before.workload):
+        then, now = getattr(before.workload, one.name), getattr(workload, one.name)
+        if one.name not in ("repeats", "warmup") and then != now:
+            raise EdgeVLMError(
+                f"the baseline measured another workload: {path}: {one.name.replace('_', ' ')} was {_said(then)}, "
+                f"is {_said(now)}: measure the same, or save a new one"
+            )
+
+
+def changes(before: Results, now: Results) -> list[Change]:
+    """Every measure of every bundle that both have: found by its folder's name, or because each has only one.
+
+    Raises `EdgeVLMError` when there is none.
+    """
+    old, new = _bundles(before), _bundles(now)
+    pairs = [(old[label], engine) for label, engine in new.items() if label in old]
+    if not pairs and len(old) == len(new) == 1:
+        pairs = list(zip(old.values(), new.values(), strict=True))
+    if not pairs:
+        raise EdgeVLMError(f"the baseline has none of the bundles measured: it has {', '.join(old)}")
+    return [_change(name, one, other) for one, other in pairs for name in MEASURES]
+
+
+def _bundles(results: Results) -> dict[str, EngineResult]:
+    return {engine.label: engine for engine in results.engines if engine.name == "edgevlm"}
+
+
+def _change(name: str, old: EngineResult, new: EngineResult) -> Change:
+    before, now = _median(old, name), _median(new, name)
+    worse = before / now - 1 if MEASURES[name] else now / before - 1
+    return Change(new.label, name, before, now, round(worse, 4))
+
+
+def _median(engine: EngineResult, name: str) -> float:
+    value = getattr(engine, name)
+    return float(value if isinstance(value, int | float) else value.p50)
+
+
+def _said(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

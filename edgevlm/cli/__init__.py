@@ -1,0 +1,53 @@
+"""The command line. One file for each command, imported only when that command is wanted; see `edgevlm.cli.group`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from edgevlm.cli.group import CommandGroup
+from edgevlm.cli.output import setup_logging
+
+COMMANDS = ("export", "run", "eval", "verify", "bench", "inspect", "models", "doctor")
+"""Names of the commands, in the order of the help text; each is `command` in the file `edgevlm/cli/NAME.py`."""
+
+DEBUG_VARIABLE = "EDGEVLM_DEBUG"
+
+
+@click.group(cls=CommandGroup, commands_in="edgevlm.cli", names=COMMANDS, context_settings={"max_content_width": 100})
+@click.version_option(package_name="edgevlm", message="edgevlm %(version)s")
+@click.option(
+    "--debug",
+    is_flag=True,
+    envvar=DEBUG_VARIABLE,
+    show_envvar=True,
+    help="Log everything to stderr, and show the traceback of an error.",
+)
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Vision-language models on small machines: export a checkpoint to a bundle, and ask it about images.
+
+    \b
+    Examples:
+      edgevlm export llava --fp16 -o llava-fp16
+      edgevlm run llava-fp16 --image part.png --prompt "Is there a scratch?"
+      edgevlm inspect llava-fp16
+      edgevlm doctor
+
+    Every command takes --json: one JSON object on stdout, everything else on stderr.
+
+    Exit codes: 0 done; 1 what was checked does not hold; 2 bad usage or bad input, with one line on stderr that says
+    what is wrong and what to do; 130 interrupted.
+    """
+    context.obj = debug
+    setup_logging(debug)
+
+
+def main() -> None:
+    """Entry point of the `edgevlm` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A model may answer in characters that a device's locale cannot print.
+            stream.reconfigure(errors="replace")
+    cli(prog_name="edgevlm")

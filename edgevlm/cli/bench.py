@@ -1,0 +1,170 @@
+"""`edgevlm bench`: how fast a bundle answers, and in how much memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgevlm.cli.errors import CHECK_FAILED
+from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
+
+if TYPE_CHECKING:
+    from edgevlm.benchmark.baseline import Change
+    from edgevlm.benchmark.results import Results
+
+BUSY = 0.1
+"""Share of the cores' time that others may take before the first engine starts; above it, figures mislead."""
+
+
+class Size(click.ParamType[tuple[int, int]]):
+    """`336`, or `640x480` (width, height)."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a size: give 336, or 640x480.", param, ctx)
+        return int(found[1]), int(found[2] or found[1])
+
+
+@click.command("bench", short_help="Measure latency, throughput and memory.")
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--reference", metavar="MODEL", help="Measure this model in PyTorch too: alias, folder or id.")
+@click.option("--reference-dtype", multiple=True, metavar="NAME", help="float32 (default), bfloat16, float16.")
+@click.option("-i", "--image", type=click.Path(path_type=Path), metavar="FILE", help="Default: random pixels.")
+@click.option("--image-size", type=Size(), metavar="N|WxH", help="Of random pixels. Default: the model's.")
+@click.option("-p", "--prompt", metavar="TEXT", help="The first question. Default: one of --text-tokens.")
+@click.option("--text-tokens", type=int, default=32, metavar="N", help="Prompt beside the image. Default: 32.")
+@click.option("--new-tokens", type=int, default=32, metavar="N", help="Length of the answer. Default: 32.")
+@click.option("--repeats", type=int, default=10, metavar="N", help="Rounds measured. Default: 10.")
+@click.option("--warmup", type=int, default=2, metavar="N", help="Rounds before these. Default: 2.")
+@click.option("--minutes", type=float, default=0.0, metavar="M", help="Then run each engine without pause so long.")
+@click.option("--one-at-a-time", is_flag=True, help="One engine in memory at a time, for small machines.")
+@click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
+@click.option("--threads", type=int, metavar="N", help="Of every engine. Default: the physical cores.")
+@click.option(
+    "--save", "save_to", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Keep the results."
+)
+@click.option("--baseline", type=click.Path(path_type=Path), metavar="FILE", help="Compare with what --save kept.")
+@click.option("--tolerance", type=float, default=0.2, metavar="SHARE", help="How much worse may be. Default: 0.2.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@json_option
+def command(
+    bundles: tuple[Path, ...],
+    reference: str | None,
+    reference_dtype: tuple[str, ...],
+    minutes: float,
+    one_at_a_time: bool,
+    save_to: Path | None,
+    baseline: Path | None,
+    tolerance: float,
+    report: Path | None,
+    as_json: bool,
+    **workload: Any,
+) -> None:
+    """Measure how fast each BUNDLE answers, stage by stage, and how much memory it takes.
+
+    A round asks a first question about an image and a second one about the same image. Every engine runs in a process
+    of its own; their rounds take turns. With --reference (where the exporter is installed) PyTorch answers the same.
+
+    With --baseline, exits with 1 when a bundle is worse than the saved results by more than --tolerance.
+    docs/bench.md says what each figure is.
+
+    \b
+    Examples:
+      edgevlm bench inspector-int8
+      edgevlm bench inspector-int8 inspector-int4 --reference inspector --report report.html
+      edgevlm bench inspector-int8 --image part.png --new-tokens 8 --minutes 10
+      edgevlm bench inspector-int8 --save before.json
+      edgevlm bench inspector-int8 --baseline before.json --tolerance 0.1
+    """
+    from edgevlm.benchmark.baseline import changes, check_workload, load, save
+    from edgevlm.benchmark.report import write_page
+    from edgevlm.benchmark.run import BenchOptions, bench
+    from edgevlm.benchmark.workload import Workload
+    from edgevlm.cli.progress import StageProgress
+
+    if reference_dtype and reference is None:
+        raise click.UsageError("--reference-dtype needs --reference.")
+    if tolerance < 0:
+        raise click.UsageError("--tolerance must be 0 or more.")
+    saved = None if baseline is None else load(baseline)
+    options = BenchOptions(
+        bundles=bundles,
+        reference=reference,
+        reference_dtypes=reference_dtype or ("float32",),
+        workload=Workload(**workload),
+        minutes=minutes,
+        one_at_a_time=one_at_a_time,
+    )
+    with stdout_kept_clean(), StageProgress() as progress:
+        results = bench(
+            options,
+            progress,
+            accept=lambda facts: check_workload(saved, facts, baseline) if saved and baseline else None,
+        )
+    found = [] if saved is None else changes(saved, results)
+    if save_to is not None:
+        save(save_to, results)
+    if report is not None:
+        write_page(report, results)
+    worse = [change for change in found if change.worse_by > tolerance]
+    _show(results, found, worse, as_json)
+    click.get_current_context().exit(CHECK_FAILED if worse else 0)
+
+
+def _show(results: Results, found: list[Change], worse: list[Change], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from edgevlm.benchmark.report import rows
+    from edgevlm.benchmark.results import to_json
+
+    if as_json:
+        compared = {"passed": not worse, "changes": [asdict(change) for change in found]} if found else None
+        emit_json({**to_json(results), "baseline": compared})
+    else:
+        workload = results.workload
+        click.echo(
+            f"{workload.image_tokens} image + {workload.text_tokens} text tokens, {workload.new_tokens} new tokens, "
+            f"{workload.threads} threads; milliseconds are median (95th percentile)"
+        )
+        click.echo(table(rows(results)))
+        _show_ratios(results)
+        _show_sustained(results)
+    for change in worse:
+        note(
+            f"Worse: {change.engine}: {change.measure} was {change.before:.4g}, is {change.now:.4g} "
+            f"({100 * change.worse_by:+.0f} %)"
+        )
+    _warn_when_busy(results)
+
+
+def _show_ratios(results: Results) -> None:
+    for label, ratios in (results.ratios["by_engine"] or {}).items():
+        if label.startswith("PyTorch float32"):
+            continue
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in ratios.items())
+        click.echo(f"{label}, times better than PyTorch float32: {shown}")
+    for label, ratios in (results.ratios["first_bundle"] or {}).items():
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in ratios.items())
+        click.echo(f"{label}, times better than {results.engines[0].label}: {shown}")
+
+
+def _show_sustained(results: Results) -> None:
+    for engine in results.engines:
+        if engine.sustained is not None:
+            rates = ", ".join(f"{one.rounds_per_minute:.1f}" for one in engine.sustained.intervals)
+            click.echo(
+                f"{engine.label}, rounds a minute over {engine.sustained.minutes:g} min: {rates}; "
+                f"end {100 * engine.sustained.last_over_first:.0f} % of the beginning"
+            )
+
+
+def _warn_when_busy(results: Results) -> None:
+    busy = results.machine["busy_before"]
+    if busy > BUSY:
+        note(f"Other programs took {100 * busy:.0f} % of the processor before this began: measure on a quiet machine.")

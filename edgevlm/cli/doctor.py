@@ -1,0 +1,131 @@
+"""`edgevlm doctor`: what is installed, what really loads, and what to install."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgevlm.cli.errors import CHECK_FAILED, INSTALL_HINTS
+from edgevlm.cli.output import emit_json, human_bytes, json_option, table
+
+if TYPE_CHECKING:
+    from edgevlm.machine import Memory, Processor
+    from edgevlm.providers import ProviderState
+
+Versions = dict[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to know. A `problem` keeps `edgevlm run` from working; anything else is something that could be had."""
+
+    problem: bool
+    what: str
+    do: str
+
+
+@click.command("doctor", short_help="Say what this machine can run, and what is missing.")
+@json_option
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """Say what is installed, which execution providers really load, and what to install for what is missing.
+
+    Each provider is tried with a trivial graph in a process of its own: ONNX Runtime lists providers whose libraries
+    are not on the machine, and would fall back to the CPU.
+
+    Exits with 1 when `edgevlm run` cannot work here.
+
+    \b
+    Examples:
+      edgevlm doctor
+      edgevlm doctor --json
+    """
+    from edgevlm.machine import memory, package_versions, processor
+    from edgevlm.providers import probe_all
+
+    cpu, ram, versions, providers = processor(), memory(), package_versions(), probe_all()
+    findings = diagnose(versions, providers)
+    usable = not any(finding.problem for finding in findings)
+    if as_json:
+        emit_json(_as_json(cpu, ram, versions, providers, findings))
+    else:
+        click.echo(_as_text(cpu, ram, versions, providers, findings))
+    context.exit(0 if usable else CHECK_FAILED)
+
+
+def diagnose(versions: Versions, providers: tuple[ProviderState, ...]) -> tuple[Finding, ...]:
+    """What is wrong or missing, given the installed versions and the state of the providers."""
+    findings = []
+    if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
+        findings.append(
+            Finding(
+                problem=True,
+                what="onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files",
+                do="pip uninstall onnxruntime onnxruntime-gpu, then pip install the one you want",
+            )
+        )
+    elif not versions["onnxruntime"] and not versions["onnxruntime-gpu"]:
+        findings.append(Finding(True, "ONNX Runtime is not installed", INSTALL_HINTS["onnxruntime"]))
+    elif not any(state.loads for state in providers):
+        do = "pip install --force-reinstall onnxruntime (or onnxruntime-gpu)"
+        findings.append(Finding(True, "ONNX Runtime is installed, and no execution provider loads", do))
+    findings += [
+        Finding(False, f"{state.name} is listed and does not load: {state.detail}", "install the driver and libraries")
+        for state in providers
+        if not state.loads
+    ]
+    if not versions["edgevlm-export"]:
+        findings.append(
+            Finding(False, "the exporter is not installed (a device needs none)", INSTALL_HINTS["edgevlm_export"])
+        )
+    return tuple(findings)
+
+
+def _as_json(
+    cpu: Processor,
+    ram: Memory,
+    versions: Versions,
+    providers: tuple[ProviderState, ...],
+    findings: tuple[Finding, ...],
+) -> dict[str, Any]:
+    return {
+        "usable": not any(finding.problem for finding in findings),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": asdict(cpu),
+        "memory_bytes": asdict(ram),
+        "packages": versions,
+        "providers": [asdict(state) for state in providers],
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _as_text(
+    cpu: Processor,
+    ram: Memory,
+    versions: Versions,
+    providers: tuple[ProviderState, ...],
+    findings: tuple[Finding, ...],
+) -> str:
+    features = "not told by this system" if cpu.features is None else ", ".join(cpu.features) or "none of note"
+    machine = [
+        ("system", f"{platform.platform()}, Python {platform.python_version()}"),
+        ("processor", f"{cpu.name}: {cpu.physical_cores} physical cores, {cpu.usable_cores} usable threads"),
+        ("instructions", features),
+        ("memory", f"{human_bytes(ram.total)}, {human_bytes(ram.available)} available"),
+    ]
+    states = [(state.name, "loads" if state.loads else f"does not load: {state.detail}") for state in providers]
+    lines = [
+        "Machine",
+        table(machine),
+        "Packages",
+        table([(name, version or "-") for name, version in versions.items()]),
+        "Execution providers",
+        table(states or [("none",)]),
+        "Findings",
+        *(f"  {'PROBLEM: ' if f.problem else ''}{f.what}\n    -> {f.do}" for f in findings),
+    ]
+    return "\n".join(lines if findings else [*lines, "  all is well"])

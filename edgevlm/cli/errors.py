@@ -1,0 +1,68 @@
+"""What the user reads when something goes wrong: one line, and which exit code goes with it."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import click
+
+CHECK_FAILED = 1
+"""The thing checked does not hold."""
+BAD_INPUT = 2
+"""Bad usage or bad input; also a failure of ours, so that 1 always means a check that ran and did not hold."""
+INTERRUPTED = 130
+"""Ctrl-C: 128 + SIGINT, as shells have it."""
+
+INSTALL_HINTS = {
+    "edgevlm_export": "pip install 'edgevlm[export]'",
+    "onnxruntime": "pip install 'edgevlm[cpu]' (or 'edgevlm[gpu]' for NVIDIA, never both)",
+}
+"""The exact pip line for what a command needs and a smaller installation has not."""
+
+OWN_PACKAGES = ("edgevlm", "edgevlm_runtime")
+
+
+def error_line(error: Exception) -> str:
+    """The error as one line: what, where, what to do."""
+    return f"Error: {' '.join(_describe(error).split())}"
+
+
+@singledispatch
+def _describe(error: Exception) -> str:
+    from edgevlm_runtime.errors import EdgeVLMError  # only now: help and completion start without the runtime
+
+    if isinstance(error, EdgeVLMError):
+        return str(error)
+    return (
+        f"unexpected {type(error).__name__}: {error}: this is a fault of edgevlm; "
+        "set EDGEVLM_DEBUG=1 for the traceback to report"
+    )
+
+
+@_describe.register
+def _(error: click.ClickException) -> str:
+    return error.format_message()
+
+
+@_describe.register
+def _(error: click.UsageError) -> str:
+    command = error.ctx.command_path if error.ctx else "edgevlm"
+    return f"{error.format_message()} See: {command} --help"
+
+
+@_describe.register
+def _(error: OSError) -> str:
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+@_describe.register
+def _(error: MemoryError) -> str:
+    return f"not enough memory{f': {error}' if str(error) else ''}: close other programs, or use a smaller model"
+
+
+@_describe.register
+def _(error: ModuleNotFoundError) -> str:
+    package, _, inside = (error.name or "").partition(".")
+    if package in OWN_PACKAGES or (inside and package in INSTALL_HINTS):
+        return f"a file of {package} is missing: {error}: install edgevlm again"
+    return f"the package {package} is not installed: {INSTALL_HINTS.get(package, f'pip install {package}')}"

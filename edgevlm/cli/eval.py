@@ -1,0 +1,164 @@
+"""`edgevlm eval`: how often a bundle answers right, and how often otherwise than the PyTorch model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgevlm.cli.errors import CHECK_FAILED
+from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
+
+if TYPE_CHECKING:
+    from edgevlm.evaluation.datasets import Dataset
+    from edgevlm.evaluation.run import Evaluation
+
+
+@click.command("eval", short_help="Measure how often a bundle answers right.")
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option("--dataset", "dataset_name", required=True, metavar="NAME|DIR", help="inspection, or a folder.")
+@click.option("--reference", metavar="MODEL", help="Compare with this model in PyTorch: alias, folder or id.")
+@click.option("-n", "--n", type=int, metavar="N", help="Questions. Default: 500 drawn ones, or the whole folder.")
+@click.option("--split", metavar="NAME", help="Part of the data set. Default: test, or the whole folder.")
+@click.option("--per-image", type=int, default=1, metavar="N", help="Questions drawn about each image. Default: 1.")
+@click.option("--match", "matcher", default="exact", metavar="HOW", help="exact (default), or loose: case ignored.")
+@click.option("--max-new-tokens", type=int, metavar="N", help="End each answer after N tokens.")
+@click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
+@click.option("--threads", type=int, metavar="N", help="Threads of a graph. Default: the physical cores.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every case as JSON."
+)
+@click.option("--resume", is_flag=True, help="Go on with an evaluation that was interrupted.")
+@click.option("--fit-calibration", is_flag=True, help="Fit the temperature of choices; kept beside the bundle.")
+@click.option("--write", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Save the data set.")
+@click.option("--min-exact-match", type=float, metavar="SHARE", help="Exit with 1 when fewer answers are right.")
+@click.option("--max-flip-rate", type=float, metavar="SHARE", help="Exit with 1 when more answers differ.")
+@json_option
+def command(
+    bundle: Path | None,
+    dataset_name: str,
+    n: int | None,
+    split: str | None,
+    per_image: int,
+    report: Path | None,
+    out: Path | None,
+    write: Path | None,
+    min_exact_match: float | None,
+    max_flip_rate: float | None,
+    as_json: bool,
+    **asking: Any,
+) -> None:
+    """Ask BUNDLE every question of a data set and count the right answers.
+
+    With --reference the PyTorch model answers the same questions, and answers that differ are counted and listed. Both
+    are greedy. Without it nothing but the runtime is needed. With --write and no BUNDLE, the data set is only saved.
+
+    With --out or --report, answers are kept beside that file as they come: after an interruption, the same command with
+    --resume goes on. docs/eval.md describes the files of a data set of your own.
+
+    \b
+    Examples:
+      edgevlm eval inspector-int8 --dataset inspection --reference inspector --report report.html
+      edgevlm eval inspector-int8 --dataset my-parts/ --match loose --out results.json --resume
+      edgevlm eval --dataset inspection --n 100 --write parts/
+    """
+    from edgevlm.cli.progress import StageProgress
+    from edgevlm.evaluation.datasets import DatasetOptions, load_dataset
+
+    dataset = load_dataset(dataset_name, DatasetOptions(n=n, split=split, per_image=per_image))
+    if write is not None:
+        _write(dataset, write)
+    if bundle is None:
+        if write is None:
+            raise click.UsageError("Missing argument 'BUNDLE'.")
+        _only_written(dataset, write, as_json)
+        return
+    if max_flip_rate is not None and asking["reference"] is None:
+        raise click.UsageError("--max-flip-rate needs --reference.")
+    with stdout_kept_clean(), StageProgress() as progress:
+        evaluation = _evaluate(bundle, dataset, report, out, asking, progress)
+    failed = _gates(evaluation, min_exact_match, max_flip_rate)
+    _show(evaluation, as_json)
+    for line in failed:
+        note(line)
+    click.get_current_context().exit(CHECK_FAILED if failed else 0)
+
+
+def _evaluate(
+    bundle: Path, dataset: Dataset, report: Path | None, out: Path | None, asking: dict[str, Any], progress: Any
+) -> Evaluation:
+    from edgevlm.evaluation.report import as_json, write_page
+    from edgevlm.evaluation.run import EvalOptions, evaluate
+
+    beside = out or report
+    log = None if beside is None else beside.with_suffix(".answers.jsonl")
+    evaluation = evaluate(EvalOptions(bundle=bundle, log=log, **asking), dataset, progress)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(as_json(evaluation, all_cases=True), indent=2) + "\n", encoding="utf-8")
+    if report is not None:
+        write_page(report, evaluation)
+    return evaluation
+
+
+def _write(dataset: Dataset, folder: Path) -> None:
+    save = getattr(dataset, "write", None)
+    if save is None:
+        raise click.UsageError("--write saves data sets that come with edgevlm; this one is a folder already.")
+    note(f"written: {save(folder)}")
+
+
+def _only_written(dataset: Dataset, folder: Path, as_json: bool) -> None:
+    if as_json:
+        emit_json({"n": len(dataset), "written": str(folder)})
+
+
+def _gates(evaluation: Evaluation, min_exact_match: float | None, max_flip_rate: float | None) -> list[str]:
+    """What was asked for and does not hold."""
+    right, flips = evaluation.scores.exact_match["edgevlm"], evaluation.scores.flip_rate
+    failed = []
+    if min_exact_match is not None and (right is None or right < min_exact_match):
+        failed.append(f"exact match is {_percent(right)}, at least {_percent(min_exact_match)} was asked for")
+    if max_flip_rate is not None and flips is not None and flips > max_flip_rate:
+        failed.append(f"{_percent(flips)} of the answers differ, at most {_percent(max_flip_rate)} was asked for")
+    return failed
+
+
+def _show(evaluation: Evaluation, as_json: bool) -> None:
+    from edgevlm.evaluation.report import as_json as results
+
+    if as_json:
+        emit_json(results(evaluation))
+        return
+    compared = evaluation.options.reference is not None
+    rows = [("question", "n", "bundle", *(("PyTorch", "differ") if compared else ()))]
+    for kind, one in (*evaluation.by_question.items(), ("all", evaluation.scores)):
+        extra = (_percent(one.exact_match["reference"]), str(one.flips)) if compared else ()
+        rows.append((kind, str(one.n), _percent(one.exact_match["edgevlm"]), *extra))
+    click.echo(table(rows))
+    _show_calibration(evaluation)
+    for result in evaluation.results:
+        if result.flipped:
+            click.echo(
+                f"differs: {result.image}: {result.question} "
+                f"bundle {result.edgevlm!r}, PyTorch {result.reference!r}, right {result.expected!r}"
+            )
+
+
+def _show_calibration(evaluation: Evaluation) -> None:
+    found = evaluation.calibration
+    if found is None:
+        return
+    text = (
+        f"choices: {found.n} questions, calibration error {_percent(found.ece)} at temperature {found.temperature:.3f}"
+    )
+    click.echo(text if found.temperature == 1 else f"{text}, {_percent(found.ece_raw)} without")
+    if evaluation.calibration_file is not None:
+        click.echo(f"temperature written: {evaluation.calibration_file}")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,152 @@
+"""`edgevlm export`: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgevlm.cli.errors import CHECK_FAILED, error_line
+from edgevlm.cli.output import emit_json, human_bytes, json_option, note, stdout_kept_clean, table
+
+if TYPE_CHECKING:
+    from edgevlm_export.api import ExportReport
+    from edgevlm_runtime.errors import ParityMissed
+
+
+PRECISIONS = {
+    "fp32": "Weights in float32: the reference, and the default.",
+    "fp16": "Weights in float16: half the size.",
+    "int8": "Weights and activations in int8: a quarter of the size.",
+    "int4": "Decoder weights in int4, the rest in int8: smaller still, and less exact.",
+}
+"""Flag to help text; the names are those of `edgevlm_export.precision.plans.PLANS`."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def precision_flags(function: F) -> F:
+    """Decorator: one flag a precision; those given arrive together as `precision`."""
+    for name, text in reversed(PRECISIONS.items()):
+        function = click.option(f"--{name}", "precision", flag_value=name, type=str, multiple=True, help=text)(function)
+    return function
+
+
+def _one(given: tuple[str, ...]) -> str:
+    """The precision asked for. Raises `UsageError` for two that differ."""
+    names = list(dict.fromkeys(given)) or ["fp32"]
+    if len(names) > 1:
+        raise click.UsageError(f"--{names[0]} and --{names[1]} exclude each other.")
+    return names[0]
+
+
+@click.command("export", short_help="Turn a checkpoint into a bundle.")
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder to make [default: MODEL-PRECISION].",
+)
+@precision_flags
+@click.option("--vision", metavar="P", help="Precision of the vision encoder, where it differs: a name from above.")
+@click.option("--projector", metavar="P", help="Precision of the projector, where it differs.")
+@click.option("--decoder", metavar="P", help="Precision of the decoder, where it differs.")
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of texts that look like what the model will be asked; for --int4. Default: a text that ships along.",
+)
+@click.option("--max-context", type=click.IntRange(min=1), metavar="N", help="Tokens of prompt and answer together.")
+@click.option(
+    "--self-test/--no-self-test", default=True, help="Store a question with its answer, to check a device by."
+)
+@click.option("--certificate/--no-certificate", default=True, help="Compare the bundle with the PyTorch model.")
+@click.option("--allow-drift", metavar="REASON", help="Take the bundle even if it is too far from the PyTorch model.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle at the output folder.")
+@json_option
+def command(
+    model: str,
+    output: Path | None,
+    precision: tuple[str, ...],
+    vision: str | None,
+    projector: str | None,
+    decoder: str | None,
+    calibrate: Path | None,
+    max_context: int | None,
+    self_test: bool,
+    certificate: bool,
+    allow_drift: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export MODEL to a bundle: one folder with everything a device needs.
+
+    MODEL is an alias (`edgevlm models` lists them), a local checkpoint folder, or a Hugging Face id. Weights are
+    streamed: memory stays at a few tensors, whatever the model's size. The folder appears when it is complete; an
+    interrupted export leaves nothing that loads.
+
+    The bundle is then compared with the PyTorch model, where that fits into memory, and carries the figures as its
+    certificate. One that is too far off is kept aside as DIR.drifted, and the exit code is 1, unless --allow-drift says
+    why it is wanted.
+
+    \b
+    Examples:
+      edgevlm export inspector --int8
+      edgevlm export llava --fp16 -o llava-fp16
+      edgevlm export ./my-finetuned-llava -o part-checker --vision fp32 --decoder fp16
+      edgevlm export HuggingFaceTB/SmolVLM2-256M-Video-Instruct --max-context 2048 --json
+    """
+    from edgevlm.cli.progress import StageProgress
+    from edgevlm_export.api import ExportOptions, export
+    from edgevlm_runtime.errors import ParityMissed
+
+    options = ExportOptions(
+        model=model,
+        output=output,
+        precision=_one(precision),
+        vision=vision,
+        projector=projector,
+        decoder=decoder,
+        force=force,
+        max_context=max_context,
+        calibrate=calibrate,
+        self_test=self_test,
+        certificate=certificate,
+        allow_drift=allow_drift,
+    )
+    try:
+        with stdout_kept_clean(), StageProgress() as progress:
+            report = export(options, progress=progress)
+    except ParityMissed as missed:
+        _say_missed(missed, as_json)
+        click.get_current_context().exit(CHECK_FAILED)
+    if as_json:
+        emit_json({**asdict(report), "bundle": str(report.bundle)})
+    else:
+        click.echo(_summary(report))
+        note(f'Next: edgevlm run {report.bundle} --image FILE --prompt "..."')
+
+
+def _say_missed(missed: ParityMissed, as_json: bool) -> None:
+    if as_json:
+        emit_json({"bundle": str(missed.aside), "certificate": "missed", "missed": list(missed.missed)})
+    note(error_line(missed))
+
+
+def _summary(report: ExportReport) -> str:
+    rows = [("graph", "precision", "bytes", "nodes")]
+    rows += [(name, g.precision, human_bytes(g.bytes), str(g.nodes)) for name, g in report.graphs.items()]
+    return "\n".join(
+        [
+            f"{report.bundle}: {report.family}, {human_bytes(report.bytes_total)}",
+            table(rows),
+            f"compared with PyTorch: {report.certificate or 'no'}",
+            f"{report.seconds:.1f} s, peak memory {report.peak_rss_mib:.0f} MiB",
+        ]
+    )

@@ -1,0 +1,61 @@
+"""The click group that loads commands by name and turns every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+from click.exceptions import NoArgsIsHelpError
+
+from edgevlm.cli.errors import BAD_INPUT, INTERRUPTED, error_line
+
+log = logging.getLogger(__name__)
+
+
+class CommandGroup(click.Group):
+    """Finds command NAME as `command` in the module `{commands_in}.NAME`, imported on first use."""
+
+    def __init__(self, *args: Any, commands_in: str, names: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._package = commands_in
+        self._names = tuple(names)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order given."""
+        return list(self._names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None when there is none of that name."""
+        if cmd_name not in self._names:
+            return None
+        command: click.Command = import_module(f"{self._package}.{cmd_name}").command
+        return command
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run, and leave with an exit code; errors become one line on stderr, unless `standalone_mode` is off."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, False, **extra)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("Interrupted.", err=True)
+            sys.exit(INTERRUPTED)
+        except NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(BAD_INPUT)
+        except Exception as error:  # the last line of defence: no traceback unasked
+            log.debug("traceback of the error below", exc_info=error)
+            click.echo(error_line(error), err=True)
+            sys.exit(BAD_INPUT)
+        sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,146 @@
+"""`edgevlm inspect`: what is in a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from edgevlm.cli.output import emit_json, human_bytes, json_option, table
+
+if TYPE_CHECKING:
+    from edgevlm_runtime.bundle import Bundle
+    from edgevlm_runtime.certificate import Certificate
+    from edgevlm_runtime.manifest import GraphInfo, KVLayout, Manifest, SelfTest
+
+THOUSAND_TOKENS = 1024
+
+
+@click.command("inspect", short_help="Show what is in a bundle.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--sizes-only", is_flag=True, help="Check that files are there with their sizes, and skip their digests.")
+@json_option
+def command(bundle: Path, sizes_only: bool, as_json: bool) -> None:
+    """Show what is in BUNDLE: model, graphs, precision, memory it needs, preprocessing, versions, files.
+
+    The files are checked first, as `edgevlm run` does: a bundle that is incomplete, altered or newer than this
+    version is refused.
+
+    \b
+    Examples:
+      edgevlm inspect llava-fp16
+      edgevlm inspect llava-fp16 --sizes-only --json
+    """
+    from edgevlm_runtime.bundle import Bundle
+
+    opened = Bundle.open(bundle, verify="size" if sizes_only else "full")
+    if as_json:
+        emit_json(_as_json(opened))
+    else:
+        click.echo(_as_text(opened))
+
+
+def kv_bytes(kv: KVLayout, tokens: int = THOUSAND_TOKENS) -> int:
+    """Bytes of the KV cache for so many tokens: a key and a value in every layer."""
+    import numpy as np
+
+    return 2 * kv.layers * kv.kv_heads * kv.head_dim * np.dtype(kv.dtype).itemsize * tokens
+
+
+def _as_json(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "bundle": str(bundle.path),
+        "digest": bundle.digest,
+        "schema_version": manifest.schema_version,
+        "min_runtime_version": manifest.min_runtime_version,
+        "model": msgspec.to_builtins(manifest.model),
+        "graphs": {name: _graph(graph) for name, graph in manifest.graphs.items()},
+        "bytes_total": _total(manifest),
+        "max_context": manifest.decoder.max_context,
+        "kv_cache": {
+            **msgspec.to_builtins(manifest.decoder.kv),
+            "bytes_per_1k_tokens": kv_bytes(manifest.decoder.kv),
+        },
+        "image": msgspec.to_builtins(manifest.image),
+        "generation": msgspec.to_builtins(manifest.generation),
+        "versions": manifest.versions,
+        "files": msgspec.to_builtins(manifest.files),
+        "self_test": msgspec.to_builtins(manifest.self_test),
+        "certificate": msgspec.to_builtins(_certificate(bundle)),
+    }
+
+
+def _graph(graph: GraphInfo) -> dict[str, Any]:
+    return {
+        "bytes": graph.bytes,
+        "precision": graph.precision,
+        "nodes": graph.nodes,
+        "exceptions": graph.exceptions,
+        "inputs": msgspec.to_builtins(graph.inputs),
+        "outputs": msgspec.to_builtins(graph.outputs),
+    }
+
+
+def _total(manifest: Manifest) -> int:
+    return sum(record.bytes for record in manifest.files.values())
+
+
+def _as_text(bundle: Bundle) -> str:
+    manifest = bundle.manifest
+    decoder, kv = manifest.decoder, manifest.decoder.kv
+    about = [
+        ("model", manifest.model.name),
+        ("family", f"{manifest.model.family} ({manifest.model.architecture})"),
+        ("parameters", f"{manifest.model.parameters:,}"),
+        ("license", manifest.model.license or "not stated"),
+        ("size", human_bytes(_total(manifest))),
+        ("context", f"{decoder.max_context} tokens"),
+        ("KV cache", f"{human_bytes(kv_bytes(kv))} for {THOUSAND_TOKENS} tokens, {kv.dtype}, {kv.layers} layers"),
+        ("images", f"{manifest.image.kind}: {_options(manifest.image.options)}"),
+        ("self-test", _self_test(manifest.self_test)),
+        ("against PyTorch", _parity(_certificate(bundle))),
+        ("made with", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+        ("needs", f"edgevlm-runtime {manifest.min_runtime_version}, schema {manifest.schema_version}"),
+    ]
+    graphs = [("graph", "precision", "size", "nodes")]
+    graphs += [(n, g.precision, human_bytes(g.bytes), str(g.nodes)) for n, g in manifest.graphs.items()]
+    files = [(name, human_bytes(record.bytes), record.sha256[:16]) for name, record in sorted(manifest.files.items())]
+    parts = [str(bundle.path), table(about), "Graphs", table(graphs), *_exceptions(manifest), "Files", table(files)]
+    return "\n".join(parts)
+
+
+def _exceptions(manifest: Manifest) -> list[str]:
+    rows = [(name, *item) for name, graph in manifest.graphs.items() for item in graph.exceptions.items()]
+    return ["Layers held otherwise", table(rows)] if rows else []
+
+
+def _certificate(bundle: Bundle) -> Certificate | None:
+    from edgevlm_runtime.certificate import read_certificate
+
+    return read_certificate(bundle)
+
+
+def _parity(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return "no certificate"
+    if certificate.decoder is None:
+        return f"not checked: {certificate.not_checked}"
+    figures = certificate.decoder
+    same = sum(one.first_divergence is None for one in certificate.greedy)
+    embeddings = min(one.embeddings_cosine for one in certificate.images.values())
+    return (
+        f"{certificate.verdict}: embeddings' cosine at least {embeddings:.6f}, likeliest token the same at "
+        f"{100 * figures.top1_agreement:.1f} % of {figures.positions} positions, mean KL {figures.kl_mean:.2g}, "
+        f"{same} of {len(certificate.greedy)} answers the same"
+    )
+
+
+def _self_test(test: SelfTest | None) -> str:
+    return f'"{test.prompt}" about {test.image}, {len(test.token_ids)} tokens' if test else "none"
+
+
+def _options(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)

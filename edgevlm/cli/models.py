@@ -1,0 +1,45 @@
+"""`edgevlm models`: aliases and model families that can be exported."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.util import find_spec
+from typing import Any
+
+import click
+
+from edgevlm.cli.errors import INSTALL_HINTS
+from edgevlm.cli.output import emit_json, json_option, note, table
+
+
+@click.command("models", short_help="List the models that can be exported.")
+@json_option
+def command(as_json: bool) -> None:
+    """List the model aliases and the model families that `edgevlm export` knows.
+
+    An alias is a short name for a Hugging Face id, or for a model that ships with edgevlm. Any other checkpoint of a
+    listed family exports as well: pass its id or its folder.
+
+    \b
+    Examples:
+      edgevlm models
+      edgevlm models --json
+    """
+    installed = find_spec("edgevlm_export") is not None
+    aliases, families = _known() if installed else ([], [])
+    if not installed:
+        note(f"The exporter, which knows the models, is not installed: {INSTALL_HINTS['edgevlm_export']}")
+    if as_json:
+        emit_json({"exporter_installed": installed, "aliases": aliases, "families": families})
+    elif installed:
+        click.echo("Aliases")
+        click.echo(table([(model["alias"], model["repo_id"] or "(shipped)", model["note"]) for model in aliases]))
+        click.echo("Families (model_type in the checkpoint's config.json)")
+        click.echo(table([(family,) for family in families]))
+
+
+def _known() -> tuple[list[dict[str, Any]], list[str]]:
+    from edgevlm_export.families import FAMILIES
+    from edgevlm_export.models import ALIASES
+
+    return [{"alias": alias, **asdict(model)} for alias, model in ALIASES.items()], list(FAMILIES)

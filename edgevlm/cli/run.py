@@ -1,0 +1,184 @@
+"""`edgevlm run`: ask a bundle about images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
+
+if TYPE_CHECKING:
+    from edgevlm_runtime import Answer, Choice, Session
+
+
+@click.command("run", short_help="Ask a bundle about images.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("-i", "--image", "images", multiple=True, metavar="FILE", help="An image; several are numbered in order.")
+@click.option("-p", "--prompt", "prompts", multiple=True, required=True, metavar="TEXT", help="A question; may repeat.")
+@click.option("--system", metavar="TEXT", help="System prompt, where the model's chat template has one.")
+@click.option("--chat", is_flag=True, help="Each prompt continues the conversation, instead of starting afresh.")
+@click.option("--max-new-tokens", type=int, metavar="N", help="End the answer after N tokens.")
+@click.option(
+    "--temperature", type=float, metavar="T", help="0 takes the likeliest token; above 0, tokens are sampled."
+)
+@click.option("--top-k", type=int, metavar="K", help="Sample among the K likeliest tokens.")
+@click.option(
+    "--top-p", type=float, metavar="P", help="Sample among the likeliest tokens with this probability together."
+)
+@click.option("--repetition-penalty", type=float, metavar="R", help="Above 1 makes tokens seen before less likely.")
+@click.option("--seed", type=int, metavar="N", help="Make sampling reproducible.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may repeat.")
+@click.option("--stream/--no-stream", default=True, help="Print the answer as it is made (default), or when complete.")
+@click.option("--choices", metavar="A,B,C", help="Weigh these answers instead of generating one.")
+@click.option("--abstain-below", type=float, metavar="P", help="No verdict when no choice is as probable as P.")
+@click.option("--choice-temperature", type=float, metavar="T", help="For --choices. Default: the fitted one, or 1.")
+@click.option("--timings", is_flag=True, help="Say on stderr how long each stage took.")
+@click.option("--provider", metavar="NAME", help="Execution provider: cpu, cuda, ...; it must load. Default: cpu.")
+@click.option("--threads", type=int, metavar="N", help="Threads of a graph. Default: the physical cores.")
+@click.option("--max-context", type=int, metavar="N", help="Tokens the KV cache holds, to bound memory.")
+@click.option(
+    "--image-cache",
+    "image_cache_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep image embeddings in this folder, for later runs.",
+)
+@json_option
+def command(
+    bundle: Path,
+    images: tuple[str, ...],
+    prompts: tuple[str, ...],
+    system: str | None,
+    chat: bool,
+    stream: bool,
+    choices: str | None,
+    abstain_below: float | None,
+    choice_temperature: float | None,
+    timings: bool,
+    provider: str | None,
+    threads: int | None,
+    max_context: int | None,
+    image_cache_dir: Path | None,
+    as_json: bool,
+    **generation: Any,
+) -> None:
+    """Ask BUNDLE about images, and print the answers.
+
+    Prompts are asked one after another about the same images: from the second on, only the question itself is
+    computed. Options that are not given keep the model's own defaults.
+
+    With --choices nothing is generated: the model weighs the answers given, and the likeliest is the verdict.
+
+    \b
+    Examples:
+      edgevlm run llava-fp16 --image part.png --prompt "Is there a scratch?"
+      edgevlm run llava-fp16 -i part.png -p "Is there a scratch?" --choices yes,no --abstain-below 0.9
+      edgevlm run llava-fp16 -i before.png -i after.png -p "What changed?" --max-new-tokens 60
+      edgevlm run llava-fp16 -i part.png -p "Describe it." -p "Is it safe to use?" --chat --timings
+      edgevlm run llava-fp16 -i part.png -p "Describe it." --temperature 0.7 --seed 1 --json
+    """
+    from edgevlm_runtime import load
+
+    loading = _given(provider=provider, threads=threads, max_context=max_context, image_cache_dir=image_cache_dir)
+    options = _given(**{**generation, "stop": generation["stop"] or None})
+    weighing = _weighing(choices, options, abstain_below=abstain_below, temperature=choice_temperature)
+    answers: list[dict[str, Any]] = []
+    with stdout_kept_clean():
+        vlm = load(bundle, **loading)
+        session = (vlm.chat if chat else vlm.session)(*images, system=system)
+    with session:
+        for prompt in prompts:
+            if len(prompts) > 1 and not as_json:
+                note(f"> {prompt}")
+            answer: Answer | Choice
+            if weighing is not None:
+                answer = _choose(session, prompt, weighing, show=not as_json)
+            else:
+                answer = _ask(session, prompt, options, show=not as_json, stream=stream and not as_json)
+            answers.append({"prompt": prompt, **_as_json(answer)})
+            if timings:
+                note(_timings(answer))
+    if as_json:
+        emit_json({"answers": answers})
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options the user gave; the others keep the runtime's or the model's defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _ask(session: Session, prompt: str, options: dict[str, Any], *, show: bool, stream: bool) -> Answer:
+    if not stream:
+        answer = session.ask(prompt, **options)
+        if show:
+            click.echo(answer.text)
+        return answer
+    pieces = session.stream(prompt, **options)
+    for piece in pieces:
+        click.echo(piece, nl=False)
+    click.echo()
+    return pieces.answer
+
+
+def _weighing(choices: str | None, generation: dict[str, Any], **options: float | None) -> dict[str, Any] | None:
+    """Arguments of `Session.choose`; None when an answer is to be generated."""
+    given = _given(**options)
+    if choices is None:
+        if given:
+            raise click.UsageError("--abstain-below and --choice-temperature need --choices.")
+        return None
+    if generation:
+        raise click.UsageError(f"--choices generates nothing: leave out --{next(iter(generation)).replace('_', '-')}.")
+    return {"choices": choices.split(","), **given}
+
+
+def _choose(session: Session, prompt: str, weighing: dict[str, Any], *, show: bool) -> Choice:
+    choice = session.choose(prompt, **weighing)
+    if show:
+        click.echo(choice.text if choice.text is not None else "(no verdict)")
+        note(", ".join(f"{text} {100 * share:.1f} %" for text, share in choice.probabilities.items()))
+    return choice
+
+
+def _as_json(answer: Answer | Choice) -> dict[str, Any]:
+    from edgevlm_runtime import Choice
+
+    return {
+        **(_chosen(answer) if isinstance(answer, Choice) else _generated(answer)),
+        "timings_ms": {name: round(value, 3) for name, value in asdict(answer.timings).items()},
+        "prompt_tokens": answer.prompt_tokens,
+        "image_tokens": answer.image_tokens,
+        "image_cache": answer.image_cache,
+        "prefix_tokens_reused": answer.prefix_tokens_reused,
+    }
+
+
+def _generated(answer: Answer) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "token_ids": list(answer.token_ids),
+        "finish_reason": answer.finish_reason,
+        "choice": None,
+        "probabilities": None,
+        "choices_mass": None,
+    }
+
+
+def _chosen(choice: Choice) -> dict[str, Any]:
+    return {
+        "text": str(choice),
+        "token_ids": [],
+        "finish_reason": "choice",
+        "choice": choice.text,
+        "probabilities": choice.probabilities,
+        "choices_mass": choice.mass,
+    }
+
+
+def _timings(answer: Answer | Choice) -> str:
+    stages = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in asdict(answer.timings).items())
+    reused = f"{answer.prefix_tokens_reused} of {answer.prompt_tokens} prompt tokens reused"
+    return f"[ms] {stages}; {reused}; image cache {answer.image_cache}"

@@ -1,0 +1,91 @@
+"""The two who are asked: a bundle in the runtime, and the PyTorch model it was made from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from edgevlm.evaluation.datasets import Case
+from edgevlm_runtime.errors import EdgeVLMError
+
+if TYPE_CHECKING:
+    from edgevlm_export.reference import Reference
+    from edgevlm_runtime import VLM, Session
+
+EDGEVLM = "edgevlm"
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One answer, as it is stored."""
+
+    case: str
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    milliseconds: float = 0.0
+    scores: dict[str, float] = field(default_factory=dict)
+    """Log-probability of each of the case's choices, where it has some."""
+    error: str | None = None
+    """Why there is no answer."""
+
+
+class Answerer(Protocol):
+    """Answers the cases of one group, which share their images."""
+
+    name: str
+
+    def answers(self, group: Sequence[Case]) -> Iterator[Given]:
+        """One for each case, in order. A case that cannot be answered gives its error, and the others go on."""
+        ...
+
+
+class BundleAnswerer:
+    """A bundle. Questions about the same images share one session, and so their prefix."""
+
+    name = EDGEVLM
+
+    def __init__(self, vlm: VLM, max_new_tokens: int) -> None:
+        self._vlm = vlm
+        self._limit = max_new_tokens
+
+    def answers(self, group: Sequence[Case]) -> Iterator[Given]:
+        try:
+            session = self._vlm.session(*group[0].images)
+        except EdgeVLMError as error:
+            yield from (Given(case.id, error=str(error)) for case in group)
+            return
+        with session:
+            for case in group:
+                try:
+                    yield self._ask(session, case)
+                except EdgeVLMError as error:
+                    yield Given(case.id, error=str(error))
+
+    def _ask(self, session: Session, case: Case) -> Given:
+        answer = session.ask(case.question, max_new_tokens=self._limit, temperature=0.0, logprobs=False)
+        scores = session.choose(case.question, case.choices).scores if case.choices else {}
+        return Given(case.id, answer.text, answer.token_ids, answer.timings.total, scores)
+
+
+class ReferenceAnswerer:
+    """The PyTorch model, float32, transformers' own generate()."""
+
+    name = REFERENCE
+
+    def __init__(self, reference: Reference, max_new_tokens: int) -> None:
+        self._reference = reference
+        self._limit = max_new_tokens
+
+    def answers(self, group: Sequence[Case]) -> Iterator[Given]:
+        for case in group:
+            start = time.perf_counter()
+            try:
+                answer = self._reference.answer(case.question, case.images, max_new_tokens=self._limit)
+            except (OSError, ValueError) as error:  # what Pillow and transformers' processors raise on bad images
+                yield Given(case.id, error=" ".join(str(error).split()))
+            else:
+                taken = (time.perf_counter() - start) * 1e3
+                yield Given(case.id, answer.text, answer.token_ids, taken)

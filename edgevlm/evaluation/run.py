@@ -1,0 +1,171 @@
+"""Ask everybody every question, keep the answers, count."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgevlm.evaluation.answerers import EDGEVLM, Answerer, BundleAnswerer, Given, ReferenceAnswerer
+from edgevlm.evaluation.calibration import FEWEST, Reliability, Verdicts, collect, fit_temperature, reliability
+from edgevlm.evaluation.datasets import Case, Dataset
+from edgevlm.evaluation.log import AnswerLog
+from edgevlm.evaluation.score import MATCHERS, Outcome, Scores, by_kind, outcomes, score
+from edgevlm_runtime.errors import EdgeVLMError
+
+if TYPE_CHECKING:
+    from edgevlm_runtime import VLM
+    from edgevlm_runtime.bundle import Bundle
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage's name, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalOptions:
+    """What is asked, and how. Raises `EdgeVLMError` for values that mean nothing."""
+
+    bundle: Path
+    reference: str | None = None
+    """Alias, folder or id of the PyTorch model to compare with."""
+    max_new_tokens: int | None = None
+    """None takes the bundle's default, for the reference too."""
+    matcher: str = "exact"
+    provider: str = "cpu"
+    threads: int | None = None
+    log: Path | None = None
+    """Where answers are kept while the evaluation runs."""
+    resume: bool = False
+    fit_calibration: bool = False
+    """Fit the temperature of choices on these questions, and write it beside the bundle."""
+
+    def __post_init__(self) -> None:
+        if self.matcher not in MATCHERS:
+            raise EdgeVLMError(f"unknown way to match answers: {self.matcher}: known are {', '.join(MATCHERS)}")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise EdgeVLMError(f"bad value for max_new_tokens: {self.max_new_tokens}: it must be at least 1")
+        if self.resume and self.log is None:
+            raise EdgeVLMError("nothing to resume from: give --out or --report, answers are kept beside them")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What came of it."""
+
+    options: EvalOptions
+    dataset: Dataset
+    model: str
+    precision: dict[str, str]
+    """Of each graph of the bundle."""
+    results: list[Outcome]
+    scores: Scores
+    by_question: dict[str, Scores]
+    milliseconds: dict[str, list[float]]
+    """By engine: what each answer took, for orientation (`edgevlm bench` measures)."""
+    calibration: Reliability | None
+    """Of the questions with choices; None without any."""
+    calibration_file: Path | None
+    """Where a temperature was written that was fitted now."""
+
+
+def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda *_: None) -> Evaluation:
+    """Ask the bundle, then the reference, so that one model at a time is in memory.
+
+    Raises what `edgevlm_runtime.load` and `Reference.load` raise, and `EdgeVLMError` for a log of another evaluation.
+    """
+    from edgevlm_runtime import load
+
+    vlm = load(options.bundle, provider=options.provider, threads=options.threads)
+    manifest = vlm.manifest
+    limit = options.max_new_tokens or manifest.generation.max_new_tokens
+    with AnswerLog(options.log, _header(options, dataset, vlm, limit), options.resume) as log:
+        _ask_all(BundleAnswerer(vlm, limit), dataset, log, progress)
+        bundle, temperature = vlm.bundle, 1.0 if options.fit_calibration else vlm.choice_temperature
+        del vlm
+        gc.collect()
+        if options.reference is not None:
+            _ask_reference(options.reference, limit, dataset, log, progress)
+        log.finish()
+    verdicts = collect(dataset, log.answers[EDGEVLM])
+    fitted = _fit(bundle, verdicts, dataset) if options.fit_calibration else None
+    results = outcomes(dataset, log.answers, options.matcher)
+    return Evaluation(
+        options=options,
+        dataset=dataset,
+        model=manifest.model.name,
+        precision={name: graph.precision for name, graph in manifest.graphs.items()},
+        results=results,
+        scores=score(results),
+        by_question=by_kind(results),
+        milliseconds={engine: _times(found.values()) for engine, found in log.answers.items()},
+        calibration=reliability(verdicts, temperature if fitted is None else fitted[0]),
+        calibration_file=None if fitted is None else fitted[1],
+    )
+
+
+def _fit(bundle: Bundle, verdicts: Verdicts, dataset: Dataset) -> tuple[float, Path]:
+    """The temperature and where it was written. Raises `EdgeVLMError` when there is too little to fit it on."""
+    from edgevlm_runtime.calibration import Calibration, write_calibration
+
+    if len(verdicts) < FEWEST:
+        raise EdgeVLMError(
+            f"cannot calibrate on {len(verdicts)} questions with choices and a known answer: "
+            f"at least {FEWEST} are needed"
+        )
+    temperature = fit_temperature(verdicts)
+    after = reliability(verdicts, temperature)
+    assert after is not None
+    fitted = Calibration(bundle.digest, temperature, dataset.name, after.n, after.ece_raw, after.ece)
+    return temperature, write_calibration(bundle, fitted)
+
+
+def _ask_reference(model: str, limit: int, dataset: Dataset, log: AnswerLog, progress: Progress) -> None:
+    from edgevlm_export.reference import Reference
+
+    progress("loading PyTorch", 0, 1)
+    reference = Reference.load(model)
+    progress("loading PyTorch", 1, 1)
+    _ask_all(ReferenceAnswerer(reference, limit), dataset, log, progress)
+
+
+def _ask_all(answerer: Answerer, dataset: Dataset, log: AnswerLog, progress: Progress) -> None:
+    """Every case that the log does not have yet."""
+    total, done = len(dataset), 0
+    stage = f"asking {answerer.name}"
+    progress(stage, 0, total)
+    for group in _groups(dataset):
+        missing = [case for case in group if not log.has(answerer.name, case.id)]
+        done += len(group) - len(missing)
+        if not missing:
+            continue
+        for given in answerer.answers(missing):
+            log.add(answerer.name, given)
+            done += 1
+            progress(stage, done, total)
+    progress(stage, total, total)
+
+
+def _groups(dataset: Dataset) -> Iterator[list[Case]]:
+    """Neighbouring cases with the same images."""
+    for _, group in groupby(dataset, key=lambda case: case.image_name):
+        yield list(group)
+
+
+def _header(options: EvalOptions, dataset: Dataset, vlm: VLM, limit: int) -> dict[str, Any]:
+    """What answers depend on."""
+    return {
+        "evaluation": 1,
+        "bundle": vlm.bundle.digest,
+        "dataset": dataset.identity,
+        "reference": options.reference,
+        "max_new_tokens": limit,
+        "provider": options.provider,
+    }
+
+
+def _times(answers: Any) -> list[float]:
+    given: list[Given] = list(answers)
+    return [one.milliseconds for one in given if one.error is None]

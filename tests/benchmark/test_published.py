@@ -1,0 +1,114 @@
+"""`python -m benchmarks` from export to table, on the tiny model; the shapes have the sizes they are named after."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import __main__ as published
+from benchmarks.shapes import LLAVA_IMAGE_TOKEN, SHAPES, SMOLVLM_IMAGE_TOKEN, parameters
+from edgevlm.benchmark.run import describe_machine
+
+SHORT = ["--repeats", "1", "--warmup", "0", "--new-tokens", "3", "--text-tokens", "30"]
+MEGA = 10**6
+
+
+@pytest.fixture
+def comparisons(tiny_checkpoint, monkeypatch):
+    options = ("--no-self-test", "--no-certificate")
+    made = {
+        "tiny": published.Comparison("Tiny", str(tiny_checkpoint), ("fp32", "fp16"), export_options=options),
+    }
+    monkeypatch.setattr(published, "COMPARISONS", made)
+
+
+def test_from_export_to_table(comparisons, tmp_path):
+    results, work = tmp_path / "results", tmp_path / "work"
+    folders = ["--results", str(results), "--work", str(work)]
+    done = CliRunner().invoke(published.main, [*SHORT, *folders, "--only", "tiny", "--questions", "3"])
+    assert done.exit_code == 0, done.output
+    assert list(work.iterdir()) == []
+    found = json.loads((results / "tiny.json").read_text())
+    assert [engine["label"] for engine in found["bench"]["engines"]] == [
+        "tiny-fp32",
+        "tiny-fp16",
+        "PyTorch float32",
+        "PyTorch bfloat16",
+    ]
+    assert {name: one["n"] for name, one in found["accuracy"].items()} == {"fp32": 3, "fp16": 3}
+    assert found["exports"]["fp16"]["bytes_total"] < found["exports"]["fp32"]["bytes_total"]
+    lines = (results / "README.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert [line.split(" | ")[0] for line in table[2:]] == [
+        "| edgevlm fp32",
+        "| edgevlm fp16",
+        "| PyTorch float32",
+        "| PyTorch bfloat16",
+    ]
+    assert len({line.count(" | ") for line in table}) == 1
+    assert any("threads, 1 rounds. 3 questions" in line for line in lines)
+    assert any("torch 2" in line and "onnxruntime" in line for line in lines)
+
+    before = (results / "tiny.json").stat().st_mtime_ns
+    again = CliRunner().invoke(published.main, [*SHORT, *folders, "--resume"])
+    assert again.exit_code == 0, again.output
+    assert (results / "tiny.json").stat().st_mtime_ns == before
+
+
+def test_tables_keep_their_order(tmp_path):
+    from benchmarks.tables import write_readme
+
+    bench = {"engines": [], "machine": {**describe_machine()}}
+    bench["workload"] = {"image_size": [1, 2], "image_tokens": 3, "text_tokens": 4, "new_tokens": 5}
+    bench["workload"] |= {"threads": 6, "repeats": 7}
+    for name in ("a", "b", "c"):
+        found = {"title": f"Title {name}", "bench": bench, "accuracy": {}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    text = write_readme(tmp_path, {"c": "", "b": ""}).read_text()
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert titles == ["## Title c", "## Title b", "## Title a"]
+
+
+def test_a_failed_command_ends_the_run(comparisons, tmp_path):
+    folders = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    done = CliRunner().invoke(published.main, [*SHORT, *folders, "--only", "tiny", "--new-tokens", "1"])
+    assert done.exit_code == 2
+    assert not (tmp_path / "results" / "tiny.json").exists()
+
+
+def test_unknown(comparisons):
+    done = CliRunner().invoke(published.main, ["--only", "huge"])
+    assert done.exit_code == 2
+    assert "there are tiny" in done.output
+
+
+@pytest.mark.parametrize(
+    ("shape", "millions"),
+    [
+        ("llava-1.5-7b", (7060, 7070)),
+        ("clip-l-336-qwen2-0.5b", (790, 805)),
+        ("smolvlm-256m", (250, 260)),
+    ],
+)
+def test_shapes_have_the_size_of_their_models(shape, millions):
+    count = sum(parameter.numel() for parameter in parameters(SHAPES[shape].config()).values())
+    assert millions[0] * MEGA <= count <= millions[1] * MEGA
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_token"), [("clip-l-336-qwen2-0.5b", LLAVA_IMAGE_TOKEN), ("smolvlm-256m", SMOLVLM_IMAGE_TOKEN)]
+)
+def test_shapes_tokenize_a_character_each(shape, image_token, tmp_path):
+    from edgevlm_export.preprocessing import load_processor, translate
+
+    config = SHAPES[shape].config()
+    config.save_pretrained(tmp_path)
+    SHAPES[shape].save_processor(tmp_path)
+    processor = load_processor(tmp_path)
+    translated = translate(processor, config)
+    assert translated.prompt.image_token_id == image_token
+    ids = processor.tokenizer("a scratch?", add_special_tokens=False)["input_ids"]
+    assert len(set(ids)) > 5
+    assert len(ids) == len("a scratch?")

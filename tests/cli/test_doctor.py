@@ -1,0 +1,131 @@
+"""`edgevlm doctor`: the real machine, and machines with something wrong."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from edgevlm import providers
+from edgevlm.cli.doctor import diagnose
+from edgevlm.machine import package_versions
+from edgevlm.providers import ProviderState, probe, probe_all
+
+CPU = ProviderState("CPUExecutionProvider", True)
+CUDA_MISSING = ProviderState("CUDAExecutionProvider", False, "libcudart.so.13 is not on this machine")
+
+
+def versions(**changed: str | None) -> dict[str, str | None]:
+    return {
+        **package_versions(),
+        "onnxruntime": "1.31.1",
+        "onnxruntime-gpu": None,
+        "edgevlm-export": "0.1.0",
+        **changed,
+    }
+
+
+def problems(*arguments):
+    return [finding.what for finding in diagnose(*arguments) if finding.problem]
+
+
+def test_json(spawn):
+    done = spawn("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    keys = ["usable", "python", "platform", "cpu", "memory_bytes", "packages", "providers", "findings"]
+    assert list(report) == keys
+    assert report["usable"] is True
+    assert report["packages"]["numpy"] == np.__version__
+    assert {"name": "CPUExecutionProvider", "loads": True, "detail": ""} in report["providers"]
+    assert "AzureExecutionProvider" not in [state["name"] for state in report["providers"]]
+
+
+def test_text(invoke):
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    assert "CPUExecutionProvider  loads" in result.stdout
+    assert f"onnxruntime      {onnxruntime.__version__}" in result.stdout
+
+
+def test_exit_code_when_this_machine_cannot_run_a_bundle(invoke, monkeypatch):
+    monkeypatch.setattr("edgevlm.providers.probe_all", lambda: ())
+    result = invoke("doctor", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["usable"] is False
+
+
+def test_all_is_well():
+    assert diagnose(versions(), (CPU,)) == ()
+
+
+def test_both_onnxruntimes_conflict():
+    found = problems(versions(**{"onnxruntime-gpu": "1.31.1"}), (CPU,))
+    assert len(found) == 1
+    assert "both installed" in found[0]
+
+
+def test_no_onnxruntime():
+    finding = diagnose(versions(onnxruntime=None), ())[0]
+    assert finding.problem
+    assert "pip install 'edgevlm[cpu]'" in finding.do
+
+
+def test_an_onnxruntime_that_does_not_import():
+    assert len(problems(versions(), ())) == 1
+
+
+def test_a_provider_that_does_not_load_is_said_and_no_problem():
+    findings = diagnose(versions(), (CUDA_MISSING, CPU))
+    assert [finding.problem for finding in findings] == [False]
+    assert "libcudart.so.13" in findings[0].what
+
+
+def test_a_device_without_the_exporter_is_well():
+    findings = diagnose(versions(**{"edgevlm-export": None}), (CPU,))
+    assert [finding.problem for finding in findings] == [False]
+    assert "pip install 'edgevlm[export]'" in findings[0].do
+
+
+def test_the_probes_model_is_a_valid_graph():
+    encoded = providers._PROBE.partition('b64decode(\n    "')[2].partition('"')[0]
+    model = onnx.load_from_string(b64decode(encoded))
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Relu"]
+
+
+def test_a_provider_that_is_not_there_is_not_taken_for_loaded():
+    # ONNX Runtime itself only warns here and runs on the CPU.
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine may have CUDA")
+    state = probe("CUDAExecutionProvider")
+    assert state.loads is False
+    assert state.detail
+
+
+def test_probe_all_finds_the_cpu():
+    assert CPU in probe_all()
+
+
+def test_a_missing_library_is_named():
+    stderr = (
+        "2026-01-01 [E:onnxruntime:Default, provider_bridge_ort.cc:2430] Failed to load library "
+        "libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object file: No such file\n"
+        "last line\n"
+    )
+    assert providers._reason(stderr) == "libcublasLt.so.13 is not on this machine, or not on the loader's path"
+
+
+def test_a_process_that_dies_does_not_take_doctor_with_it(monkeypatch):
+    monkeypatch.setattr(providers, "_PROBE", "import os; os.kill(os.getpid(), 9)")
+    assert probe("CPUExecutionProvider") == ProviderState("CPUExecutionProvider", False, "the process ended with -9")
+
+
+def test_a_provider_that_hangs(monkeypatch):
+    monkeypatch.setattr(providers, "_PROBE", "import time; time.sleep(60)")
+    monkeypatch.setattr(providers, "PROBE_SECONDS", 0.5)
+    assert probe("CPUExecutionProvider") == ProviderState("CPUExecutionProvider", False, "no answer in 0.5 s")

@@ -1,0 +1,208 @@
+"""`edgevlm run` on a real bundle: the contract of its JSON, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+
+import pytest
+
+import edgevlm
+
+QUESTION = "Is there a scratch?"
+KEYS = [
+    "prompt",
+    "text",
+    "token_ids",
+    "finish_reason",
+    "choice",
+    "probabilities",
+    "choices_mass",
+    "timings_ms",
+    "prompt_tokens",
+    "image_tokens",
+    "image_cache",
+    "prefix_tokens_reused",
+]
+TIMINGS = ["preprocess", "vision", "projector", "prefill", "decode_per_token", "time_to_first_token", "total"]
+
+
+@pytest.fixture
+def ask(invoke, tiny_bundle, picture):
+    """Run with a picture and a short answer; gives the answers of the JSON object."""
+
+    def run(*arguments, image=picture):
+        images = ["--image", image] if image else []
+        result = invoke("run", tiny_bundle, *images, "--max-new-tokens", 8, "--json", *arguments)
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)["answers"]
+
+    return run
+
+
+def test_json(ask):
+    (answer,) = ask("--prompt", QUESTION)
+    assert list(answer) == KEYS
+    assert list(answer["timings_ms"]) == TIMINGS
+    assert answer["prompt"] == QUESTION
+    assert 1 <= len(answer["token_ids"]) <= 8
+    assert answer["finish_reason"] in ("stop", "length")
+    assert 0 < answer["image_tokens"] < answer["prompt_tokens"]
+    assert answer["image_cache"] == "miss"
+    assert answer["prefix_tokens_reused"] == 0
+
+
+def test_answers_are_the_python_interfaces(ask, tiny_bundle, picture):
+    questions = [QUESTION, "Describe it."]
+    answers = ask(*(part for question in questions for part in ("--prompt", question)))
+    with edgevlm.load(tiny_bundle).session(picture) as session:
+        expected = [session.ask(question, max_new_tokens=8) for question in questions]
+    assert [answer["token_ids"] for answer in answers] == [list(answer.token_ids) for answer in expected]
+    assert [answer["text"] for answer in answers] == [answer.text for answer in expected]
+
+
+def test_a_second_question_reuses_the_image(ask):
+    first, second = ask("--prompt", QUESTION, "--prompt", "Describe it.")
+    assert second["image_cache"] == "hit"
+    assert second["prefix_tokens_reused"] >= first["image_tokens"]
+    assert second["timings_ms"]["vision"] == 0
+
+
+def test_chat_remembers(ask):
+    prompts = ("--prompt", QUESTION, "--prompt", "Describe it.")
+    alone, chatting = ask(*prompts)[1], ask(*prompts, "--chat")[1]
+    assert chatting["prompt_tokens"] > alone["prompt_tokens"]
+
+
+def test_two_images(ask, picture):
+    one, two = ask("--prompt", QUESTION)[0], ask("--prompt", QUESTION, "--image", picture)[0]
+    assert two["image_tokens"] == 2 * one["image_tokens"]
+
+
+def test_no_image(ask):
+    (answer,) = ask("--prompt", QUESTION, image=None)
+    assert answer["image_tokens"] == 0
+    assert answer["image_cache"] == "none"
+
+
+def test_sampling_is_reproducible(ask):
+    sampling = ("--prompt", QUESTION, "--temperature", 5, "--top-k", 50, "--top-p", 0.99, "--repetition-penalty", 1.1)
+    first, again = (ask(*sampling, "--seed", 7)[0]["token_ids"] for _ in range(2))
+    others = [ask(*sampling, "--seed", seed)[0]["token_ids"] for seed in (1, 2, 3)]
+    assert first == again
+    assert any(other != first for other in others)
+
+
+def test_stop_ends_the_answer(ask):
+    (whole,) = ask("--prompt", QUESTION)
+    middle = whole["text"][len(whole["text"]) // 2]
+    (stopped,) = ask("--prompt", QUESTION, "--stop", middle)
+    assert stopped["finish_reason"] == "stop_string"
+    assert stopped["text"] == whole["text"].partition(middle)[0]
+
+
+def test_image_cache_outlives_the_process(ask, tmp_path):
+    cache = tmp_path / "cache"
+    (first,) = ask("--prompt", QUESTION, "--image-cache", cache)
+    (second,) = ask("--prompt", QUESTION, "--image-cache", cache)
+    assert [first["image_cache"], second["image_cache"]] == ["miss", "hit"]
+    assert second["token_ids"] == first["token_ids"]
+
+
+def test_text_streamed_or_not_is_the_same(invoke, ask, tiny_bundle, picture):
+    common = ("run", tiny_bundle, "--image", picture, "--prompt", QUESTION, "--max-new-tokens", 8)
+    streamed, whole = invoke(*common), invoke(*common, "--no-stream")
+    assert streamed.stdout == whole.stdout == ask("--prompt", QUESTION)[0]["text"] + "\n"
+    assert streamed.stderr == whole.stderr == ""
+
+
+def test_timings_go_to_stderr(invoke, tiny_bundle):
+    common = ("run", tiny_bundle, "--prompt", QUESTION, "--max-new-tokens", 2)
+    plain, timed = invoke(*common), invoke(*common, "--timings")
+    assert timed.stdout == plain.stdout
+    assert "time to first token" in timed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--max-new-tokens", "0"], "max_new_tokens"),
+        (["--temperature", "-1"], "temperature"),
+        (["--temperature", "nan"], "temperature"),
+        (["--top-p", "1.5"], "top_p"),
+        (["--top-k", "-3"], "top_k"),
+        (["--repetition-penalty", "0"], "repetition_penalty"),
+        (["--seed", "-1"], "seed"),
+        (["--stop", ""], "stop"),
+        (["--threads", "0"], "threads"),
+        (["--provider", "abacus"], "abacus"),
+        (["--max-context", "0"], "max_context"),
+        (["--image", "nowhere.png"], "nowhere.png"),
+    ],
+)
+def test_bad_options(invoke, refused, tiny_bundle, arguments, named):
+    assert named in refused(invoke("run", tiny_bundle, "--prompt", "x", *arguments))
+
+
+def test_a_provider_that_is_not_there(invoke, refused, tiny_bundle):
+    assert "DmlExecutionProvider" in refused(invoke("run", tiny_bundle, "--prompt", "x", "--provider", "dml"))
+
+
+def test_no_bundle(spawn, refused, tmp_path):
+    assert "nowhere" in refused(spawn("run", tmp_path / "nowhere", "--prompt", "x"))
+
+
+def test_a_text_file_as_image(spawn, refused, tiny_bundle, tmp_path):
+    path = tmp_path / "note.png"
+    path.write_text("this is no image")
+    assert "note.png" in refused(spawn("run", tiny_bundle, "--image", path, "--prompt", "x"))
+
+
+def test_a_decompression_bomb(spawn, refused, tiny_bundle, tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of(60_000, 60_000))
+    assert "bomb.png" in refused(spawn("run", tiny_bundle, "--image", path, "--prompt", "x"))
+
+
+def test_a_prompt_longer_than_the_context(spawn, refused, tiny_bundle):
+    assert "context" in refused(spawn("run", tiny_bundle, "--prompt", "scratch " * 10_000))
+
+
+def test_more_images_than_the_context_holds(spawn, refused, tiny_bundle, picture):
+    images = [part for _ in range(600) for part in ("--image", picture)]
+    assert "600 images" in refused(spawn("run", tiny_bundle, *images, "--prompt", "x"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_is_one_line(tiny_bundle):
+    # A shell that runs this in the background may have switched SIGINT off, and children inherit that.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import edgevlm.cli as c; c.main()"
+    prompts = [part for _ in range(2000) for part in ("--prompt", QUESTION)]
+    command = [sys.executable, "-c", code, "run", str(tiny_bundle), "--timings", "--max-new-tokens", "4", *prompts]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[ms]"):
+            break
+    else:
+        pytest.fail("no question was answered")
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert rest.splitlines()[-1] == "Interrupted."
+    assert "Traceback" not in rest
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG file that claims this size; there is hardly any data in it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
