@@ -129,18 +129,12 @@ def open_weights(folder: Path, model: PreTrainedModel) -> WeightSource:
 
 def _check_tie(tensors: Mapping[str, StoredTensor], tied: str, owner: str) -> None:
     """Two stored tensors that the config calls one must be equal; transformers would not tie them, nor may we."""
-    if (
-        tied in tensors
-        and tensors[tied] != tensors[owner]
-        and not torch.equal(*map(_read, (tensors[tied], tensors[owner])))
-    ):
+    if tied not in tensors or tensors[tied] == tensors[owner]:
+        return
+    if not torch.equal(tensors[tied].read(), tensors[owner].read()):
         raise UnsupportedModel(
             f"tied weights differ: {tensors[tied].path}: {tied} and {owner}: set tie_word_embeddings to false"
         )
-
-
-def _read(tensor: StoredTensor) -> torch.Tensor:
-    return tensor.read()
 
 
 def _check_tensors(tensors: Mapping[str, StoredTensor], model: PreTrainedModel) -> None:

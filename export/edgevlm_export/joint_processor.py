@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
+from edgevlm_export.errors import reason
 from edgevlm_export.preprocessing import CheckpointProcessor, load_processor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 
@@ -37,9 +38,9 @@ def join(parts: CheckpointProcessor, config: PreTrainedConfig) -> Any:
     try:
         return joint(**arguments, chat_template=parts.chat_template)
     except ImportError as error:
-        raise UnsupportedModel(f"transformers cannot load the processor of {parts.folder}: {_first(error)}") from error
+        raise UnsupportedModel(f"transformers cannot load the processor of {parts.folder}: {reason(error)}") from error
     except Exception as error:  # processors check their arguments with several exception types
-        raise CheckpointError(f"cannot build the processor of {parts.folder}: {_first(error)}") from error
+        raise CheckpointError(f"cannot build the processor of {parts.folder}: {reason(error)}") from error
 
 
 def _processor_class(parts: CheckpointProcessor, config: PreTrainedConfig) -> type[ProcessorMixin]:
@@ -79,7 +80,3 @@ def _from_config(config: PreTrainedConfig) -> dict[str, Any]:
         "vision_feature_select_strategy": strategy,
         "num_additional_image_tokens": class_token,
     }
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

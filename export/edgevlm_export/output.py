@@ -49,20 +49,27 @@ def atomic_folder(output: Path, force: bool) -> Iterator[Path]:
     partial = output.parent / f".{output.name}.partial-{os.getpid()}"
     made = [parent for parent in output.absolute().parents if not parent.exists()]
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+        _make(partial)
         yield partial
         if partial.exists():  # else `keep_aside` has taken it
             check_output(output, force)  # another export may have finished meanwhile
             _move(partial, output)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise OutputError(f"cannot write the bundle: {output}: {reason(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         for parent in made:
             with contextlib.suppress(OSError):  # only while it is empty
                 parent.rmdir()
+
+
+def _make(partial: Path) -> None:
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+    except ValueError as error:  # a name that no file system takes; a ValueError from further on is no such thing
+        raise OutputError(f"cannot write the bundle: {partial.name!r}: {reason(error)}") from error
 
 
 def seal(folder: Path) -> None:

@@ -37,10 +37,6 @@ class PromptSequence:
     def __len__(self) -> int:
         return int(self.token_ids.size)
 
-    def image_start(self, image: int) -> int:
-        """Position of the first token of an image (the prompt's end for one that has none)."""
-        return min((span.start for span in self.layout.images if span.image == image), default=len(self))
-
     def image_stop(self, image: int) -> int:
         """Position after the last token of an image."""
         return max((span.stop for span in self.layout.images if span.image == image), default=0)

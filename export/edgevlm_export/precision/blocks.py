@@ -70,10 +70,6 @@ class BlockOptions:
         """Blocks in a row of `columns` values; the last one may be padded."""
         return -(-columns // self.block)
 
-    def row_bytes(self, columns: int) -> int:
-        """Bytes of one row."""
-        return self.blocks(columns) * self.block * self.bits // 8
-
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
