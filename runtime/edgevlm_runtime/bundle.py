@@ -7,17 +7,17 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from edgevlm_runtime import manifest as schema
 from edgevlm_runtime._version import __version__
+from edgevlm_runtime.digests import file_sha256
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, BundleTooNew, EdgeVLMError
 from edgevlm_runtime.manifest import FileRecord, Manifest
 from edgevlm_runtime.manifest_values import check_values
 
 GRAPHS = ("vision_encoder", "projector", "decoder")
-_BLOCK = 1 << 20
 _AGAIN = "copy or export the bundle again"
 
 
@@ -60,6 +60,16 @@ class Bundle:
                 raise BundleAltered(f"{folder / altered[0]} is not the file the exporter wrote: {_AGAIN}")
         return cls(folder, manifest, hashlib.sha256(data).hexdigest())
 
+    @property
+    def content_digest(self) -> str:
+        """sha256 of the manifest as it was before any engine was compiled: what is fitted or measured for a bundle and
+        kept outside it stays valid when `edgevlm compile` adds engines, which hold the same weights."""
+        engines = {engine.file for engine in self.manifest.engines}
+        if not engines:
+            return self.digest
+        files = {name: record for name, record in self.manifest.files.items() if name not in engines}
+        return hashlib.sha256(schema.encode(replace(self.manifest, engines=(), files=files))).hexdigest()
+
     def file(self, name: str) -> Path:
         """Where a file of the bundle lies; `name` as in the manifest. Raises `BundleError` for one it does not name."""
         if name not in self.manifest.files:
@@ -85,24 +95,16 @@ def altered_files(folder: Path, manifest: Manifest) -> list[str]:
     """Names of files whose sha256 is not the manifest's. Hashes several at once (hashlib releases the GIL)."""
 
     def differs(item: tuple[str, FileRecord]) -> bool:
-        return _sha256(folder / item[0]) != item[1].sha256.lower()
+        file = folder / item[0]
+        try:
+            return file_sha256(file) != item[1].sha256.lower()
+        except OSError as error:
+            raise BundleIncomplete(f"cannot read {file}: {error.strerror or error}: {_AGAIN}") from error
 
     largest_first = sorted(manifest.files.items(), key=lambda item: -item[1].bytes)
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         verdicts = list(pool.map(differs, largest_first))
     return sorted(name for (name, _), bad in zip(largest_first, verdicts, strict=True) if bad)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    block = memoryview(bytearray(_BLOCK))
-    try:
-        with file.open("rb", buffering=0) as stream:
-            while count := stream.readinto(block):
-                digest.update(block[:count])
-    except OSError as error:
-        raise BundleIncomplete(f"cannot read {file}: {error.strerror or error}: {_AGAIN}") from error
-    return digest.hexdigest()
 
 
 def _read_manifest(folder: Path) -> bytes:
@@ -173,7 +175,10 @@ def _check_references(manifest: Manifest, where: str) -> None:
 
 def _references(manifest: Manifest) -> Iterator[str]:
     yield from (graph.file for graph in manifest.graphs.values())
+    yield from (engine.file for engine in manifest.engines)
     yield manifest.decoder.embedding.file
+    if manifest.decoder.prefix is not None:
+        yield manifest.decoder.prefix.file
     yield manifest.prompt.tokenizer
     yield manifest.prompt.chat_template
     if manifest.self_test is not None:

@@ -23,7 +23,7 @@ class Calibration:
     """What was fitted, on what, and what it changed."""
 
     bundle: str
-    """Digest of the bundle it was fitted for."""
+    """`Bundle.content_digest` of the bundle it was fitted for."""
     temperature: float
     dataset: str
     n: int
@@ -56,7 +56,7 @@ def read_calibration(bundle: Bundle) -> Calibration | None:
         found = msgspec.json.decode(data, type=Calibration)
     except msgspec.DecodeError as error:
         raise EdgeVLMError(f"not a calibration: {path}: {error}: {again}") from error
-    if found.bundle != bundle.digest:
+    if found.bundle != bundle.content_digest:
         raise EdgeVLMError(f"{path} was fitted for another bundle: {again}")
     if not 0 < found.temperature < float("inf"):
         raise EdgeVLMError(f"{path} has a bad temperature {found.temperature}: {again}")

@@ -1,23 +1,30 @@
 """What a session's KV cache holds, position by position, and how a prompt gets into it.
 
 A new prompt reuses the longest prefix it shares with what is there. Image positions are compared by the image they
-stand for, not by the placeholder token, which is the same for every image.
+stand for, not by the placeholder token, which is the same for every image. What the bundle knows beforehand
+(`edgevlm_runtime.baked_prefix`) is one more prefix: where it is longer than what is there, it takes its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevlm_runtime.baked_prefix import BakedPrefix
+from edgevlm_runtime.chunks import chunks
 from edgevlm_runtime.decoder import Decoder, Logits
 from edgevlm_runtime.embeddings import Rows
+from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.image_cache import Embeddings
 from edgevlm_runtime.positions.base import PositionScheme, SequenceLayout
 
 Ids = NDArray[np.int64]
+WORTH_FILLING = 16
+"""Fewer positions are computed by the decoder itself: one more graph's weights would have to be read for them."""
 EmbeddingsOf = Callable[[int], Embeddings]
 """Embeddings [tokens, hidden] of the prompt's image with this number; called only for images that must be prefilled."""
 
@@ -45,11 +52,22 @@ class PromptSequence:
 class Context:
     """One KV cache with the record of what is in it. For one thread at a time."""
 
-    def __init__(self, decoder: Decoder, positions: PositionScheme, capacity: int, chunk: int) -> None:
-        """`capacity`: tokens the cache holds; `chunk`: prompt positions run at once."""
+    def __init__(
+        self,
+        decoder: Decoder,
+        positions: PositionScheme,
+        capacity: int,
+        chunk: int,
+        baked: BakedPrefix | None = None,
+        rows: int | None = None,
+    ) -> None:
+        """`capacity`: tokens the cache holds; `chunk`: prompt positions run at once; `baked`: what is known before;
+        `rows`: positions that get logits at once, where the graph bounds them."""
         self._decoder = decoder
         self._positions = positions
         self._chunk = chunk
+        self._baked = baked
+        self._rows = rows or capacity
         self._run = decoder.new_run(capacity)
         self._held = np.zeros(capacity, dtype=np.int64)
         self._numbers: dict[str, int] = {}
@@ -66,37 +84,49 @@ class Context:
         return self._run.kv.length
 
     def shared_prefix(self, prompt: PromptSequence) -> int:
-        """Positions of `prompt` that are in the cache already; at least the last one is left, for its logits."""
-        limit = min(self.length, len(prompt) - 1)
-        differs = np.flatnonzero(self._held[:limit] != self._identities(prompt)[:limit])
-        return int(differs[0]) if differs.size else max(limit, 0)
+        """Positions of `prompt` that need not run; at least the last one is left, for its logits."""
+        return max(self._in_cache(prompt), self._in_bundle(prompt))
 
     def prefill(
         self, prompt: PromptSequence, embeddings_of: EmbeddingsOf, cancelled: Callable[[], bool] = lambda: False
     ) -> Logits | None:
-        """Make the cache hold exactly `prompt`; logits [vocab] of its last position, None when cancelled before.
+        """Make the cache hold exactly `prompt`; logits [vocab] of its last position.
+
+        None when cancelled before that, and for an empty prompt.
 
         Whatever happens midway, the cache then holds a true prefix of the prompt.
         """
         start = self.shared_prefix(prompt)
         self._begin(prompt, start)
         logits: Logits | None = None
-        for chunk in range(start, len(prompt), self._chunk):
+        for first, stop in self._fillable(start, len(prompt)):
             if cancelled():
                 return None
-            stop = min(chunk + self._chunk, len(prompt))
-            last = np.array([stop - chunk - 1], dtype=np.int64)
-            logits = self._extend(prompt, chunk, stop, last, embeddings_of)[0]
+            self._run.fill(self._embed(prompt, first, stop, embeddings_of), self._feeds(prompt, first, stop))
+        for first, stop in chunks(self.length, len(prompt), self._chunk):
+            if cancelled():
+                return None
+            last = np.array([stop - first - 1], dtype=np.int64)
+            logits = self._extend(prompt, first, stop, last, embeddings_of)[0]
         return logits
 
-    def score(self, prompt: PromptSequence, embeddings_of: EmbeddingsOf) -> Logits:
-        """Logits [S, vocab] of every position of `prompt`, computed from the start."""
+    def score(self, prompt: PromptSequence, embeddings_of: EmbeddingsOf, rows: Ids | None = None) -> Logits:
+        """Logits [R, vocab] of the positions `rows` of `prompt` (in order; all unless given), computed from the start.
+
+        What follows the bundle's prefix attends to that, as when a question is answered. The decoder's graph computes
+        all of it, also where another graph computes prompts otherwise.
+        """
+        baked = self._in_bundle(prompt)
         self._begin(prompt, 0)
-        logits = np.empty((len(prompt), self._decoder.info.vocab_size), dtype=np.float32)
-        for chunk in range(0, len(prompt), self._chunk):
-            stop = min(chunk + self._chunk, len(prompt))
-            rows = np.arange(stop - chunk, dtype=np.int64)
-            logits[chunk:stop] = self._extend(prompt, chunk, stop, rows, embeddings_of)
+        wanted = np.arange(len(prompt), dtype=np.int64) if rows is None else rows
+        logits = np.empty((wanted.size, self._decoder.info.vocab_size), dtype=np.float32)
+        size = min(self._chunk, self._rows)
+        for chunk, stop in chain(chunks(0, baked, size), chunks(baked, len(prompt), size)):
+            if chunk == baked > 0 and self._baked is not None:
+                self._baked.copy(self._run.kv, baked)
+            first, last = np.searchsorted(wanted, (chunk, stop))
+            here = wanted[first:last] - chunk if last > first else np.zeros(1, dtype=np.int64)  # a graph wants one
+            logits[first:last] = self._extend(prompt, chunk, stop, here, embeddings_of)[: last - first]
         return logits
 
     def step(self, token_id: int) -> Logits:
@@ -109,23 +139,48 @@ class Context:
 
     def peek(self, token_ids: Ids) -> Logits:
         """Logits [n, vocab] after each of `token_ids` [n], had they been generated; the cache is then as it was."""
+        place = self.length
+        size = min(self._chunk, self._rows)
+        try:
+            parts = [self._appended(token_ids[start:stop]) for start, stop in chunks(0, token_ids.size, size)]
+        finally:  # what a failed run leaves behind is not what `_held` says
+            self._run.kv.rewind(place)
+        return np.concatenate(parts)
+
+    def _appended(self, token_ids: Ids) -> Logits:
         place, count = self.length, token_ids.size
         embeddings = np.empty((count, self._decoder.info.hidden_size), dtype=np.float32)
         self._decoder.embeddings.gather(token_ids, embeddings)
         feeds = self._positions.feeds(self._layout, place, place + count)
-        logits = self._run.prefill(embeddings, np.arange(count, dtype=np.int64), feeds)
-        self._run.kv.rewind(place)
-        return logits
+        return self._run.prefill(embeddings, np.arange(count, dtype=np.int64), feeds)
+
+    def _in_cache(self, prompt: PromptSequence) -> int:
+        limit = min(self.length, len(prompt) - 1)
+        differs = np.flatnonzero(self._held[:limit] != self._identities(prompt)[:limit])
+        return int(differs[0]) if differs.size else max(limit, 0)
+
+    def _in_bundle(self, prompt: PromptSequence) -> int:
+        return 0 if self._baked is None else self._baked.shared(self._identities(prompt)[:-1])
 
     def _begin(self, prompt: PromptSequence, start: int) -> None:
+        """Keep the first `start` positions of `prompt`, from the cache or, where it has fewer, from the bundle."""
+        if self._baked is not None and start > self._in_cache(prompt):
+            self._baked.copy(self._run.kv, start)
         self._run.kv.rewind(start)
         self._layout = prompt.layout
-        self._held[start : len(prompt)] = self._identities(prompt)[start:]
+        self._held[: len(prompt)] = self._identities(prompt)
 
     def _extend(self, prompt: PromptSequence, start: int, stop: int, rows: Ids, embeddings_of: EmbeddingsOf) -> Logits:
         embeddings = self._embed(prompt, start, stop, embeddings_of)
-        feeds = self._positions.feeds(prompt.layout, start, stop)
-        return self._run.prefill(embeddings, rows, feeds)
+        return self._run.prefill(embeddings, rows, self._feeds(prompt, start, stop))
+
+    def _feeds(self, prompt: PromptSequence, start: int, stop: int) -> Mapping[str, Array]:
+        return self._positions.feeds(prompt.layout, start, stop)
+
+    def _fillable(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Chunks for the graph for prompts: all but the last position, whose logits are wanted; none for few."""
+        worth = self._decoder.prompts is not None and stop - start >= WORTH_FILLING
+        return chunks(start, stop - 1 if worth else start, self._chunk)
 
     def _embed(self, prompt: PromptSequence, start: int, stop: int, embeddings_of: EmbeddingsOf) -> Rows:
         """Decoder inputs [stop - start, hidden]: token embeddings, image embeddings over the image tokens."""

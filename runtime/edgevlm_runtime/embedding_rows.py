@@ -59,6 +59,7 @@ class BlockRows:
             raise BundleError(f"embedding table of {file.parent} names no scales: export the model again")
         vocab, self._hidden = table.shape
         self._bits = bits
+        self._block = table.block
         self._blocks = -(-self._hidden // table.block)
         self._rows = map_part(file, table.offset, "u1", (vocab, self._blocks, table.block * bits // 8))
         self._scales = map_part(file, table.scales_offset, "<f4", (vocab, self._blocks))
@@ -73,13 +74,13 @@ class BlockRows:
         else:
             values -= self._unpack(self._zeros[ids])[..., : self._blocks, None]
         values *= self._scales[ids][..., None]
-        return values.reshape(len(ids), -1)[:, : self._hidden]
+        return values.reshape(len(ids), self._blocks * self._block)[:, : self._hidden]  # ids may be none: no -1
 
     def _unpack(self, stored: Array) -> Array:
         """Two values a byte, the first in the low half, where there are four bits."""
         if self._bits == 8:
             return stored
-        return np.stack([stored & 15, stored >> 4], axis=-1).reshape(*stored.shape[:-1], -1)
+        return np.stack([stored & 15, stored >> 4], axis=-1).reshape(*stored.shape[:-1], 2 * stored.shape[-1])
 
 
 READERS: dict[str, Callable[[Path, EmbeddingTable], RowReader]] = {

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from edgevlm_runtime.engines.base import Binding, Cache, Graph
+from edgevlm_runtime.engines.base import Array, Binding, Cache, Graph
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.manifest import KVLayout
 
 
+def fixed_rows(graph: Graph) -> int | None:
+    """Length of the cache where the decoder graph fixes it."""
+    port = graph.inputs.get("past_key_values.0.key")
+    rows = port.shape[2] if port is not None and len(port.shape) == 4 else None
+    return rows if isinstance(rows, int) else None
+
+
 class KVCache:
-    """Keys and values of every layer, each a buffer [1, kv_heads, capacity, head_dim].
+    """Keys and values of every layer, each a buffer [1, kv_heads, capacity, head_dim], or as long as the graph says.
 
     `length` positions are valid; what lies beyond is left over from earlier questions and is never read. Memory is
     reserved for `capacity` but committed only where positions are written.
     """
 
     def __init__(self, graph: Graph, layout: KVLayout, capacity: int) -> None:
-        shape = (1, layout.kv_heads, capacity, layout.head_dim)
+        shape = (1, layout.kv_heads, fixed_rows(graph) or capacity, layout.head_dim)
         self.capacity = capacity
         self._length = 0
         self._tensors: dict[tuple[str, str], Cache] = {
@@ -48,6 +55,14 @@ class KVCache:
         """Count positions that a run has just written."""
         self.check_room(positions)
         self._length += positions
+
+    def begin_with(self, layers: Array, length: int) -> None:
+        """Hold `length` positions of `layers` [layers, 2, kv_heads, positions, head_dim], and nothing else."""
+        self.rewind(0)
+        self.check_room(length)
+        for tensor, rows in zip(self._tensors.values(), layers.reshape(-1, *layers.shape[2:]), strict=True):
+            tensor.write(rows[None, :, :length])
+        self._length = length
 
     def rewind(self, length: int) -> None:
         """Keep the first `length` positions and forget the rest; nothing is copied or cleared."""

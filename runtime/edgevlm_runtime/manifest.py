@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 
+from edgevlm_runtime.engine_info import EngineInfo, Profile
 from edgevlm_runtime.errors import BundleError, BundleTooNew
+from edgevlm_runtime.fidelity import Fidelity
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -51,6 +53,15 @@ class GraphInfo:
     """Layers held otherwise than `precision` says: parameter name to precision."""
     transforms: tuple[str, ...] = ()
     """What was done to the graph before its weights were quantized; its function is the same."""
+    activations: str = "float32"
+    """Type of the values between its operators."""
+    profiles: tuple[Profile, ...] = ()
+    """Of a graph for an engine built ahead of time; the decoder has "prefill" and "decode"."""
+
+    def largest(self, dimension: str) -> int | None:
+        """The largest size of a dynamic dimension that any profile allows; None without profiles."""
+        sizes = [profile.sizes[dimension][2] for profile in self.profiles if dimension in profile.sizes]
+        return max(sizes, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,36 @@ class KVLayout:
     kv_heads: int
     head_dim: int
     dtype: str
+    """"float32", "float16", or "int8", whose scales are the graph's own."""
+    scales: str | None = None
+    """What shares a scale in int8: "tensor" (all keys, or all values, of a layer) or "channel"."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCache:
+    """Keys and values of the tokens that prompts begin with, computed at export by the PyTorch model in float32.
+
+    `file` is a `.npy` of `shape` [layers, 2, kv_heads, tokens, head_dim], keys before values, in the cache's own
+    `dtype`: as the decoder graph would have left them, but for its own rounding.
+    """
+
+    file: str
+    token_ids: tuple[int, ...]
+    dtype: str
+    shape: tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StepInputs:
+    """What the decoder graph is told about the cache at each run.
+
+    `kind` names a file in `edgevlm_runtime/step_inputs/`: "in_place" (GroupQueryAttention's sequence lengths) or
+    "static" (write index, masks and position ids of a cache with a fixed length, `DecoderInfo.max_context`).
+    """
+
+    kind: str = "in_place"
+    masks: dict[str, int] = field(default_factory=dict)
+    """The graph's mask inputs, each with its sliding window in tokens, the token itself included; 0 is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +143,8 @@ class DecoderInfo:
     """How position ids are made: a name in `edgevlm_runtime/positions/` ("linear", "mrope")."""
     kv: KVLayout
     embedding: EmbeddingTable
+    step_inputs: StepInputs = field(default_factory=StepInputs)
+    prefix: PrefixCache | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +172,8 @@ class PromptFormat:
     template_variables: dict[str, Any] = field(default_factory=dict)
     """Further names the template may use (other special tokens)."""
     stop_strings: tuple[str, ...] = ()
+    system_prompt: str | None = None
+    """System message of sessions and chats that are opened without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +202,15 @@ class SelfTest:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointDigest:
+    """Tells the checkpoint that the bundle was made from apart from others."""
+
+    sha256: str
+    covers: str
+    """What of the checkpoint went into it, in words."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """Where the bundle comes from."""
 
@@ -165,6 +219,8 @@ class ModelInfo:
     architecture: str
     parameters: int
     license: str | None = None
+    checkpoint: CheckpointDigest | None = None
+    """None in bundles of early exporters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +240,13 @@ class Manifest:
     """Every file of the bundle but the manifest itself."""
     versions: dict[str, str]
     """Packages that made the bundle."""
+    target: str = "onnx"
+    """What the graphs were made for: "onnx" (ONNX Runtime), "tensorrt" or "tensorrt-rtx" (standard operators only)."""
+    fidelity: Fidelity | None = None
+    """Where the decoder was held to a target."""
     self_test: SelfTest | None = None
+    engines: tuple[EngineInfo, ...] = ()
+    """Compiled engines, where `edgevlm compile` made some."""
 
 
 def encode(manifest: Manifest) -> bytes:

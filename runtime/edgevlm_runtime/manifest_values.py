@@ -12,7 +12,7 @@ from edgevlm_runtime.errors import BundleError, EdgeVLMError
 from edgevlm_runtime.manifest import Manifest
 from edgevlm_runtime.options import generation_options
 
-KV_DTYPES = ("float32", "float16")
+KV_DTYPES = ("float32", "float16", "int8")
 _BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "uint8": 8, "uint4": 4}
 
 
@@ -46,11 +46,24 @@ def _rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
         yield 1 <= value < 2**31, name, value, "a whole number of at least 1"
     yield decoder.kv.dtype in KV_DTYPES, "decoder.kv.dtype", decoder.kv.dtype, " or ".join(KV_DTYPES)
     yield from _embedding_rules(manifest)
+    yield from _prefix_rules(manifest)
     yield prompt.image_token != "", "prompt.image_token", prompt.image_token, "a text"
     yield prompt.image_token_id >= 0, "prompt.image_token_id", prompt.image_token_id, "a token id"
     yield all(prompt.stop_strings), "prompt.stop_strings", prompt.stop_strings, "texts that are not empty"
     ends = manifest.generation.eos_token_ids
     yield all(0 <= end < decoder.vocab_size for end in ends), "generation.eos_token_ids", ends, "token ids"
+
+
+def _prefix_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
+    decoder, prefix = manifest.decoder, manifest.decoder.prefix
+    if prefix is None:
+        return
+    kv, tokens = decoder.kv, len(prefix.token_ids)
+    known = all(0 <= token < decoder.vocab_size for token in prefix.token_ids)
+    yield known and 1 <= tokens < decoder.max_context, "decoder.prefix.token_ids", prefix.token_ids, "token ids"
+    shape = (kv.layers, 2, kv.kv_heads, tokens, kv.head_dim)
+    yield prefix.shape == shape, "decoder.prefix.shape", prefix.shape, f"that of the cache, {shape}"
+    yield prefix.dtype == kv.dtype, "decoder.prefix.dtype", prefix.dtype, f"that of the cache, {kv.dtype}"
 
 
 def _embedding_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:

@@ -17,19 +17,23 @@ import logging
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevlm_runtime import tuning
 from edgevlm_runtime.answer import Answer
+from edgevlm_runtime.baked_prefix import BakedPrefix
 from edgevlm_runtime.bundle import Bundle
 from edgevlm_runtime.calibration import read_calibration
 from edgevlm_runtime.chat import Chat
 from edgevlm_runtime.context import Context, PromptSequence
 from edgevlm_runtime.decoder import Decoder, Logits
 from edgevlm_runtime.embeddings import TokenEmbeddings
-from edgevlm_runtime.engines import make_engine
+from edgevlm_runtime.engines import load_graphs
+from edgevlm_runtime.engines.cores import physical_cores
 from edgevlm_runtime.errors import ContextOverflow
 from edgevlm_runtime.image_cache import ImageCache
 from edgevlm_runtime.image_store import DiskStore
@@ -41,6 +45,7 @@ from edgevlm_runtime.positions import make_positions
 from edgevlm_runtime.prompt import Message, PromptEncoder
 from edgevlm_runtime.session import Session
 from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.tuning import Tuning
 from edgevlm_runtime.vision import ImageEncoder, ImageInput
 
 log = logging.getLogger(__name__)
@@ -76,20 +81,23 @@ class VLM:
         self._processor = make_processor(manifest.image)
         self._positions = make_positions(manifest.decoder.positions)
         embeddings = TokenEmbeddings(bundle)
-        engine = make_engine(options)
-        graph = {name: bundle.file(info.file) for name, info in manifest.graphs.items()}
+        files = {name: bundle.file(info.file) for name, info in manifest.graphs.items()}
+        self.engine, graph = load_graphs(options, files)
         store = None
         if options.image_cache_dir is not None:
             store = DiskStore(options.image_cache_dir, options.image_cache_dir_bytes)
         self.image_cache = ImageCache(options.image_cache_bytes, store)
         self.encoder = ImageEncoder(
-            engine.load(graph["vision_encoder"]),
-            engine.load(graph["projector"]),
+            graph["vision_encoder"],
+            graph["projector"],
             self.image_cache,
-            f"{bundle.digest} {engine.identity}",
+            f"{bundle.content_digest} {self.engine.identity}",
             options.vision_batch,
         )
-        self.decoder = Decoder(engine.load(graph["decoder"], keeps_spinning=True), manifest.decoder, embeddings)
+        self.decoder = Decoder(graph["decoder"], manifest.decoder, embeddings, graph.get("prefill"))
+        self._baked = BakedPrefix.load(bundle)
+        self._tuning_key = tuning.key(bundle.content_digest, self.engine.identity, options.threads or physical_cores())
+        self.prefill_chunk = options.prefill_chunk or tuning.recall(self._tuning_key) or tuning.DEFAULT_CHUNK
 
     @property
     def manifest(self) -> Manifest:
@@ -115,7 +123,8 @@ class VLM:
 
     def session(self, *images: ImageSources, system: str | None = None) -> Session:
         """Independent questions about the same images (none, one, several, or a list of them): paths, bytes, PIL
-        images or uint8 arrays [height, width, 3]. Raises `ImageError`, `ContextOverflow`."""
+        images or uint8 arrays [height, width, 3]. `system`: a system prompt; None takes the bundle's own, where it has
+        one, and "" none. Raises `ImageError`, `ContextOverflow`."""
         return Session(self, [one for given in images for one in several(given)], system)
 
     def chat(self, *images: ImageSources, system: str | None = None) -> Chat:
@@ -168,4 +177,19 @@ class VLM:
 
     def new_context(self, capacity: int | None = None) -> Context:
         """An empty KV cache of `capacity` tokens (all that the context allows) for this model."""
-        return Context(self.decoder, self._positions, capacity or self.context_tokens, self.options.prefill_chunk)
+        tokens = capacity or self.context_tokens
+        graph = self.manifest.graphs["decoder"]
+        most = graph.largest("sequence")
+        chunk = self.prefill_chunk if most is None else min(self.prefill_chunk, most)
+        return Context(self.decoder, self._positions, tokens, chunk, self._baked, graph.largest("rows"))
+
+    def tune(self, rounds: int = tuning.ROUNDS, progress: tuning.Advance = tuning.silent) -> tuple[Tuning, Path]:
+        """Measure which `prefill_chunk` is fastest here, use it from the next session on, and remember it.
+
+        Returns the figures and the file that keeps them. Raises `EdgeVLMError` when it cannot be written.
+        """
+        most = self.manifest.graphs["decoder"].largest("sequence") or self.context_tokens
+        sizes = [size for size in tuning.CANDIDATES if size <= most]
+        found = tuning.measure(self.decoder, self._positions, self.context_tokens, sizes, rounds, progress)
+        self.prefill_chunk = found.prefill_chunk
+        return found, tuning.remember(self._tuning_key, found)

@@ -36,10 +36,12 @@ class RuntimeOptions:
     """Name of a file in `edgevlm_runtime/engines/`."""
     threads: int | None = None
     """Threads of one graph run; None takes the physical cores this process may use."""
+    cuda_graph: bool = False
+    """Replay a decoding step as one CUDA graph, where the engine can (`tensorrt`, `tensorrt-rtx`)."""
     max_context: int | None = None
     """Tokens a session's KV cache holds; None takes what the model allows, which is also the most there can be."""
-    prefill_chunk: int = 1024
-    """Prompt positions computed at once: bounds the memory of a long prompt."""
+    prefill_chunk: int | None = None
+    """Prompt positions computed at once, at most; None takes what this machine was tuned to (`VLM.tune`), else 192."""
     vision_batch: int = 1
     """Image tiles encoded at once, where the vision encoder takes them independently."""
     image_cache_bytes: int = 256 * MIB
@@ -62,14 +64,15 @@ class RuntimeOptions:
         plain = folder is None or (isinstance(folder, str | Path) and "\0" not in str(folder) and str(folder) != "")
         need(plain, "image_cache_dir", folder, "the path of a folder, or None")
         need(self.threads is None or not _whole(self.threads, MAX_THREADS + 1), "threads", self.threads, _THREADS)
-        for name in ("threads", "max_context"):
+        for name in ("threads", "max_context", "prefill_chunk"):
             value = getattr(self, name)
             need(value is None or _whole(value, 1), name, value, "a whole number of at least 1, or None")
-        for name in ("prefill_chunk", "vision_batch", "max_image_pixels"):
+        for name in ("vision_batch", "max_image_pixels"):
             need(_whole(getattr(self, name), 1), name, getattr(self, name), "a whole number of at least 1")
         for name in ("image_cache_bytes", "image_cache_dir_bytes"):
             need(_whole(getattr(self, name), 0), name, getattr(self, name), "a number of bytes, 0 or more")
         _need_bool("apply_exif_orientation", self.apply_exif_orientation)
+        _need_bool("cuda_graph", self.cuda_graph)
         need(self.verify in ("full", "size"), "verify", self.verify, '"full" or "size"')
 
 

@@ -40,7 +40,7 @@ class Session:
         Raises `ImageError`, and `ContextOverflow` when the images alone exceed the context.
         """
         self._vlm = vlm
-        self._system = system
+        self._system = vlm.manifest.prompt.system_prompt if system is None else system
         self._images, self._preprocess_ms = self._prepare(images)
         self._last_answer: Answer | None = None
         self._turns = Turns(vlm.new_context(), self._ended)
@@ -142,10 +142,10 @@ class Session:
 
 def system_message(text: str | None) -> list[Message]:
     """The system prompt as the chat template gets it; no message without one."""
-    return [] if text is None else [{"role": "system", "content": [text_part(text)]}]
+    return [] if not text else [{"role": "system", "content": [text_part(text)]}]
 
 
-def user_message(text: str, images: Sequence[ImageInput]) -> Message:
+def user_message(text: str, images: Sequence[object]) -> Message:
     """A question as the chat template gets it: its images, then its text."""
     return {"role": "user", "content": [*({"type": "image"} for _ in images), text_part(text)]}
 

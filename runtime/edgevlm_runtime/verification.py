@@ -43,15 +43,20 @@ class FilesReport:
 
 @dataclass(frozen=True, slots=True)
 class ProviderResult:
-    """The self-test on one execution provider."""
+    """The self-test on one execution provider, or one engine that has none to choose."""
 
     provider: str
+    """As it was asked for."""
     passed: bool
     problem: str | None
     """What is wrong, in one line."""
     embeddings_max_abs: float | None = None
     tolerance: float | None = None
     tokens_equal: bool | None = None
+    engine: str | None = None
+    """What answered: library, version, provider or GPU; None where nothing could be loaded."""
+    reason: str | None = None
+    """Why it was this engine: "as asked", or how "auto" decided."""
 
 
 def check_files(path: str | os.PathLike[str]) -> tuple[Bundle | None, FilesReport]:
@@ -72,14 +77,23 @@ def check_files(path: str | os.PathLike[str]) -> tuple[Bundle | None, FilesRepor
     return bundle, FilesReport(len(bundle.manifest.files) + 1, tuple(bad), checked)
 
 
-def check_self_test(bundle: Bundle, provider: str, threads: int | None = None) -> ProviderResult:
-    """Ask the stored question on `provider`. Raises `ProviderError` when that is not to be had here."""
+def check_self_test(bundle: Bundle, provider: str, threads: int | None = None, engine: str = "ort") -> ProviderResult:
+    """Ask the stored question on `provider`, or on another engine, which `provider` then names in the result alone.
+
+    Raises `ProviderError` when that is not to be had here.
+    """
+    chosen = {"provider": provider} if engine == "ort" else {}
     try:
-        result = run_self_test(load(bundle.path, provider=provider, threads=threads, verify="size"))
+        vlm = load(bundle.path, engine=engine, threads=threads, verify="size", **chosen)
     except ProviderError:
         raise
     except EdgeVLMError as error:
         return ProviderResult(provider, False, str(error))
+    identity, reason = vlm.engine.identity, vlm.engine.reason
+    try:
+        result = run_self_test(vlm)
+    except EdgeVLMError as error:
+        return ProviderResult(provider, False, str(error), engine=identity, reason=reason)
     return ProviderResult(
         provider,
         result.passed,
@@ -87,6 +101,8 @@ def check_self_test(bundle: Bundle, provider: str, threads: int | None = None) -
         result.embeddings_max_abs,
         result.tolerance,
         result.tokens_match,
+        identity,
+        reason,
     )
 
 

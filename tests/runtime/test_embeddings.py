@@ -77,10 +77,19 @@ def test_unknown_token(table: Any, ids: list[int]) -> None:
         embeddings.gather(np.array(ids), np.empty((len(ids), HIDDEN), np.float32))
 
 
-def test_no_tokens(table: Any) -> None:
-    TokenEmbeddings(table(_values().tobytes(), offset=0)).gather(
-        np.array([], np.int64), np.empty((0, HIDDEN), np.float32)
-    )
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"dtype": "uint8", "block": 16, "scales_offset": 16384},
+        {"dtype": "uint4", "block": 16, "scales_offset": 16384},
+    ],
+    ids=["float32", "uint8", "uint4"],
+)
+def test_no_tokens(table: Any, fields: dict[str, Any]) -> None:
+    """A chunk of a prompt may hold image tokens alone."""
+    embeddings = TokenEmbeddings(table(_values().tobytes(), offset=0, **fields))
+    embeddings.gather(np.array([], np.int64), np.empty((0, HIDDEN), np.float32))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,25 @@ import pytest
 
 import edgevlm_runtime
 from edgevlm_runtime.engines import ENGINES, cores, make_engine
-from edgevlm_runtime.engines import ort as ort_engine
 from edgevlm_runtime.engines.memory import lazy_zeros
 from edgevlm_runtime.engines.ort import OrtEngine
+from edgevlm_runtime.engines.providers import provider_name
 from edgevlm_runtime.errors import BundleError, EdgeVLMError, ProviderError
 from edgevlm_runtime.options import RuntimeOptions
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(ProviderError, match="unknown engine 'other': known are ort"):
+    with pytest.raises(ProviderError, match="unknown engine 'other': known are ort, tensorrt, tensorrt-rtx"):
         make_engine(RuntimeOptions(engine="other"))
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_engine_in_the_registry_is_there(name: str) -> None:
-    assert make_engine(RuntimeOptions(engine=name)) is not None
+    assert callable(import_module(f"edgevlm_runtime.engines.{name}").make_engine)
+
+
+def test_default_engine_is_made() -> None:
+    assert isinstance(make_engine(RuntimeOptions()), OrtEngine)
 
 
 def test_provider_that_is_not_installed(handmade_bundle: Path) -> None:
@@ -39,7 +44,7 @@ def test_provider_that_is_not_installed(handmade_bundle: Path) -> None:
 
 
 def test_unknown_provider() -> None:
-    with pytest.raises(ProviderError, match="unknown provider 'gpu': known are cpu, cuda"):
+    with pytest.raises(ProviderError, match="unknown provider 'gpu': known are auto, cpu, cuda"):
         make_engine(RuntimeOptions(provider="gpu"))
 
 
@@ -166,5 +171,5 @@ def test_hyper_threads_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_provider_names() -> None:
-    assert ort_engine.provider_name("CPU") == "CPUExecutionProvider"
-    assert ort_engine.provider_name("ROCMExecutionProvider") == "ROCMExecutionProvider"
+    assert provider_name("CPU") == "CPUExecutionProvider"
+    assert provider_name("ROCMExecutionProvider") == "ROCMExecutionProvider"

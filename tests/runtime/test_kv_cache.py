@@ -8,7 +8,8 @@ import pytest
 import edgevlm_runtime
 from edgevlm_runtime.decoder import DecoderRun
 from edgevlm_runtime.engines.base import Cache
-from edgevlm_runtime.engines.ort import HostCache, OrtBinding
+from edgevlm_runtime.engines.ort_caches import HostCache
+from edgevlm_runtime.engines.ort_graph import OrtBinding
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.kv_cache import KVCache
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from edgevlm_runtime import VLM, Answer
-from edgevlm_runtime.engines.ort import OrtBinding
+from edgevlm_runtime.engines.ort_graph import OrtBinding
 from edgevlm_runtime.errors import EdgeVLMError
 
 Picture = Callable[[int], Image.Image]

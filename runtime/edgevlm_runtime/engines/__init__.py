@@ -1,21 +1,49 @@
-"""Engines by name: each file of this folder but `base` and the helpers is one."""
+"""Engines by name: each file of this folder but `base` and the helpers is one ("tensorrt-rtx" is `tensorrt_rtx`)."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import cast
 
-from edgevlm_runtime.engines.base import Engine
+from edgevlm_runtime.engines.base import Engine, Graph
 from edgevlm_runtime.errors import ProviderError
 from edgevlm_runtime.options import RuntimeOptions
 
-ENGINES = ("ort",)
+log = logging.getLogger(__name__)
+
+ENGINES = ("ort", "tensorrt", "tensorrt_rtx")
 """Files of this folder that have a `make_engine`."""
 
 
 def make_engine(options: RuntimeOptions) -> Engine:
     """The engine named in the options. Raises `ProviderError` for a name that is not one, or when it cannot load."""
-    if options.engine not in ENGINES:
-        raise ProviderError(f"unknown engine {options.engine!r}: known are {', '.join(ENGINES)}")
-    module = import_module(f"edgevlm_runtime.engines.{options.engine}")
+    name = options.engine.replace("-", "_")
+    if name not in ENGINES:
+        raise ProviderError(f"unknown engine {options.engine!r}: known are {', '.join(ENGINES).replace('_', '-')}")
+    module = import_module(f"edgevlm_runtime.engines.{name}")
     return cast(Engine, module.make_engine(options))
+
+
+def load_graphs(
+    options: RuntimeOptions, files: Mapping[str, Path], spinning: str = "decoder"
+) -> tuple[Engine, dict[str, Graph]]:
+    """The engine named in the options, and the graphs, by name, that it made of `files`; all on one engine.
+
+    Runs of the graph `spinning` follow each other closely. Raises as `make_engine` and `Engine.load` do.
+    """
+    engine = make_engine(options)
+    try:
+        return engine, _load(engine, files, spinning)
+    except ProviderError as error:
+        other = engine.instead(error)
+        if other is None:
+            raise
+        log.info("%s: %s", other.identity, other.reason)
+    return other, _load(other, files, spinning)
+
+
+def _load(engine: Engine, files: Mapping[str, Path], spinning: str) -> dict[str, Graph]:
+    return {name: engine.load(file, keeps_spinning=name == spinning) for name, file in files.items()}

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from edgevlm_runtime.errors import ProviderError
+
 Array = NDArray[Any]
 
 
@@ -38,6 +40,10 @@ class Cache(Protocol):
 
     def host(self) -> Array:
         """Its contents for reading: the memory itself where that is on the host, else a copy."""
+        ...
+
+    def write(self, rows: Array) -> None:
+        """Put `rows` [1, kv_heads, n, head_dim] into its first n positions; those after them may become zero."""
         ...
 
 
@@ -92,6 +98,16 @@ class Engine(Protocol):
     @property
     def identity(self) -> str:
         """What of the engine decides a graph's results: library, version, execution provider."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it is this one: "as asked", or how "auto" decided."""
+        ...
+
+    def instead(self, error: ProviderError) -> Engine | None:
+        """The engine to take where this one cannot load a bundle's graphs and says `error`; None where there is none
+        because this one was asked for."""
         ...
 
     def load(self, path: Path, *, keeps_spinning: bool = False) -> Graph:

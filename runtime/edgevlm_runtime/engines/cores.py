@@ -1,4 +1,4 @@
-"""How many cores a graph run should use."""
+"""The processor: how many cores a graph run should use, and what its int8 products need."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CPU_INFO = Path("/proc/cpuinfo")
+_EXACT_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""Linux's names of the x86 instructions that add products of 8 bits in 32 bits."""
 
 
 def physical_cores() -> int:
@@ -37,3 +40,16 @@ def _quota() -> int:
         return math.ceil(int(limit) / int(period))
     except (OSError, ValueError):
         return os.cpu_count() or 1
+
+
+def int8_overflows(cpu_info: Path = _CPU_INFO) -> bool:
+    """Whether int8 products may overflow here: x86 without VNNI adds pairs of them in 16 bits.
+
+    False where the system does not tell (Linux on x86 does).
+    """
+    try:
+        lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return "sse2" in flags and not _EXACT_INT8.intersection(flags)
