@@ -6,17 +6,24 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgevlm_export import bundle, certificate, checkpoint, estimate, output, selftest
+from edgevlm_export import bundle, certificate, checkpoint, estimate, output, prefix, selftest
+from edgevlm_export.calibration.kv_ranges import calibrate_cache
+from edgevlm_export.calibration.material import Material, read_folder
 from edgevlm_export.calibration.run import calibrate
-from edgevlm_export.calibration.samples import folder_text
 from edgevlm_export.calibration.spool import Spool
-from edgevlm_export.plan import GRAPHS, Progress, plan_export
-from edgevlm_export.precision.plans import PrecisionPlan, choose
+from edgevlm_export.calibration.target import Target
+from edgevlm_export.plan import ExportPlan, Progress, plan_export
+from edgevlm_export.precision.kv_cache import quantize_cache
+from edgevlm_export.precision.plan import PrecisionPlan
+from edgevlm_export.precision.plans import choose
+from edgevlm_export.reference.memory import give_back_large_blocks
+from edgevlm_export.targets import get_target
 from edgevlm_runtime.certificate import MISSED
 from edgevlm_runtime.errors import ExportError, ParityMissed
+from edgevlm_runtime.fidelity import Fidelity
 from edgevlm_runtime.manifest import Manifest
 from edgevlm_runtime.peak_memory import peak_rss_mib
 
@@ -36,8 +43,22 @@ class ExportOptions:
     """Precision of the vision encoder, where it differs; likewise for projector and decoder."""
     projector: str | None = None
     decoder: str | None = None
+    prefill: str | None = None
+    """Precision of a second decoder graph that computes prompts; None lets the decoder compute them itself."""
+    kv: str | None = None
+    """How the KV cache is held: "fp32" (None too), "int8" or "int8:channel" (`edgevlm_export.precision.kv_cache`)."""
+    system_prompt: str | None = None
+    """System message of the bundle's sessions and chats that are opened without one."""
+    bake_prefix: bool = True
+    """Put keys and values of what every prompt begins with into the bundle (`edgevlm_export.prefix`)."""
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """Layers held otherwise, in any graph: name, or shell pattern of names, to precision ({"*.down_proj": "int8b"})."""
+    max_kl: float | None = None
+    """What quantizing the decoder may cost: mean KL divergence of the next token from PyTorch's, in nats. The worst
+    layers are lifted to finer precisions until that holds. None: the precision's own target; infinity: none."""
     calibrate: Path | None = None
-    """A folder of texts (UTF-8) to calibrate int4 with; None takes English that every Python has."""
+    """A folder to calibrate with: images, with a questions file as `edgevlm eval` reads it, or texts (UTF-8), or both.
+    What it lacks, and None, are made up for by the inspection images and by English that every Python has."""
     force: bool = False
     """Replace a bundle that is there already."""
     max_context: int | None = None
@@ -46,13 +67,17 @@ class ExportOptions:
     """Run the new bundle once and store what it answered."""
     certificate: bool = True
     """Compare the new bundle with the PyTorch model, and store the figures."""
+    target: str = "onnx"
+    """What the graphs are for: "onnx" (ONNX Runtime), or standard operators for "tensorrt" or "tensorrt-rtx"."""
     allow_drift: str | None = None
     """Why a bundle that is too far from the PyTorch model is wanted all the same; None keeps it aside."""
 
     def __post_init__(self) -> None:
-        choose(self.precision, self.vision, self.projector, self.decoder)
+        _ = self.plan
+        if self.system_prompt is not None and not self.system_prompt.strip():
+            raise ExportError("empty system prompt: give it a text, or leave out --system-prompt")
         if self.calibrate is not None:
-            folder_text(self.calibrate)
+            read_folder(self.calibrate)
             if not self.plan.calibrates:
                 raise ExportError(
                     f"nothing to calibrate: {self.precision} rounds without samples: leave out --calibrate"
@@ -63,14 +88,17 @@ class ExportOptions:
     @property
     def plan(self) -> PrecisionPlan:
         """How each graph is held, overrides applied."""
-        return choose(self.precision, self.vision, self.projector, self.decoder)
+        dialect = get_target(self.target).dialect
+        plan = choose(self.precision, self.vision, self.projector, self.decoder, dialect, self.kv, self.prefill)
+        return plan.with_layers(self.layers, dialect).held_to(self.max_kl)
 
     @property
     def folder(self) -> Path:
         """Where the bundle goes."""
         if self.output is not None:
             return self.output
-        return Path(f"{self.name.lower()}-{self.precision}")
+        parts = [self.name.lower(), self.precision] + ([] if self.target == "onnx" else [self.target])
+        return Path("-".join(parts))
 
     @property
     def name(self) -> str:
@@ -100,6 +128,8 @@ class ExportReport:
     seconds: float
     certificate: str | None
     """What the comparison with PyTorch said: "passed", "drift allowed", "not checked"; None where none was wanted."""
+    fidelity: Fidelity | None
+    """What quantizing the decoder costs, and the layers lifted for it; None where there is no target."""
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:
@@ -113,23 +143,18 @@ def export(options: ExportOptions, progress: Progress = _no_progress) -> ExportR
     hold the bundle, and `ParityMissed`, which names where the bundle lies, when it is too far from the PyTorch model.
     """
     start = time.monotonic()
+    give_back_large_blocks()
     output.recover(options.folder)
     output.check_output(options.folder, options.force)
-    folder = checkpoint.locate(options.model)
-    plan = plan_export(folder, options.plan, options.max_context, progress)
-    needs = estimate.estimate(list(plan.graphs.values()), plan.embedding_bytes)
-    estimate.check(needs, output.existing_parent(options.folder))
-    logger.info("needs %.2f GiB of disk and %.1f GiB of memory", needs.disk / 2**30, needs.memory / 2**30)
+    material = Material() if options.calibrate is None else read_folder(options.calibrate)
+    plan = _planned(options, material, progress)
     with output.atomic_folder(options.folder, options.force) as partial:
-        with tempfile.TemporaryDirectory(dir=partial.parent, prefix=f"{partial.name}-scratch-") as scratch:
-            spool = Spool(Path(scratch))
-            calibrate(plan, options.calibrate, spool, progress)
-            manifest = bundle.write_bundle(plan, partial, options.name, spool, progress)
+        manifest = _write(options, plan, material, partial, progress)
         if options.self_test:
             manifest = selftest.record(partial, manifest, progress)
         verdict = None
         if options.certificate:
-            manifest, measured = certificate.attach(partial, manifest, folder, options.allow_drift, progress)
+            manifest, measured = certificate.attach(partial, manifest, plan.folder, options.allow_drift, progress)
             verdict = measured.verdict
         bundle.write_manifest(partial, manifest)
         if verdict == MISSED:
@@ -137,10 +162,52 @@ def export(options: ExportOptions, progress: Progress = _no_progress) -> ExportR
     return _report(options.folder, manifest, time.monotonic() - start, verdict)
 
 
+def _planned(options: ExportOptions, material: Material, progress: Progress) -> ExportPlan:
+    """The export, planned, and room for it on this machine."""
+    folder = checkpoint.locate(options.model)
+    plan = plan_export(folder, options.plan, options.max_context, progress, options.target)
+    plan = prefix.with_system_prompt(plan, options.system_prompt)
+    needs = estimate.with_samples(estimate.estimate(list(plan.graphs.values()), plan.embedding_bytes), plan, material)
+    if options.certificate:
+        needs = estimate.with_comparison(needs, folder)
+    estimate.check(needs, output.existing_parent(options.folder))
+    logger.info(
+        "needs %.2f GiB of disk and %.1f GiB of memory, %.1f GiB for the comparison with PyTorch",
+        *(bytes_ / 2**30 for bytes_ in (needs.disk, needs.memory, needs.comparison)),
+    )
+    return plan
+
+
+def _write(options: ExportOptions, plan: ExportPlan, material: Material, partial: Path, progress: Progress) -> Manifest:
+    """Calibrate, and write everything but self-test and certificate."""
+    beginning = prefix.prompt_prefix(plan)
+    with tempfile.TemporaryDirectory(dir=partial.parent, prefix=f"{partial.name}-scratch-") as scratch:
+        spool = Spool(Path(scratch))
+        calibrate(plan, material, spool, progress)
+        if options.bake_prefix:
+            beginning = prefix.compute(plan, beginning, progress)
+        scales = calibrate_cache(plan, material, beginning.layers, progress)
+
+        def write(current: ExportPlan) -> Manifest:
+            if current is not plan and scales:
+                quantize_cache(current.graphs["decoder"].model, str(plan.precision.kv.scales), scales)
+            output.clear(partial)
+            return bundle.write_bundle(current, partial, options.name, spool, progress)
+
+        if plan.precision.max_kl is None:
+            manifest = write(plan)
+        else:
+            target = Target(plan.precision.max_kl, material, spool, Path(scratch), partial, progress)
+            manifest = target.hold(plan, write)
+    return prefix.attach(partial, manifest, beginning, scales) if options.bake_prefix else manifest
+
+
 def _report(folder: Path, manifest: Manifest, seconds: float, verdict: str | None) -> ExportReport:
     graphs = {
         name: GraphReport(manifest.graphs[name].bytes, manifest.graphs[name].precision, manifest.graphs[name].nodes)
-        for name in GRAPHS
+        for name in manifest.graphs
     }
     total = sum(record.bytes for record in manifest.files.values())
-    return ExportReport(folder, manifest.model.family, graphs, total, peak_rss_mib(), seconds, verdict)
+    return ExportReport(
+        folder, manifest.model.family, graphs, total, peak_rss_mib(), seconds, verdict, manifest.fidelity
+    )

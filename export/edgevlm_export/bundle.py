@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import onnx_ir as ir
+
 from edgevlm_export.calibration.spool import Spool
 from edgevlm_export.decoder import kv_shape
+from edgevlm_export.fingerprint import fingerprint
 from edgevlm_export.output import UNSEALED
 from edgevlm_export.plan import ExportPlan, Progress
 from edgevlm_export.precision import WeightJob
 from edgevlm_export.writer import WrittenGraph, append_tensor, write_graph
+from edgevlm_runtime.digests import file_sha256
+from edgevlm_runtime.engine_info import Profile
 from edgevlm_runtime.errors import CheckpointError
 from edgevlm_runtime.manifest import (
     MANIFEST_DIGEST_NAME,
@@ -60,13 +65,14 @@ def write_bundle(plan: ExportPlan, folder: Path, name: str, spool: Spool | None,
         schema_version=SCHEMA_VERSION,
         min_runtime_version=MIN_RUNTIME,
         model=_model_info(plan, name),
-        graphs={key: _graph_info(graph, folder) for key, graph in written.items()},
+        graphs={key: _graph_info(graph, folder, plan.profiles[key]) for key, graph in written.items()},
         decoder=_decoder_info(plan, table),
         image=plan.preprocessing.image,
         prompt=plan.preprocessing.prompt,
         generation=plan.generation,
         files=file_records(folder),
         versions={package: version(package) for package in PACKAGES},
+        target=plan.target,
     )
     progress("computing digests", 1, 1)
     return manifest
@@ -85,12 +91,7 @@ def file_records(folder: Path, below: str = ".") -> dict[str, FileRecord]:
     """sha256 and size of every file in the bundle's folder, or of one folder or file in it."""
     start = folder / below
     files = [start] if start.is_file() else sorted(path for path in start.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): FileRecord(_sha256(path), path.stat().st_size) for path in files}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.relative_to(folder).as_posix(): FileRecord(file_sha256(path), path.stat().st_size) for path in files}
 
 
 def _write_embeddings(plan: ExportPlan, folder: Path, decoder: WrittenGraph, advance: object) -> EmbeddingTable:
@@ -136,23 +137,28 @@ def _model_info(plan: ExportPlan, name: str) -> ModelInfo:
         family=plan.family.model_type,
         architecture=architectures[0],
         parameters=sum(parameter.numel() for parameter in plan.model.parameters()),
+        checkpoint=fingerprint(plan.folder),
     )
 
 
 def _decoder_info(plan: ExportPlan, table: EmbeddingTable) -> DecoderInfo:
     config = plan.family.text_config
     kv = kv_shape(config)
+    graph = plan.graphs["decoder"]
     return DecoderInfo(
         hidden_size=int(config.hidden_size),
         vocab_size=int(config.vocab_size),
         max_context=plan.family.context,
         positions=plan.family.positions,
-        kv=KVLayout(kv.layers, kv.kv_heads, kv.head_dim, "float32"),
+        kv=KVLayout(
+            kv.layers, kv.kv_heads, kv.head_dim, plan.precision.kv.dtype or graph.activations, plan.precision.kv.scales
+        ),
         embedding=table,
+        step_inputs=graph.step_inputs,
     )
 
 
-def _graph_info(graph: WrittenGraph, folder: Path) -> GraphInfo:
+def _graph_info(graph: WrittenGraph, folder: Path, profiles: tuple[Profile, ...]) -> GraphInfo:
     model = graph.plan.model
     return GraphInfo(
         file=graph.file,
@@ -163,6 +169,8 @@ def _graph_info(graph: WrittenGraph, folder: Path) -> GraphInfo:
         bytes=(folder / graph.file).stat().st_size + (folder / graph.data_file).stat().st_size,
         exceptions=dict(graph.plan.exceptions),
         transforms=graph.plan.transforms,
+        activations=graph.plan.activations,
+        profiles=profiles,
     )
 
 
@@ -171,8 +179,14 @@ def _tensors(values: object, shapes: Mapping[str, tuple[int | str, ...]]) -> tup
         TensorInfo(
             name=str(value.name),
             dtype=value.dtype.numpy().name,
-            shape=shapes.get(str(value.name))
-            or tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape),
+            shape=_shape(value, shapes.get(str(value.name))),
         )
         for value in values  # type: ignore[attr-defined]
     )
+
+
+def _shape(value: ir.Value, port: tuple[int | str, ...] | None) -> tuple[int | str, ...]:
+    """Sizes that the graph fixes, and the port's names for the others where it is one."""
+    assert value.shape is not None
+    names = port or tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
+    return tuple(dim if isinstance(dim, int) else name for dim, name in zip(value.shape, names, strict=True))

@@ -107,7 +107,7 @@ def open_weights(folder: Path, model: PreTrainedModel) -> WeightSource:
     Every shard's header is read, so a missing or truncated one is found before any work is done.
     Raises `CheckpointError`.
     """
-    shards = _shards(folder)
+    shards = shard_names(folder)
     transforms = get_model_conversion_mapping(model)
     renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
     converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
@@ -158,7 +158,8 @@ def tied_weights(model: PreTrainedModel) -> dict[str, str]:
     return dict(model.all_tied_weights_keys or {})
 
 
-def _shards(folder: Path) -> list[str]:
+def shard_names(folder: Path) -> list[str]:
+    """Files that hold the weights, as the index lists them where there is one. Raises `CheckpointError`."""
     listing = folder / INDEX
     if listing.is_file():
         try:

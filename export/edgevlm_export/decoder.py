@@ -58,7 +58,7 @@ def check_decoder(config: PreTrainedConfig) -> None:
         raise UnsupportedModel(f"partial rotary embedding ({partial}) is not supported: {config.model_type}")
 
 
-def max_context(config: PreTrainedConfig, wanted: int | None) -> int:
+def max_context(config: PreTrainedConfig, wanted: int | None, default: int = DEFAULT_MAX_CONTEXT) -> int:
     """Tokens the exported decoder can hold. Raises `ExportError` for more than the checkpoint allows."""
     limit = int(config.max_position_embeddings)
     rope = getattr(config, "rope_parameters", None) or {}
@@ -66,16 +66,18 @@ def max_context(config: PreTrainedConfig, wanted: int | None) -> int:
         limit = min(limit, int(rope.get("original_max_position_embeddings", limit)))
     if wanted is not None and wanted > limit:
         raise ExportError(f"context too long: {wanted} tokens: this checkpoint allows {limit}")
-    return min(limit, wanted or DEFAULT_MAX_CONTEXT)
+    return min(limit, wanted or default)
 
 
 class Decoder(nn.Module):
-    """Wraps text model and head. Inputs as `ports` lists them; `past` is key and value of each layer in turn."""
+    """Wraps text model and head, inputs as `decoder_source` lists them. Without a head it only fills the cache."""
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, model: PreTrainedModel, text_model: nn.Module, head: nn.Linear, context: int, mrope: bool):
+    def __init__(
+        self, model: PreTrainedModel, text_model: nn.Module, head: nn.Linear | None, context: int, mrope: bool
+    ) -> None:
         super().__init__()
         self.model = model
         self._text, self._head, self._mrope = [text_model], [head], mrope  # in lists: `model` owns the parameters
@@ -85,10 +87,12 @@ class Decoder(nn.Module):
             self.register_buffer("sin", sin)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """See `ports`. Returns logits [1, K, vocab] and the presents."""
-        inputs_embeds, logits_rows, seqlens_k, total = inputs[:4]
-        past = list(inputs[5:] if self._mrope else inputs[4:])
-        positions = inputs[4] if self._mrope else torch.arange(inputs_embeds.shape[1])[None]
+        """Returns logits [1, K, vocab], where there is a head, and the presents: key and value layer by layer."""
+        head, past = self._head[0], list(inputs)
+        inputs_embeds = past.pop(0)
+        logits_rows = past.pop(0) if head is not None else None
+        seqlens_k, total = past.pop(0), past.pop(0)
+        positions = past.pop(0) if self._mrope else torch.arange(inputs_embeds.shape[1])[None]
         tables = None if self._mrope else (self.cos, self.sin)
         with ops.bind_cache(ops.CacheBinding(past, seqlens_k, total, tables)) as binding:
             hidden = self._text[0](
@@ -97,8 +101,9 @@ class Decoder(nn.Module):
                 past_key_values=ops.PassThroughCache(),
                 use_cache=True,
             ).last_hidden_state
-        logits = self._head[0](hidden.index_select(1, logits_rows))
-        return (logits, *binding.outputs())
+        if head is None or logits_rows is None:
+            return tuple(binding.outputs())
+        return (head(hidden.index_select(1, logits_rows)), *binding.outputs())
 
 
 @torch.no_grad()
@@ -111,14 +116,22 @@ def rotary_tables(rotary_emb: nn.Module, context: int) -> tuple[Tensor, Tensor]:
 
 
 def decoder_source(
-    model: PreTrainedModel, text_model: nn.Module, head: nn.Linear, config: PreTrainedConfig, context: int, mrope: bool
+    model: PreTrainedModel,
+    text_model: nn.Module,
+    head: nn.Linear | None,
+    config: PreTrainedConfig,
+    context: int,
+    mrope: bool,
 ) -> GraphSource:
-    """The decoder graph of one model; names and shapes are the contract with the runtime."""
+    """The decoder graph of one model; names and shapes are the contract with the runtime.
+
+    Without a head it fills the KV cache and gives no logits: a graph for prompts alone.
+    """
     kv = kv_shape(config)
     cache = (1, kv.kv_heads, "max_tokens", kv.head_dim)
     ports = [
         Port("inputs_embeds", torch.float32, (1, "sequence", config.hidden_size)),
-        Port("logits_rows", torch.int64, ("rows",)),
+        *([] if head is None else [Port("logits_rows", torch.int64, ("rows",))]),
         Port("seqlens_k", torch.int32, (1,)),
         Port("total_sequence_length", torch.int32, ()),
     ]
@@ -129,7 +142,8 @@ def decoder_source(
     return GraphSource(
         module=Decoder(model, text_model, head, context, mrope),
         inputs=tuple(ports),
-        outputs=("logits", *(f"present.{name}" for name in names)),
+        outputs=(*([] if head is None else ["logits"]), *(f"present.{name}" for name in names)),
         sizes={"sequence": 5, "rows": 3, "max_tokens": 17},
         rotary="outside" if mrope else "inside",
+        fixed={"max_tokens": context},
     )

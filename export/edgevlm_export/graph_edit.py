@@ -9,12 +9,18 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 MICROSOFT = "com.microsoft"
-Attributes = Mapping[str, int | float]
+Attributes = Mapping[str, int | float | str | Sequence[int]]
+EVEN_ROWS = "edgevlm.even_rows"
+"""Marks a value whose rows have one magnitude and no channel that stands out, so that one scale serves them all."""
+
+PRODUCT = "edgevlm.product"
+"""Marks a value that is the product of a gated MLP, whatever was done to it since."""
 
 
 def take_over(new: ir.Value, old: ir.Value) -> None:
-    """`new` gets the old value's name, type, shape and users, its place among the graph's outputs included."""
+    """`new` gets the old value's name, type, shape, marks and users, its place among the graph's outputs included."""
     new.name, new.type, new.shape = old.name, old.type, old.shape
+    new.meta.update(old.meta)
     if old.is_graph_output():
         outputs = old.graph.outputs  # type: ignore[union-attr]
         outputs[list(outputs).index(old)] = new
@@ -33,6 +39,19 @@ def replace(
         take_over(new_value, old_value)
     graph.remove(node, safe=True)
     return new
+
+
+def supersede(node: ir.Node, values: Sequence[ir.Value]) -> None:
+    """These values, made before `node`, take over its outputs one by one; the node goes."""
+    for new, old in zip(values, node.outputs, strict=True):
+        take_over(new, old)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+
+
+def read_once(value: ir.Value) -> bool:
+    """Whether one input of one node reads it, and it is no output of the graph."""
+    return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def insert_before(

@@ -10,6 +10,8 @@ from torch import nn
 
 Dim = int | str
 """A fixed size, or the name of a dynamic one."""
+Range = tuple[int, int, int]
+"""Smallest, usual and largest size of a dynamic dimension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +41,7 @@ class GraphSource:
     sizes: Mapping[str, int] = field(default_factory=dict)
     rotary: str = "inside"
     """Where the decoder's rotary embedding is applied: see `ops.ROTARY`."""
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of dynamic dimensions in a dialect that makes them static."""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    """Of dynamic dimensions, for engines built ahead of time, where `edgevlm_export.profiles` does not know them."""

@@ -72,6 +72,15 @@ def _make(partial: Path) -> None:
         raise OutputError(f"cannot write the bundle: {partial.name!r}: {reason(error)}") from error
 
 
+def clear(partial: Path) -> None:
+    """Empty a folder that is being filled, to fill it anew; what is still mapped from old files stays readable."""
+    for path in partial.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def seal(folder: Path) -> None:
     """Make a finished folder a bundle, in one step that cannot be interrupted halfway."""
     (folder / UNSEALED).replace(folder / MANIFEST_NAME)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -15,10 +16,13 @@ from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Family, Normalization
 from edgevlm_export.generation import generation_defaults
 from edgevlm_export.precision import WeightJob, get_holder
-from edgevlm_export.precision.plans import PrecisionPlan
+from edgevlm_export.precision.plan import PrecisionPlan, matches
 from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
+from edgevlm_export.profiles import profiles
+from edgevlm_export.targets import get_target
 from edgevlm_export.writer import GraphPlan, check_weights, plan_graph
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_runtime.engine_info import Profile
+from edgevlm_runtime.errors import CheckpointError, ExportError
 from edgevlm_runtime.manifest import GenerationDefaults
 
 GRAPHS = ("vision_encoder", "projector", "decoder")
@@ -39,6 +43,10 @@ class ExportPlan:
     graphs: Mapping[str, GraphPlan]
     weights: checkpoint.WeightSource
     precision: PrecisionPlan
+    target: str
+    """Key of `edgevlm_export.targets.TARGETS`."""
+    profiles: Mapping[str, tuple[Profile, ...]]
+    """Sizes that each graph's engine is to be built for; none for targets without."""
 
     @property
     def tied_head(self) -> WeightJob | None:
@@ -67,6 +75,24 @@ def table_names(family: Family) -> frozenset[str]:
     return frozenset({name, ties.get(name, name)} | {tied for tied, owner in ties.items() if owner == name})
 
 
+def _check_patterns(precision: PrecisionPlan, graphs: Mapping[str, GraphPlan]) -> None:
+    """Raise `ExportError` for a pattern that means no layer of any graph."""
+    layers = [weight for graph in graphs.values() for weight in graph.held]
+    for pattern in dict.fromkeys(pattern for name in GRAPHS for pattern in precision.graph(name).patterns):
+        if not any(matches(pattern, layer) for layer in layers):
+            near = get_close_matches(pattern, [layer.removesuffix(".weight") for layer in layers], 1, 0.0)
+            raise ExportError(f"no such linear layer: {pattern}: this model has {', '.join(near)} and others like it")
+
+
+def with_exceptions(plan: ExportPlan, layers: Mapping[str, str]) -> ExportPlan:
+    """The same with single layers of the decoder held otherwise: weight to holder."""
+    held = plan.precision.decoder
+    precision = replace(plan.precision, decoder=replace(held, exceptions={**held.exceptions, **layers}))
+    family = plan.family
+    decoder = plan_graph("decoder", family.decoder(), plan.model, precision.decoder, table_names(family))
+    return replace(plan, precision=precision, graphs={**plan.graphs, "decoder": decoder})
+
+
 def _translated(processor: CheckpointProcessor, config: PreTrainedConfig) -> Preprocessing:
     """`translate`, where a value of the wrong type or size in either file is one clear line."""
     try:
@@ -77,10 +103,12 @@ def _translated(processor: CheckpointProcessor, config: PreTrainedConfig) -> Pre
         ) from error
 
 
-def plan_export(folder: Path, precision: PrecisionPlan, context: int | None, progress: Progress) -> ExportPlan:
-    """Read configs and headers, trace the three graphs, check that the checkpoint has every weight.
+def plan_export(
+    folder: Path, precision: PrecisionPlan, context: int | None, progress: Progress, target: str = "onnx"
+) -> ExportPlan:
+    """Read configs and headers, trace every graph, check that the checkpoint has every weight.
 
-    Raises `CheckpointError` and `UnsupportedModel`.
+    Raises `CheckpointError`, `UnsupportedModel`, and `ExportError` for a `precision` that does not fit the model.
     """
     progress("reading the checkpoint", 0, 1)
     config = checkpoint.load_config(folder)
@@ -94,14 +122,18 @@ def plan_export(folder: Path, precision: PrecisionPlan, context: int | None, pro
         model,
         Normalization.of(processor.image_processor),
         preprocessing.image.options,
-        max_context(config.get_text_config(), context),
+        max_context(config.get_text_config(), context, get_target(target).context),
     )
     progress("reading the checkpoint", 1, 1)
     graphs: dict[str, GraphPlan] = {}
     kept = table_names(family)
-    for done, name in enumerate(GRAPHS):
-        progress("tracing", done, len(GRAPHS))
-        graphs[name] = plan_graph(name, getattr(family, name)(), model, "ort", precision.graph(name), kept)
+    names = GRAPHS if precision.prefill is None else (*GRAPHS, "prefill")
+    for done, name in enumerate(names):
+        progress("tracing", done, len(names))
+        graphs[name] = plan_graph(name, getattr(family, name)(), model, precision.graph(name), kept)
         check_weights(graphs[name], weights)
-    progress("tracing", len(GRAPHS), len(GRAPHS))
-    return ExportPlan(folder, model, family, preprocessing, generation, graphs, weights, precision)
+    progress("tracing", len(names), len(names))
+    _check_patterns(precision, graphs)
+    built = get_target(target).profiles
+    ranges = {name: profiles(name, graph.source) if built else () for name, graph in graphs.items()}
+    return ExportPlan(folder, model, family, preprocessing, generation, graphs, weights, precision, target, ranges)

@@ -35,8 +35,7 @@ def record(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
 
     A bundle that needs more memory than this machine has free is left without, with a warning.
     """
-    needed = 2 * sum(_loaded_bytes(graph.bytes, graph.precision) for graph in manifest.graphs.values())
-    if needed > psutil.virtual_memory().available:
+    if run_bytes(manifest) > psutil.virtual_memory().available:
         logger.warning("not enough memory to run the bundle here: it carries no self-test")
         return manifest
     progress("recording the self-test", 0, 1)
@@ -72,6 +71,11 @@ def _answer(folder: Path, manifest: Manifest, image: Path) -> tuple[tuple[int, .
     del vlm
     gc.collect()  # unmap the weights before the folder is renamed
     return tokens, np.asarray(embeddings, dtype=np.float32)
+
+
+def run_bytes(manifest: Manifest) -> int:
+    """Memory that the bundle may need to run here: its weights, and as much again while they are loaded."""
+    return 2 * sum(_loaded_bytes(graph.bytes, graph.precision) for graph in manifest.graphs.values())
 
 
 def _loaded_bytes(stored: int, precision: str) -> int:

@@ -50,18 +50,26 @@ class StoredTensor:
 
     def read(self) -> torch.Tensor:
         """The tensor, in memory of its own. Raises `CheckpointError`."""
+        return self._read(self.offset, self.nbytes).reshape(self.shape)
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """[stop - start, ...]: a part of a tensor along its first dimension. Raises `CheckpointError`."""
+        width = self.nbytes // self.shape[0]
+        return self._read(self.offset + start * width, (stop - start) * width).reshape(stop - start, *self.shape[1:])
+
+    def _read(self, offset: int, nbytes: int) -> torch.Tensor:
         if self.dtype not in DTYPES:
             raise CheckpointError(f"weight of a type that cannot be read: {self.path}: {self.name} is {self.dtype}")
-        data = torch.empty(self.nbytes, dtype=torch.uint8)
+        data = torch.empty(nbytes, dtype=torch.uint8)
         try:
             with self.path.open("rb") as file:
-                file.seek(self.offset)
+                file.seek(offset)
                 count = file.readinto(data.numpy().data)
         except OSError as error:
             raise CheckpointError(f"cannot read {self.path}: {error.strerror or error}") from error
-        if count != self.nbytes:
+        if count != nbytes:
             raise CheckpointError(f"damaged weight shard: {self.path}: it became shorter while it was read")
-        return data.view(DTYPES[self.dtype]).reshape(self.shape)
+        return data.view(DTYPES[self.dtype])
 
 
 def index(path: Path) -> list[StoredTensor]:

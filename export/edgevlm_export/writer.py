@@ -15,23 +15,24 @@ from typing import BinaryIO
 import onnx_ir as ir
 import torch
 
-from edgevlm_export import dialects, passes
+from edgevlm_export import dialects, linear_layers, passes
 from edgevlm_export.calibration.spool import Spool
 from edgevlm_export.checkpoint import WeightSource
 from edgevlm_export.graph_source import GraphSource
-from edgevlm_export.ops import DOMAIN
-from edgevlm_export.precision import get_holder
-from edgevlm_export.precision.base import WeightJob, as_stored
+from edgevlm_export.precision.base import WeightJob, as_stored, converted
 from edgevlm_export.precision.blocks import Blockwise
-from edgevlm_export.precision.plans import GraphPrecision
+from edgevlm_export.precision.plan import GraphPrecision
+from edgevlm_export.precision.standard.activations import to_float16
 from edgevlm_export.trace import trace
 from edgevlm_export.transforms import get_transform
 from edgevlm_export.transforms.edits import Edits
 from edgevlm_runtime.errors import CheckpointError, ExportError
+from edgevlm_runtime.manifest import StepInputs
 
 PAGE = 4096
 """Large tensors begin on a page, so that each can be memory-mapped."""
-CALIBRATED_BITS = 4
+CONVERSIONS = {"float32": lambda graph, jobs: jobs, "float16": to_float16}
+"""Type of the activations to what makes a lowered float32 graph have it."""
 SMALL = 16 * 1024
 """Constants of the graph up to this many bytes stay in the graph file."""
 
@@ -51,9 +52,17 @@ class GraphPlan:
     transforms: tuple[str, ...]
     """Those of the precision plan that apply to this graph."""
     edits: Edits
+    held: Mapping[str, str]
+    """Weights of all linear layers, with the names of their holders."""
+    even_rows: frozenset[str]
+    """Those whose input is marked with `graph_edit.EVEN_ROWS`."""
     calibrated: Mapping[str, Blockwise]
     """Weights that calibration rounds (`edgevlm_export.calibration`), with their holders."""
     source: GraphSource
+    activations: str
+    """Type of the values between operators."""
+    step_inputs: StepInputs
+    """Of the decoder: what it is told about its cache."""
 
     @property
     def weight_bytes(self) -> int:
@@ -81,7 +90,6 @@ def plan_graph(
     name: str,
     source: GraphSource,
     model: torch.nn.Module,
-    dialect: str,
     precision: GraphPrecision,
     kept: AbstractSet[str] = frozenset(),
 ) -> GraphPlan:
@@ -94,51 +102,38 @@ def plan_graph(
     passes.simplify(graph)
     edits = Edits()
     transforms = tuple(key for key in precision.transforms if get_transform(key)(graph, kept, edits))
-    dialects.get_dialect(dialect).lower(graph)
-    held = {str(node.inputs[1].name): _holder_name(node, precision) for node in _linear_layers(graph)}  # type: ignore[union-attr]
+    dialect = dialects.get_dialect(precision.dialect)
+    step_inputs = dialect.lower(graph, source)
+    held = linear_layers.held(graph, precision)
     if unknown := sorted(set(precision.exceptions) - set(held)):
         raise ExportError(f"no such linear layer in the {name}: {unknown[0]}: see `edgevlm inspect` for the names")
-    jobs: dict[str, WeightJob] = {}
-    for node in _linear_layers(graph):
-        weight = str(node.inputs[1].name)  # type: ignore[union-attr]
-        jobs[weight] = get_holder(held[weight]).lower(graph, node)
+    even = linear_layers.even_rows(graph)
+    jobs = linear_layers.lower(graph, held, precision.dialect)
+    dialect.fuse(graph)
     made = {output for job in jobs.values() for output in job.outputs}
     for initializer in graph.graph.initializers.values():
         if initializer.const_value is None and initializer.name is not None and initializer.name not in made:
             shape = tuple(initializer.shape.numpy())  # type: ignore[union-attr]
             jobs[initializer.name] = as_stored(initializer.name, shape, torch.float32)
+    made_from = CONVERSIONS[precision.activations](graph, tuple(jobs.values()))
     passes.finish(graph)
     exceptions = {weight: holder for weight, holder in held.items() if holder != precision.default}
-    calibrated = _calibrated(held) if precision.calibrated else {}
+    calibrated = linear_layers.calibrated(held, precision.dialect) if precision.calibrated else {}
     return GraphPlan(
-        name, graph, tuple(jobs.values()), precision.default, exceptions, transforms, edits, calibrated, source
+        name,
+        graph,
+        made_from,
+        precision.default,
+        exceptions,
+        transforms,
+        edits,
+        held,
+        even,
+        calibrated,
+        source,
+        precision.activations,
+        step_inputs,
     )
-
-
-def _calibrated(held: Mapping[str, str]) -> dict[str, Blockwise]:
-    """Only four bits are few enough to need it."""
-    holders = {weight: get_holder(name) for weight, name in held.items()}
-    return {
-        weight: holder
-        for weight, holder in holders.items()
-        if isinstance(holder, Blockwise) and holder.options.bits == CALIBRATED_BITS
-    }
-
-
-def _linear_layers(graph: ir.Model) -> list[ir.Node]:
-    return [node for node in graph.graph if (node.domain, node.op_type) == (DOMAIN, "Linear")]
-
-
-def _holder_name(node: ir.Node, precision: GraphPrecision) -> str:
-    return precision.holder_name(str(node.inputs[1].name), _role(node))  # type: ignore[union-attr]
-
-
-def _role(node: ir.Node) -> str | None:
-    """What a linear layer is in its graph (`precision.plans.ROLES`)."""
-    if node.outputs[0].is_graph_output():
-        return "head"
-    source = node.inputs[0].producer() if node.inputs[0] is not None else None
-    return "mlp_down" if source is not None and source.op_type == "Mul" else None
 
 
 def check_weights(plan: GraphPlan, weights: WeightSource) -> None:
@@ -153,7 +148,8 @@ def write_graph(
 ) -> WrittenGraph:
     """Write `NAME.onnx` and `NAME.onnx.data`. Weights that calibration left in `spool` are taken from there."""
     data_file = f"{plan.name}.onnx.data"
-    initializers = plan.model.graph.initializers
+    model = plan.model.clone()  # the plan's own keeps no trace of where weights lie, and can be written again
+    initializers = model.graph.initializers
     offsets: dict[str, int] = {}
     with (folder / data_file).open("wb") as file:
         for value in initializers.values():
@@ -161,13 +157,13 @@ def write_graph(
                 tensor = torch.from_numpy(value.const_value.numpy())
                 offsets[_name(value)] = _append(file, data_file, value, tensor, advance)
         for job in plan.jobs:
-            made = spool.load(job.source) if spool is not None else None
+            made = spool.load(job.source) if spool is not None and job.source in plan.calibrated else None
             if made is None:
                 made = job.make(plan.edits.read(weights, job.source))
             for name in job.outputs:
                 offsets[name] = _append(file, data_file, initializers[name], made[name], advance)
-    ir.save(plan.model, folder / f"{plan.name}.onnx")
-    return WrittenGraph(plan, f"{plan.name}.onnx", data_file, offsets, len(plan.model.graph))
+    ir.save(model, folder / f"{plan.name}.onnx")
+    return WrittenGraph(plan, f"{plan.name}.onnx", data_file, offsets, len(model.graph))
 
 
 def append_tensor(file: BinaryIO, tensor: torch.Tensor, advance: Advance) -> int:
@@ -184,15 +180,26 @@ def append_tensor(file: BinaryIO, tensor: torch.Tensor, advance: Advance) -> int
 def _append(file: BinaryIO, data_file: str, value: ir.Value, tensor: torch.Tensor, advance: Advance) -> int:
     assert value.shape is not None
     assert value.dtype is not None
-    if tuple(tensor.shape) != tuple(value.shape.numpy()):
+    if tuple(tensor.shape) != _stored_shape(value):
         raise CheckpointError(
             f"weight has shape {list(tensor.shape)}, the config says {list(value.shape.numpy())}: {_name(value)}"
         )
+    if value.dtype == ir.DataType.FLOAT16 and tensor.is_floating_point():
+        tensor = converted(tensor, torch.float16, _name(value))
     offset = append_tensor(file, tensor, advance)
     value.const_value = ir.ExternalTensor(
         data_file, offset, _nbytes(value), value.dtype, shape=value.shape, name=_name(value)
     )
     return offset
+
+
+def _stored_shape(value: ir.Value) -> tuple[int, ...]:
+    """Of the tensor on disk: four-bit values lie two in a byte."""
+    assert value.shape is not None
+    assert value.dtype is not None
+    *rows, columns = value.shape.numpy() or (1,)
+    shape = (*rows, columns * value.dtype.bitwidth // 8) if value.dtype.bitwidth < 8 else tuple(value.shape.numpy())
+    return tuple(int(dim) for dim in shape)
 
 
 def _nbytes(value: ir.Value) -> int:

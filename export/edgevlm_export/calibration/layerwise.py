@@ -1,4 +1,4 @@
-"""Calibrates a decoder layer by layer: each linear layer is rounded for the inputs that rounded layers before it give.
+"""Calibrates layer by layer: each linear layer is rounded for the inputs that rounded layers before it give.
 
 One forward pass over all samples; in memory are the hidden states, one weight and its inputs' Gram matrix.
 """
@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from edgevlm_export.calibration.spool import Spool
-from edgevlm_export.calibration.streamed import streamed
 from edgevlm_export.precision.blocks import Blockwise, dequantize
-from edgevlm_export.precision.gptq import gptq
+from edgevlm_export.precision.gptq import Curvature, gptq
 
 ROWS = 8192
 """Rows of inputs added to a Gram matrix at once."""
@@ -30,8 +29,10 @@ class Rounding:
     spool: Spool
     advance: Callable[[int, int], None]
     """Told how many weights are done, and of how many."""
+    real: Tensor | None = None
+    """bool [sequences, length]: the positions to round for; None for all."""
     done: int = 0
-    _last: tuple[Tensor, Tensor] | None = field(default=None)
+    _last: tuple[Tensor, Curvature] | None = field(default=None)
 
     def __call__(self, weight: str, module: nn.Linear, x: Tensor) -> None:
         """See `streamed.Observe`."""
@@ -40,23 +41,24 @@ class Rounding:
             return
         rows, columns = module.weight.shape
         options = holder.options.fitted(columns)
-        gram = self._gram(x)
+        inputs = self._curvature(x)
         with _one_thread():
-            held = gptq(module.weight, gram, options)
+            held = gptq(module.weight, inputs, options)
         job = holder.pack(weight, (rows, columns))
         self.spool.save(weight, dict(zip(job.outputs, holder.stored(held), strict=True)))
         module.weight.data = dequantize(held, options, columns)
         self.done += 1
         self.advance(self.done, len(self.holders))
 
-    def _gram(self, x: Tensor) -> Tensor:
-        """X^T X of the layer's inputs; q, k and v (gate and up) read the same ones."""
+    def _curvature(self, x: Tensor) -> Curvature:
+        """Of the layer's inputs; q, k and v (gate and up) read the same ones."""
         if self._last is None or self._last[0] is not x:
-            rows = x.flatten(0, -2).float()
+            masked = self.real is not None and x.shape[:-1] == self.real.shape
+            rows = (x[self.real] if masked else x.flatten(0, -2)).float()
             gram = torch.zeros(rows.shape[1], rows.shape[1])
             for part in rows.split(ROWS):
                 gram += part.t() @ part
-            self._last = x, gram
+            self._last = x, Curvature.of(gram)
         return self._last[1]
 
 
@@ -69,11 +71,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def round_layers(
-    model: nn.Module, text_model: nn.Module, load: Callable[[str], Tensor], embeddings: Tensor, rounding: Rounding
-) -> None:
-    """Run `text_model` (of the skeleton `model`) on `embeddings` [sequences, length, hidden], rounding on the way."""
-    with streamed(model, load, rounding):
-        text_model(inputs_embeds=embeddings, use_cache=False)

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
-from tokenizers import Tokenizer
-
-from edgevlm_export import checkpoint, skeleton
-from edgevlm_export.calibration.layerwise import Rounding, round_layers
-from edgevlm_export.calibration.samples import folder_text, manual, sample
+from edgevlm_export.calibration.layerwise import Rounding
+from edgevlm_export.calibration.material import Material
+from edgevlm_export.calibration.model import StreamedModel
+from edgevlm_export.calibration.samples import rows_at_most
 from edgevlm_export.calibration.spool import Spool
-from edgevlm_export.families import get_family
+from edgevlm_export.calibration.streamed import streamed
 from edgevlm_export.plan import ExportPlan, Progress
+from edgevlm_export.precision.blocks import Blockwise
+
+IMAGES = 8
+"""Images that the vision encoder and the projector are calibrated with, all at once."""
 
 
-def calibrate(plan: ExportPlan, text: Path | None, spool: Spool, progress: Progress) -> None:
-    """Round the decoder's calibrated layers into `spool`. `text`: a folder of sample texts; None takes Python's manual.
+def calibrate(plan: ExportPlan, material: Material, spool: Spool, progress: Progress) -> None:
+    """Round the calibrated layers of every graph into `spool`.
 
-    Raises `ExportError` for a folder that cannot be used.
+    Raises `ExportError` for material that cannot be used.
     """
-    graph = plan.graphs["decoder"]
-    if not graph.calibrated:
+    decoder = plan.graphs["decoder"].calibrated
+    seeing = {**plan.graphs["vision_encoder"].calibrated, **plan.graphs["projector"].calibrated}
+    if not decoder and not seeing:
         return
-    tokenizer = Tokenizer.from_str(plan.preprocessing.files["tokenizer.json"])
-    ids = tokenizer.encode(manual() if text is None else folder_text(text), add_special_tokens=False).ids
-    tokens = sample(ids, plan.family.context)
-    table = plan.weights.read(plan.family.embedding_name)
-    embeddings = table[tokens.clamp(max=len(table) - 1)].float() * plan.family.embedding_scale
-    del table
-    if graph.edits.entry is not None:
-        embeddings = graph.edits.entry(embeddings)
-    # a skeleton of its own: the plan's was changed to be traced
-    model = skeleton.build(checkpoint.load_config(plan.folder))
-    family = get_family(model.config.model_type)(
-        model, plan.family.normalization, plan.family.image_options, plan.family.context
-    )
-    rounding = Rounding(graph.calibrated, spool, lambda done, total: progress("calibrating", done, total))
-    round_layers(model, family.text_model, lambda name: graph.edits.read(plan.weights, name), embeddings, rounding)
+    model = StreamedModel.of(plan)
+    if seeing:
+        model.encode(material.images(IMAGES), _rounding(seeing, spool, progress, "calibrating vision"))
+    if decoder:
+        samples = model.sample(material, rows_at_most(plan.family.text_config), progress)
+        rounding = _rounding(decoder, spool, progress, "calibrating")
+        rounding.real = samples.real
+        with streamed(model.model, model.load, rounding, changes=model.changes):
+            model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False)
+
+
+def _rounding(holders: Mapping[str, Blockwise], spool: Spool, progress: Progress, stage: str) -> Rounding:
+    return Rounding(holders, spool, lambda done, total: progress(stage, done, total))

@@ -5,9 +5,10 @@ The skeleton of a 7B model thus runs in the memory of its largest tensor and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,18 +18,34 @@ Load = Callable[[str], Tensor]
 """A parameter by name, in any floating-point type."""
 Observe = Callable[[str, nn.Linear, Tensor], None]
 """Told the weight's name, the linear layer (weights in place, they may be changed) and its input, before it runs."""
+Changes = Mapping[str, Callable[[Tensor], Tensor]]
+"""What happens to the input of a linear layer first, by the weight's name."""
+
+UNITS = (nn.MultiheadAttention,)
+"""Modules that compute with the parameters of modules in them without calling these."""
 
 
 @contextmanager
-def streamed(model: nn.Module, load: Load, observe: Observe | None = None) -> Iterator[None]:
-    """Within, `model` (a skeleton, `skeleton.build`) runs although its parameters are on the meta device."""
+def streamed(
+    model: nn.Module,
+    load: Load,
+    observe: Observe | None = None,
+    held: Collection[nn.Module] = (),
+    changes: Changes = MappingProxyType({}),
+) -> Iterator[None]:
+    """Within, `model` (a skeleton, `skeleton.build`) runs although its parameters are on the meta device.
+
+    The caller sees to the parameters of the modules `held`, and of what is in them (see `resident`).
+    """
     hooks = []
+    others = {part for module in held for part in module.modules()}
     for prefix, module in model.named_modules():
-        names = [name for name, parameter in module.named_parameters(recurse=False) if parameter.is_meta]
-        if not names:
+        inside = isinstance(module, UNITS)
+        names = [name for name, parameter in module.named_parameters(recurse=inside) if parameter.is_meta]
+        if not names or module in others:
             continue
         full = {name: f"{prefix}.{name}" if prefix else name for name in names}
-        hooks.append(module.register_forward_pre_hook(partial(_fill, full, load, observe)))
+        hooks.append(module.register_forward_pre_hook(partial(_fill, full, load, observe, changes)))
         hooks.append(module.register_forward_hook(partial(_empty, names)))
     try:
         with torch.no_grad():
@@ -38,17 +55,46 @@ def streamed(model: nn.Module, load: Load, observe: Observe | None = None) -> It
             hook.remove()
 
 
+@contextmanager
+def resident(part: nn.Module, prefix: str, load: Load) -> Iterator[None]:
+    """Within, every parameter of `part`, whose place in the model is `prefix`, is in memory in float32."""
+    filled: list[tuple[nn.Module, list[str]]] = []
+    try:
+        for inner, module in part.named_modules(prefix=prefix):
+            names = [name for name, parameter in module.named_parameters(recurse=False) if parameter.is_meta]
+            filled.append((module, names))
+            _fill({name: f"{inner}.{name}" for name in names}, load, None, {}, module, ())
+        yield
+    finally:
+        for module, names in filled:
+            _empty(names, module, (), None)
+
+
 def _fill(
-    names: dict[str, str], load: Load, observe: Observe | None, module: nn.Module, inputs: tuple[Any, ...]
-) -> None:
+    names: dict[str, str],
+    load: Load,
+    observe: Observe | None,
+    changes: Changes,
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+) -> tuple[Any, ...]:
+    """A forward pre-hook: the module's inputs are what this returns."""
     for name, full in names.items():
-        module._parameters[name] = nn.Parameter(load(full).float(), requires_grad=False)
-    if observe is not None and isinstance(module, nn.Linear):
+        _place(module, name, load(full).float())
+    if not isinstance(module, nn.Linear):
+        return inputs
+    if names["weight"] in changes:
+        inputs = (changes[names["weight"]](inputs[0]), *inputs[1:])
+    if observe is not None:
         observe(names["weight"], module, inputs[0])
+    return inputs
 
 
 def _empty(names: list[str], module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
     for name in names:
-        parameter = module._parameters[name]
-        assert parameter is not None
-        module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+        _place(module, name, module.get_parameter(name).to("meta"))
+
+
+def _place(module: nn.Module, name: str, value: Tensor) -> None:
+    where, _, own = name.rpartition(".")
+    module.get_submodule(where)._parameters[own] = nn.Parameter(value, requires_grad=False)

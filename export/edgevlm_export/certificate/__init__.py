@@ -7,7 +7,7 @@ Both are asked the same on the named inputs of `inputs`; nothing of the runtime'
 """
 
 from edgevlm_export.certificate.at_export import attach
-from edgevlm_export.certificate.certify import certify, differences, not_checked, write
+from edgevlm_export.certificate.certify import allowed_misses, certify, differences, not_checked, write
 from edgevlm_export.certificate.thresholds import thresholds_for
 
-__all__ = ["attach", "certify", "differences", "not_checked", "thresholds_for", "write"]
+__all__ = ["allowed_misses", "attach", "certify", "differences", "not_checked", "thresholds_for", "write"]

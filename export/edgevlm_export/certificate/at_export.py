@@ -6,10 +6,12 @@ import dataclasses
 import logging
 from pathlib import Path
 
+from edgevlm_export import selftest
 from edgevlm_export.bundle import file_records
 from edgevlm_export.certificate.certify import certify, not_checked, write
 from edgevlm_export.plan import Progress
-from edgevlm_export.reference import Reference
+from edgevlm_export.reference import ReferenceTooLarge, open_reference
+from edgevlm_export.reference.memory import available
 from edgevlm_runtime.bundle import Bundle
 from edgevlm_runtime.certificate import CERTIFICATE_NAME, Certificate
 from edgevlm_runtime.errors import ExportError
@@ -23,8 +25,8 @@ def attach(
 ) -> tuple[Manifest, Certificate]:
     """Write the certificate of the bundle in `folder`, made from the checkpoint `model`; the manifest with it.
 
-    Where PyTorch cannot load the model (memory, a package that is missing), the certificate says so and measures
-    nothing.
+    A model that memory does not hold runs layer by layer. Where that is not possible either, or PyTorch cannot load
+    the model (a package that is missing), the certificate says so and measures nothing.
     """
     certificate = _measure(Bundle(folder, manifest, digest=""), model, progress)
     if certificate.missed and allow_drift is not None:
@@ -34,8 +36,13 @@ def attach(
 
 
 def _measure(bundle: Bundle, model: Path, progress: Progress) -> Certificate:
+    needed = selftest.run_bytes(bundle.manifest)
     try:
-        reference = Reference.load(str(model))
+        if needed > available():
+            raise ReferenceTooLarge(
+                f"the bundle needs about {needed / 2**30:.1f} GiB to run, {available() / 2**30:.1f} GiB are available"
+            )
+        reference = open_reference(str(model), beside=needed)
     except ExportError as error:
         logger.warning("the bundle is not compared with PyTorch: %s", error)
         return not_checked(bundle, model.name, str(error))

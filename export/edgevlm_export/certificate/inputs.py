@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -54,3 +55,22 @@ TEXTS = (
     "Count from one to ten.",
 )
 """Asked without an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedInput:
+    """One prompt."""
+
+    question: str
+    image: str | None = None
+    """A key of `IMAGES`."""
+
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """None or one."""
+        return () if self.image is None else (IMAGES[self.image](),)
+
+
+def named_inputs() -> tuple[NamedInput, ...]:
+    """Every picture with a question, then the texts."""
+    seen = (NamedInput(QUESTIONS[number % len(QUESTIONS)], name) for number, name in enumerate(IMAGES))
+    return (*seen, *(NamedInput(text) for text in TEXTS))

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, takewhile
-from typing import Any
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from edgevlm_export.reference import Reference
-from edgevlm_runtime import VLM
+from edgevlm_export.certificate.asked import Asked
+from edgevlm_export.reference import Read
 from edgevlm_runtime.certificate import DecoderFigures, GreedyFigures, ImageFigures, Sensitivity
-from edgevlm_runtime.prompt import Message
 
 Rows = NDArray[np.float32]
 
 
-def image_figures(vlm: VLM, reference: Reference, image: Image.Image) -> tuple[ImageFigures, Rows, Rows]:
-    """Figures of one image, the bundle's embeddings, and the reference's; both [tokens, hidden]."""
-    prepared = vlm.prepare(image)
-    ours, theirs = vlm.encoder.compute(prepared).embeddings, reference.encode_image(image)
-    features, kept = vlm.encoder.features(prepared), prepared.prepared.feeds.get("valid")
-    features = features.reshape(-1, features.shape[-1])
-    if kept is not None:  # windows are padded in the bundle (native resolution), and not in transformers
-        features = features[kept.reshape(-1).astype(bool)]
-    comparable = features.shape == theirs[0].shape
-    figures = ImageFigures(
-        vision_cosine=cosine(features, theirs[0]) if comparable else None,
-        vision_max_abs=max_abs(features, theirs[0]) if comparable else None,
-        embeddings_cosine=cosine(ours, theirs[1]),
-        embeddings_max_abs=max_abs(ours, theirs[1]),
+def image_figures(ours: tuple[Rows, Rows], theirs: tuple[Rows, Rows]) -> ImageFigures:
+    """Figures of one image, of the bundle's and the reference's (features, embeddings)."""
+    comparable = ours[0].shape == theirs[0].shape
+    return ImageFigures(
+        vision_cosine=cosine(ours[0], theirs[0]) if comparable else None,
+        vision_max_abs=max_abs(ours[0], theirs[0]) if comparable else None,
+        embeddings_cosine=cosine(ours[1], theirs[1]),
+        embeddings_max_abs=max_abs(ours[1], theirs[1]),
     )
-    return figures, ours, theirs[1]
 
 
 def cosine(a: Rows, b: Rows) -> float:
@@ -56,61 +46,26 @@ def max_abs(a: Rows, b: Rows) -> float:
     return float(np.abs(a.astype(np.float64) - b).max(initial=0.0))
 
 
-class TeacherForced:
-    """Collects divergences of next-token distributions over prompts whose tokens both get."""
-
-    def __init__(self) -> None:
-        self._kl: list[NDArray[np.float64]] = []
-        self._same: list[NDArray[np.bool_]] = []
-
-    def add(
-        self, vlm: VLM, reference: Reference, question: str, images: Sequence[Image.Image], free: Sequence[int]
-    ) -> None:
-        """One prompt with `free`, the tokens of the reference's own answer, behind it."""
-        image_token = vlm.manifest.prompt.image_token_id
-        answer = list(takewhile(lambda token: token != image_token, free))  # it would ask for another image
-        ids, theirs = reference.prompt_logits(question, images, answer)
-        ours = bundle_logits(vlm, question, images, answer)
-        if not np.array_equal(ours[0], ids):
-            # another tokenizer or another number of image tokens: nothing about the two can be compared
-            self._kl.append(np.array([np.inf]))
-            self._same.append(np.array([False]))
-            return
-        text = ids != image_token  # what is predicted within an image is never used
-        self._kl.append(divergence(theirs[text], ours[1][text]))
-        self._same.append(theirs[text].argmax(-1) == ours[1][text].argmax(-1))
-
-    def figures(self) -> DecoderFigures:
-        """Over everything added."""
-        kl, same = np.concatenate(self._kl), np.concatenate(self._same)
-        return DecoderFigures(
-            positions=int(kl.size),
-            kl_mean=_finite(float(kl.mean())),
-            kl_p99=_finite(float(np.quantile(kl, 0.99, method="higher"))),
-            top1_agreement=float(same.mean()),
-        )
-
-
-def bundle_logits(
-    vlm: VLM, question: str, images: Sequence[Image.Image], continuation: Sequence[int]
-) -> tuple[NDArray[np.int64], Rows]:
-    """As `Reference.prompt_logits`: token ids [S] and logits [S, vocab], `continuation` after the prompt."""
-    inputs = [vlm.prepare(image) for image in images]
-    room = vlm.context_tokens
-    prompt = vlm.assemble(conversation(question, len(images)), inputs, room)
-    context = vlm.new_context(min(room, len(prompt) + len(continuation)))
-    embeddings = [vlm.encoder.compute(image).embeddings for image in inputs]
-    logits = context.score(prompt, embeddings.__getitem__)
-    if not continuation:
-        return prompt.token_ids, logits
-    more = np.array(continuation, dtype=np.int64)
-    return np.concatenate([prompt.token_ids, more]), np.concatenate([logits, context.peek(more)])
-
-
-def conversation(question: str, images: int) -> list[Message]:
-    """One user message, the images before the text."""
-    parts: list[dict[str, Any]] = [{"type": "image"} for _ in range(images)]
-    return [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
+def decoder_figures(pairs: Iterable[tuple[Asked, Read]]) -> DecoderFigures | None:
+    """How far next-token distributions over the same tokens are apart; None without any."""
+    kl, same = [np.zeros(0)], [np.zeros(0, dtype=np.bool_)]
+    for ours, theirs in pairs:
+        if not np.array_equal(ours.token_ids, theirs.token_ids) or ours.logits.shape != theirs.logits.shape:
+            # another tokenizer, vocabulary or number of image tokens: nothing about the two can be compared
+            kl.append(np.array([np.inf]))
+            same.append(np.array([False]))
+            continue
+        kl.append(divergence(theirs.logits, ours.logits))
+        same.append(theirs.logits.argmax(-1) == ours.logits.argmax(-1))
+    values, agree = np.concatenate(kl), np.concatenate(same)
+    if not values.size:
+        return None
+    return DecoderFigures(
+        positions=int(values.size),
+        kl_mean=_finite(float(values.mean())),
+        kl_p99=_finite(float(np.quantile(values, 0.99, method="higher"))),
+        top1_agreement=float(agree.mean()),
+    )
 
 
 def divergence(reference: Rows, other: Rows) -> NDArray[np.float64]:
@@ -127,20 +82,28 @@ class Answered:
     question: str
     ours: tuple[int, ...]
     theirs: tuple[int, ...]
+    whole: bool = True
+    """Whether `theirs` is the reference's whole answer, or its beginning up to the first token that differs."""
 
     def figures(self, image: str | None) -> GreedyFigures:
         """`image`: the name of the picture it was about."""
-        pairs = enumerate(zip(self.ours, self.theirs, strict=False))
-        shorter = min(len(self.ours), len(self.theirs))
-        first = next((i for i, (a, b) in pairs if a != b), shorter)
-        return GreedyFigures(self.question, image, len(self.theirs), None if self.ours == self.theirs else first)
+        return GreedyFigures(
+            self.question, image, len(self.theirs), first_difference(self.ours, self.theirs, self.whole)
+        )
+
+    def differs(self, other: Answered) -> bool:
+        """Whether the reference is known to have answered otherwise here than there."""
+        return first_difference(self.theirs, other.theirs, self.whole and other.whole) is not None
 
 
-def answer_both(vlm: VLM, reference: Reference, question: str, images: list[Image.Image], new: int) -> Answered:
-    """Both answer freely, `new` tokens at most."""
-    theirs = reference.answer(question, images, max_new_tokens=new).token_ids
-    ours = vlm.ask(images, question, max_new_tokens=new, temperature=0.0, logprobs=False).token_ids
-    return Answered(question, ours, theirs)
+def first_difference(one: Sequence[int], other: Sequence[int], whole: bool = True) -> int | None:
+    """Number of the first token that differs, None where none does. Unless `whole`, they are compared as far as the
+    shorter goes.
+    """
+    pairs = enumerate(zip(one, other, strict=False))
+    shorter = min(len(one), len(other))
+    found = next((number for number, (a, b) in pairs if a != b), None)
+    return shorter if found is None and whole and len(one) != len(other) else found
 
 
 def sensitivity(embeddings: Mapping[str, Sequence[Rows]], answers: Mapping[str, Answered]) -> Sensitivity:
@@ -153,7 +116,7 @@ def sensitivity(embeddings: Mapping[str, Sequence[Rows]], answers: Mapping[str, 
         ours, theirs = (_distance(embeddings[a][side], embeddings[b][side]) for side in (0, 1))
         if theirs > 0:
             ratios.append(ours / theirs)
-        if answers[a].question == answers[b].question and answers[a].theirs != answers[b].theirs:
+        if answers[a].question == answers[b].question and answers[a].differs(answers[b]):
             follow.append(answers[a].ours != answers[b].ours)
     return Sensitivity(
         pairs=len(ratios),

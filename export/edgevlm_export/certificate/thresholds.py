@@ -25,15 +25,28 @@ HALF = Thresholds(0.999, 0.999, 2e-3, 2e-2, 1e-2, 0.97, 0.95, 0.9)
 EIGHT = Thresholds(0.98, 0.98, 0.05, 0.6, 0.3, 0.85, 0.8, 0.7)
 FOUR = Thresholds(0.95, 0.95, 0.25, 2.5, 2.0, 0.7, 0.7, 0.5)
 
-BY_PRECISION: dict[str, Thresholds] = {"fp32": EXACT, "fp16": HALF, "int8": EIGHT, "int8b": EIGHT, "int4": FOUR}
-"""By the name of a holder; one that is not here counts as `FOUR`."""
+BY_PRECISION: dict[str, Thresholds] = {
+    "fp32": EXACT,
+    "fp16": HALF,
+    "int8": EIGHT,
+    "int8b": EIGHT,
+    "int8w": EIGHT,
+    "fp8": EIGHT,
+    "int4": FOUR,
+}
+"""By the name of a holder, of either dialect, without its options; one that is not here counts as `FOUR`."""
+KV_CACHE = "kv_cache"
 _AT_LEAST = ("vision_cosine", "embeddings_cosine", "top1_agreement", "sensitivity", "answers_follow")
 
 
 def thresholds_for(precision: Mapping[str, str]) -> Thresholds:
-    """For a bundle, given the precision of each graph: the loosest of the three decides what depends on all."""
-    of = {graph: BY_PRECISION.get(name, FOUR) for graph, name in precision.items()}
+    """For a bundle, given the precision of each graph: the loosest of the three decides what depends on all.
+
+    `KV_CACHE` among them, where the cache is quantized, is a part of the decoder.
+    """
+    of = {graph: BY_PRECISION.get(name.partition(":")[0], FOUR) for graph, name in precision.items()}
     vision, projector, decoder = (of[graph] for graph in ("vision_encoder", "projector", "decoder"))
+    decoder = max((decoder, of.get(KV_CACHE, EXACT)), key=lambda one: astuple(one)[2])
     loosest = max((vision, projector, decoder), key=lambda one: astuple(one)[2])
     seen = max((vision, projector), key=lambda one: astuple(one)[2])
     return Thresholds(

@@ -7,14 +7,24 @@ from typing import Protocol, cast
 
 import onnx_ir as ir
 
-DIALECTS = ("ort",)
+from edgevlm_export.graph_source import GraphSource
+from edgevlm_runtime.manifest import StepInputs
+
+DIALECTS = ("ort", "standard")
 
 
 class Dialect(Protocol):
     """What a dialect's module offers."""
 
-    def lower(self, model: ir.Model) -> None:
-        """Replace every neutral operator but Linear, in place. Linear is lowered by the precision stage."""
+    def lower(self, model: ir.Model, source: GraphSource) -> StepInputs:
+        """Replace every neutral operator but Linear, in place. Linear is lowered by the precision stage.
+
+        Returns what the decoder's inputs about its cache are afterwards.
+        """
+        ...
+
+    def fuse(self, model: ir.Model) -> None:
+        """Join operators where the engine has one for several, in place, once every layer is lowered."""
         ...
 
 

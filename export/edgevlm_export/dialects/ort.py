@@ -1,7 +1,8 @@
 """ONNX Runtime's own operators (domain com.microsoft): the KV cache updated in place, attention fused.
 
 CausalAttention -> GroupQueryAttention, Attention -> MultiHeadAttention, Rotary -> RotaryEmbedding,
-RMSNorm -> SimplifiedLayerNormalization, and with the residual addition before it SkipSimplifiedLayerNormalization.
+RMSNorm -> SimplifiedLayerNormalization. Once every layer is lowered, what fits together is fused
+(`edgevlm_export.fusions`).
 """
 
 from __future__ import annotations
@@ -12,19 +13,27 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from edgevlm_export.graph_edit import MICROSOFT, constant_before, insert_before, replace, take_over
+from edgevlm_export import fusions
+from edgevlm_export.graph_edit import MICROSOFT, constant_before, insert_before, replace
+from edgevlm_export.graph_source import GraphSource
 from edgevlm_export.ops import DOMAIN
+from edgevlm_runtime.manifest import StepInputs
 
 
-def lower(model: ir.Model) -> None:
+def lower(model: ir.Model, source: GraphSource) -> StepInputs:
     """See `Dialect.lower`."""
     for node in list(model.graph):
         if node.domain == DOMAIN and node.op_type in LOWERINGS:
             LOWERINGS[node.op_type](node)
-    fuse_residual_norms(model)
     model.opset_imports[MICROSOFT] = 1
     common.CommonSubexpressionEliminationPass()(model)  # arange and masks made once a layer
     common.RemoveUnusedNodesPass()(model)
+    return StepInputs("in_place")
+
+
+def fuse(model: ir.Model) -> None:
+    """See `Dialect.fuse`."""
+    fusions.fuse(model)
 
 
 def _causal_attention(node: ir.Node) -> None:
@@ -78,29 +87,3 @@ LOWERINGS: dict[str, Callable[[ir.Node], None]] = {
     "Rotary": _rotary,
     "RMSNorm": _rms_norm,
 }
-
-
-def fuse_residual_norms(model: ir.Model) -> None:
-    """Add followed by SimplifiedLayerNormalization becomes one operator that gives both the norm and the sum."""
-    for node in list(model.graph):
-        if node.op_type != "SimplifiedLayerNormalization" or node.inputs[0] is None:
-            continue
-        residual = node.inputs[0].producer()
-        if residual is None or residual.op_type != "Add" or residual.outputs[0].is_graph_output():
-            continue
-        if any(value is None or value.is_initializer() for value in residual.inputs):
-            continue
-        fused = ir.node(
-            "SkipSimplifiedLayerNormalization",
-            [*residual.inputs, node.inputs[1]],
-            attributes={"epsilon": node.attributes["epsilon"].as_float()},
-            domain=MICROSOFT,
-            num_outputs=4,
-        )
-        model.graph.insert_after(residual, fused)
-        take_over(fused.outputs[0], node.outputs[0])
-        take_over(fused.outputs[3], residual.outputs[0])
-        for unused in fused.outputs[1:3]:
-            unused.name = ""
-        model.graph.remove(node, safe=True)
-        model.graph.remove(residual, safe=True)

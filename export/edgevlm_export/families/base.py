@@ -1,4 +1,7 @@
-"""What a family tells the exporter about its models: how to split them into three graphs."""
+"""What a family tells the exporter about its models: how to split them into graphs.
+
+There are three, and a fourth for prompts where one is asked for.
+"""
 
 from __future__ import annotations
 
@@ -105,3 +108,7 @@ class Family(ABC):
         """Embeddings to logits, with the KV cache."""
         head = self.model.get_output_embeddings()
         return decoder_source(self.model, self.text_model, head, self.text_config, self.context, self.mrope)
+
+    def prefill(self) -> GraphSource:
+        """Embeddings into the KV cache, and nothing else: the decoder without its head."""
+        return decoder_source(self.model, self.text_model, None, self.text_config, self.context, self.mrope)

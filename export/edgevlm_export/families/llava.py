@@ -58,7 +58,15 @@ class Llava(Family):
             inputs=(Port("image_features", torch.float32, ("images", "patches", self.feature_width)),),
             outputs=("image_embeddings",),
             sizes={"images": 2, "patches": 5},
+            ranges={"patches": (1, self.patches, self.patches)},
         )
+
+    @property
+    def patches(self) -> int:
+        """Vision features of one image, the class token included."""
+        side = int(self.config.vision_config.patch_size)
+        height, width = (int(self.image_options[name]) // side for name in ("height", "width"))
+        return height * width + 1
 
 
 class VisionEncoder(nn.Module):

@@ -6,13 +6,15 @@ so window attention is a reshape: no graph depends on the image's shape but thro
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgevlm_export import ops
 from edgevlm_export.families.base import Family, Normalization, Normalize
-from edgevlm_export.graph_source import GraphSource, Port
+from edgevlm_export.graph_source import GraphSource, Port, Range
 
 
 class Qwen25VL(Family):
@@ -46,7 +48,20 @@ class Qwen25VL(Family):
             ),
             outputs=("image_features",),
             sizes={"patches": 2 * self.window_patches},
+            ranges={"patches": self.patches_range},
         )
+
+    @property
+    def patches_range(self) -> Range:
+        """From one window to as many as an image of the largest size, or one that fills the context, can need.
+
+        Windows at an image's edges are padded: half as many again covers every shape but long strips.
+        """
+        vision, options = self.config.vision_config, self.image_options
+        merged = vision.spatial_merge_size**2
+        patches = min(options["max_pixels"] // vision.patch_size**2, self.context * merged)
+        windows = math.ceil(1.5 * patches / self.window_patches)
+        return self.window_patches, math.ceil(windows / 2) * self.window_patches, windows * self.window_patches
 
     def projector(self) -> GraphSource:
         vision = self.config.vision_config
@@ -55,6 +70,7 @@ class Qwen25VL(Family):
             inputs=(Port("image_features", torch.float32, ("patches", vision.hidden_size)),),
             outputs=("image_embeddings",),
             sizes={"patches": 2 * vision.spatial_merge_size**2},
+            ranges={"patches": self.patches_range},
         )
 
 

@@ -10,15 +10,17 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgevlm_export.passes.cancel_layout import CancelLayoutPass
+from edgevlm_export.passes.split_sequence import SplitSequencePass
 from edgevlm_export.passes.static_reshape import StaticReshapePass
 
-__all__ = ["CancelLayoutPass", "StaticReshapePass", "finish", "simplify"]
+__all__ = ["CancelLayoutPass", "SplitSequencePass", "StaticReshapePass", "finish", "simplify"]
 
 
 def simplify(model: ir.Model) -> None:
     """Reduce a fresh trace, in place, to its arithmetic."""
     passes = ir.passes.Sequential(
         StaticReshapePass(),
+        SplitSequencePass(),
         common.RemoveUnusedNodesPass(),
         CancelLayoutPass(),
         common.IdentityEliminationPass(),

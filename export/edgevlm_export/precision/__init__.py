@@ -14,19 +14,27 @@ from edgevlm_runtime.errors import ExportError
 
 HOLDERS = {"fp32": "float32", "fp16": "float16", "int8": "int8", "int8b": "int8b", "int4": "int4"}
 """Name on the command line to file in this folder."""
+STANDARD_HOLDERS = {"fp32": "float", "fp16": "float", "int8": "int8", "int8w": "int8w", "fp8": "fp8", "int4": "int4"}
+"""Likewise, in the folder `standard`: operators of ONNX itself, with explicit quantization."""
+FOLDERS = {
+    "ort": ("edgevlm_export.precision", HOLDERS),
+    "standard": ("edgevlm_export.precision.standard", STANDARD_HOLDERS),
+}
+"""Dialect to the folder of its holders and their names."""
 
-__all__ = ["HOLDERS", "Holder", "WeightJob", "get_holder"]
+__all__ = ["FOLDERS", "HOLDERS", "Holder", "WeightJob", "get_holder"]
 
 
-def get_holder(name: str) -> Holder:
+def get_holder(name: str, dialect: str = "ort") -> Holder:
     """The holder called `name`; block-wise ones take options behind a colon ("int4:block=128,symmetric").
 
     Raises `ExportError`, naming the holders there are, or the options.
     """
     base, colon, options = name.partition(":")
-    if base not in HOLDERS:
-        raise ExportError(f"unknown precision: {name}: known are {', '.join(HOLDERS)}")
-    holder: Holder = import_module(f"edgevlm_export.precision.{HOLDERS[base]}").HOLDER
+    folder, files = FOLDERS[dialect]
+    if base not in files:
+        raise ExportError(f"unknown precision: {name}: known are {', '.join(files)}")
+    holder: Holder = import_module(f"{folder}.{files[base]}").HOLDER
     if not colon:
         return holder
     if not isinstance(holder, Blockwise):

@@ -84,10 +84,10 @@ def as_stored(name: str, shape: tuple[int, ...], dtype: torch.dtype, table: str 
     """The tensor itself under its own name, converted to `dtype`. `table` is the runtime's name of the dtype."""
     spec = TensorSpec(ir.DataType.from_numpy(torch.empty(0, dtype=dtype).numpy().dtype), shape)
     layout = None if table is None else TableLayout(table, name)
-    return WeightJob(name, {name: spec}, lambda tensor: {name: _converted(tensor, dtype, name)}, layout)
+    return WeightJob(name, {name: spec}, lambda tensor: {name: converted(tensor, dtype, name)}, layout)
 
 
-def _converted(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+def converted(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
     """Raises `CheckpointError` for a value that is no number, or too large for the type (bfloat16 into float16)."""
     result = tensor.to(dtype)
     if not bool(torch.isfinite(result).all()):

@@ -7,6 +7,7 @@ embeddings can be read from the bytes of the LM head.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 
@@ -14,7 +15,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graph_edit import MICROSOFT, Attributes, insert_before, replace
+from edgevlm_export.graph_edit import MICROSOFT, Attributes, replace
 from edgevlm_export.precision.base import (
     TableLayout,
     TensorSpec,
@@ -32,6 +33,8 @@ PADDING = 16
 """At most this part of a row may be padding, where the block can be made smaller."""
 INT8_ACTIVATIONS = 4
 """MatMulNBits' accuracy level: activations in int8, one scale a block."""
+BIAS = 5
+"""Which input of MatMulNBits is the bias."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class BlockOptions:
     block: int
     symmetric: bool = True
     """No zero points: values lie around the middle of the range."""
+    signed_scales: bool = True
+    """Symmetric four bits may have negative scales, which puts the extreme value on the longer side."""
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
@@ -103,7 +108,7 @@ def scale_blocks(blocks: Tensor, options: BlockOptions) -> tuple[Tensor, Tensor 
         # the extreme value takes the one code more that the negative side has
         signed = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))[..., 0]
         scales = -signed / options.middle
-        if options.bits == 8:
+        if options.bits == 8 or not options.signed_scales:
             scales = blocks.abs().amax(-1) / (options.middle - 1)
         return scales, None
     low, high = blocks.amin(-1).clamp(max=0), blocks.amax(-1).clamp(min=0)
@@ -136,6 +141,11 @@ def pack_nibbles(values: Tensor) -> Tensor:
     return values[..., 0::2] | (values[..., 1::2] << 4)
 
 
+def unpack_nibbles(values: Tensor) -> Tensor:
+    """The inverse of `pack_nibbles`: bytes along the last axis to twice as many values."""
+    return torch.stack([values & 15, values >> 4], dim=-1).flatten(-2)
+
+
 class Blockwise:
     """See the module's docstring."""
 
@@ -156,7 +166,7 @@ class Blockwise:
                 raise ExportError(
                     f"unknown option of {self.name}: {option!r}: known are block=N, symmetric, asymmetric"
                 )
-        return Blockwise(f"{self.name}:{text}", options)
+        return type(self)(f"{self.name}:{text}", options)
 
     def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
         """See `Holder.pack`."""
@@ -185,6 +195,17 @@ class Blockwise:
 
         return [packed(held.quants), held.scales] + ([] if held.zeros is None else [packed(held.zeros)])
 
+    def unpacked(self, made: Mapping[str, Tensor], columns: int) -> Blocks:
+        """The inverse of `stored`: the initializers of a weight with `columns` inputs, by name."""
+        options = self.options.fitted(columns)
+        parts = {name.rpartition(".")[2]: tensor for name, tensor in made.items()}
+
+        def whole(values: Tensor, length: int) -> Tensor:
+            return values if options.bits == 8 else unpack_nibbles(values)[..., :length]
+
+        zeros = None if options.symmetric else whole(parts["zero_points"], options.blocks(columns))
+        return Blocks(whole(parts["quants"], options.block), parts["scales"], zeros)
+
     def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
         """See `Holder.lower`."""
         weight = weight_of(node)
@@ -199,10 +220,8 @@ class Blockwise:
             "accuracy_level": INT8_ACTIVATIONS,
         }
         inputs = [x, *declare_outputs(model, job)]
-        if bias:
-            y = insert_before(node, "MatMulNBits", inputs, attributes, MICROSOFT)
-            replace(node, "Add", [y, bias[0]], {})
-        else:
-            replace(node, "MatMulNBits", inputs, attributes, MICROSOFT)
+        if bias:  # after zero points and group indices, which there may not be
+            inputs += [None] * (BIAS - len(inputs)) + bias
+        replace(node, "MatMulNBits", inputs, attributes, MICROSOFT)
         drop_unused(model, weight)
         return job

@@ -1,71 +1,84 @@
 """GPTQ (Frantar et al. 2022): round a weight's columns one after another, each time moving the rounding error to the
 columns still to come, so that the layer's outputs on sample inputs change least.
+
+Columns go by the energy of their inputs, largest first (the "activation order" of GPTQ's code), while there is most
+room for their errors. Scales and zero points are fitted to the weight beforehand, so the order leaves no trace in the
+format.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from edgevlm_export.precision.blocks import BlockOptions, Blocks, divisor, scale_blocks
+from edgevlm_export.precision.blocks import BlockOptions, Blocks, divisor, round_blocks, scale_blocks, split
 
 DAMPING = 0.01
 """Added to the Gram matrix's diagonal, as a part of its mean."""
-LAZY = 128
+LAZY = 32
 """Columns between two updates of all later columns."""
-SHRINKS = torch.linspace(1.0, 0.75, 11)
+SHRINKS = torch.linspace(1.0, 0.6, 17)
 """Parts of a block's range that are tried as its scale; the one with the smallest squared error is kept."""
 
 
-def gptq(weight: Tensor, gram: Tensor, options: BlockOptions) -> Blocks:
-    """Quantize `weight` [out, in] for inputs X with `gram` X^T X [in, in]."""
+@dataclass(frozen=True, slots=True)
+class Curvature:
+    """What GPTQ needs to know of a layer's inputs; layers that read the same inputs share it."""
+
+    energy: Tensor
+    """Sum of squares of each input, float32 [in]."""
+    order: Tensor
+    """Columns, int64 [in], the one with most energy first."""
+    factor: Tensor
+    """Upper Cholesky factor of the inverse of the damped Gram matrix, in that order, float32 [in, in]."""
+
+    @classmethod
+    def of(cls, gram: Tensor) -> Curvature:
+        """From X^T X [in, in] of inputs X."""
+        energy = torch.diagonal(gram).float().clone()
+        order = torch.argsort(energy, descending=True, stable=True)
+        return cls(energy, order, _inverse_factor(gram.float()[order][:, order]))
+
+
+def gptq(weight: Tensor, inputs: Curvature, options: BlockOptions) -> Blocks:
+    """Quantize `weight` [out, in]."""
     columns = weight.shape[1]
-    work, held_zero = weight.float().clone(), torch.diagonal(gram) == 0
-    work[:, held_zero] = 0
-    factor = _inverse_factor(gram.float(), held_zero)
-    quants = torch.full_like(work, float(options.middle))
-    scales, zeros = [], []
-    importance = torch.diagonal(gram).float()
+    held = weight.float() * (inputs.energy > 0)
+    scales, zeros = fit(split(held, options), _by_block(inputs.energy, options), options)
+    place = (inputs.order // options.block).tolist()
+    steps, offsets = scales.t().contiguous(), zeros.t().contiguous()
+    inner = torch.diagonal(inputs.factor).tolist()
+    work = held.t()[inputs.order].contiguous()  # one column a row, so that every step reads what lies together
+    codes = torch.empty_like(work)
     for start in range(0, columns, LAZY):
         stop = min(start + LAZY, columns)
-        errors = torch.zeros_like(work[:, start:stop])
-        for column in range(start, stop):
-            if column % options.block == 0:
-                scale, zero = _fit(work[:, column : column + options.block], importance[column:], options)
-                scales.append(scale)
-                zeros.append(zero)
-            code = (work[:, column] / divisor(scale) + zero).round().clamp(0, options.top)
-            quants[:, column] = code
-            error = (work[:, column] - (code - zero) * scale) / factor[column, column]
-            work[:, column + 1 : stop] -= error[:, None] * factor[column, column + 1 : stop]
-            errors[:, column - start] = error
-        work[:, stop:] -= errors @ factor[start:stop, stop:]
-    return _blocks(quants, torch.stack(scales, 1), torch.stack(zeros, 1), options)
+        errors = torch.empty(stop - start, work.shape[1])
+        for row in range(start, stop):
+            scale, zero = steps[place[row]], offsets[place[row]]
+            code = (work[row] / divisor(scale) + zero).round_().clamp_(0, options.top)
+            codes[row] = code
+            error = (work[row] - (code - zero) * scale) / inner[row]
+            work[row + 1 : stop].addr_(inputs.factor[row, row + 1 : stop], error, alpha=-1)
+            errors[row - start] = error
+        work[stop:].addmm_(inputs.factor[start:stop, stop:].t(), errors, alpha=-1)
+    quants = torch.empty_like(codes)
+    quants[inputs.order] = codes
+    return _blocks(quants.t(), scales, zeros, options)
 
 
-def _inverse_factor(gram: Tensor, held_zero: Tensor) -> Tensor:
-    """Upper Cholesky factor of the damped inverse, [in, in]."""
-    matrix = gram.clone()
-    diagonal = torch.diagonal(matrix)
-    diagonal[held_zero] = 1
-    damping = DAMPING * diagonal.mean()
-    while True:
-        diagonal += damping
-        lower, failed = torch.linalg.cholesky_ex(matrix)
-        if not failed:
-            upper: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
-            return upper
-        damping *= 10
-
-
-def _fit(block: Tensor, importance: Tensor, options: BlockOptions) -> tuple[Tensor, Tensor]:
-    """Scale and zero point [out] of one block [out, n] with the least squared error, weighed by its inputs' energy."""
-    weights = importance[: block.shape[1]] / importance[: block.shape[1]].mean().clamp(min=1e-12)
+def fit(blocks: Tensor, energy: Tensor, options: BlockOptions) -> tuple[Tensor, Tensor]:
+    """Scales and zero points [out, blocks] of `blocks` [out, blocks, block] with the least squared error, weighed by
+    the inputs' `energy` [blocks, block]."""
+    weights = energy / energy.mean(-1, keepdim=True).clamp(min=1e-12)
     best: Tensor | None = None
     for shrink in SHRINKS:
-        scale, zero = _range(block * shrink, options)
-        codes = (block / divisor(scale)[:, None] + zero[:, None]).round().clamp(0, options.top)
-        loss = (((codes - zero[:, None]) * scale[:, None] - block).square() * weights).sum(1)
+        scale, stored = scale_blocks(blocks * shrink, options)
+        zero = torch.full_like(scale, float(options.middle)) if stored is None else stored.float()
+        codes = round_blocks(blocks, scale, zero, options).float()
+        loss = (((codes - zero[..., None]) * scale[..., None] - blocks).square() * weights).sum(-1)
         if best is None:
             best, best_scale, best_zero = loss, scale, zero
             continue
@@ -75,14 +88,27 @@ def _fit(block: Tensor, importance: Tensor, options: BlockOptions) -> tuple[Tens
     return best_scale, best_zero
 
 
-def _range(block: Tensor, options: BlockOptions) -> tuple[Tensor, Tensor]:
-    scales, zeros = scale_blocks(block[:, None], options)
-    zero = torch.full_like(scales, float(options.middle)) if zeros is None else zeros.float()
-    return scales[:, 0], zero[:, 0]
+def _inverse_factor(gram: Tensor) -> Tensor:
+    """Upper Cholesky factor of the damped inverse, [in, in]. Inputs that are always zero get a one."""
+    diagonal = torch.diagonal(gram)
+    diagonal[diagonal == 0] = 1
+    damping = DAMPING * diagonal.mean()
+    while True:
+        diagonal += damping
+        lower, failed = torch.linalg.cholesky_ex(gram)
+        if not failed:
+            upper: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+            return upper
+        damping *= 10
+
+
+def _by_block(energy: Tensor, options: BlockOptions) -> Tensor:
+    """[in] to [blocks, block], padded with zeros."""
+    return pad(energy, (0, options.blocks(len(energy)) * options.block - len(energy))).view(-1, options.block)
 
 
 def _blocks(quants: Tensor, scales: Tensor, zeros: Tensor, options: BlockOptions) -> Blocks:
     padding = options.blocks(quants.shape[1]) * options.block - quants.shape[1]
-    codes = torch.nn.functional.pad(quants, (0, padding), value=float(options.middle)).to(torch.uint8)
-    codes = codes.view(len(codes), -1, options.block)
-    return Blocks(codes.contiguous(), scales.contiguous(), None if options.symmetric else zeros.to(torch.uint8))
+    codes = pad(quants, (0, padding), value=float(options.middle)).to(torch.uint8)
+    codes = codes.reshape(len(codes), -1, options.block).contiguous()
+    return Blocks(codes, scales.contiguous(), None if options.symmetric else zeros.to(torch.uint8))

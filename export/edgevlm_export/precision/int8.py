@@ -4,6 +4,9 @@ com.microsoft::DynamicQuantizeMatMul is the CPU's fastest product, but takes one
 one outlier row ruins the others. So each row is divided by its largest magnitude before, and multiplied by it after:
 
     y = r * DynamicQuantizeMatMul(x / r, W) + bias,    r = max|x| of the row
+
+What a norm gives in a rotated residual stream is even already: every row has the same length and no channel stands
+out. There one scale serves, and the product takes the bias as well.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graph_edit import MICROSOFT, constant_before, insert_before, replace
+from edgevlm_export.graph_edit import EVEN_ROWS, MICROSOFT, constant_before, insert_before, replace
 from edgevlm_export.precision.base import (
     TensorSpec,
     WeightJob,
@@ -67,6 +70,10 @@ class RowwiseInt8:
         job = self.pack(str(weight.name), matrix_shape(weight))
         quants, scales = declare_outputs(model, job)
         x, _, *bias = node.inputs
+        if x is not None and EVEN_ROWS in x.meta:
+            replace(node, "DynamicQuantizeMatMul", [x, quants, scales, None, *bias], {}, MICROSOFT)
+            drop_unused(model, weight)
+            return job
         scale = row_scale(node, x)
         even = insert_before(node, "Div", [x, scale], {})
         product = insert_before(node, "DynamicQuantizeMatMul", [even, quants, scales], {}, MICROSOFT)

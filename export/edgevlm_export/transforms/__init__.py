@@ -18,6 +18,7 @@ from edgevlm_runtime.errors import ExportError
 TRANSFORMS = {
     "rotate-residual": "rotate_residual",
     "rotate-values": "rotate_values",
+    "rotate-product": "rotate_product",
 }
 """Name in a precision plan to file in this folder."""
 

@@ -22,6 +22,10 @@ class Edits:
 
     entry: Callable[[Tensor], Tensor] | None = None
     """What the graph does to its first input before the changed layers see it."""
+    inputs: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """What the graph does to the input of single layers, by the weight's name, before they see it."""
+    leave: Callable[[Tensor], Tensor] | None = None
+    """What the graph does to its last hidden states before a final norm and a head that stay as they are stored."""
     by_name: dict[str, list[Edit]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, weight: str, edit: Edit) -> None:

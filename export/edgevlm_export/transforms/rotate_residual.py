@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graph_edit import constant_before, insert_before
+from edgevlm_export.graph_edit import EVEN_ROWS, constant_before, insert_before
 from edgevlm_export.transforms.edits import Edit, Edits, Read
 from edgevlm_export.transforms.orthogonal import Orthogonal
 from edgevlm_export.transforms.residual import Norm, NormScale, ResidualStream, find_residual
@@ -33,6 +33,7 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
     for norm in stream.norms:
         ones = constant_before(norm.node, np.ones(stream.width, np.float32))
         norm.node.replace_input_with(1, ones)
+        norm.node.outputs[0].meta[EVEN_ROWS] = True
         leaves = any(_weight(reader) in kept for reader in norm.readers)
         if not leaves:
             edits.add(norm.scale.weight, _one(norm.scale))
@@ -91,6 +92,7 @@ def _leave(model: ir.Model, norm: Norm, reader: ir.Node, rotation: Orthogonal, e
     scale = model.graph.initializers[norm.scale.weight]
     signs = torch.from_numpy(rotation.signs)
     edits.add(norm.scale.weight, lambda weight, _: (weight + norm.scale.offset) * signs)
+    edits.leave = rotation.undo
     original = insert_before(reader, "Mul", [_core(reader, x, rotation), scale], {})
     assert x is not None
     original.shape, original.type = x.shape, x.type

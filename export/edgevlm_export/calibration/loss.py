@@ -1,0 +1,83 @@
+"""How far a written decoder graph is from the PyTorch model: KL divergence of the next token, on samples."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgevlm_export.calibration.model import StreamedModel
+from edgevlm_export.calibration.samples import Samples
+from edgevlm_export.calibration.streamed import streamed
+from edgevlm_runtime import VLM
+from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.decoder import Decoder
+from edgevlm_runtime.manifest import Manifest
+from edgevlm_runtime.options import RuntimeOptions
+
+CHUNK = 128
+"""Positions whose logits are in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The reference's side of the comparison; `of` computes it."""
+
+    samples: Samples
+    wanted: NDArray[np.float32]
+    """Log-probabilities [rows, vocab] of the text positions, memory-mapped."""
+
+    @classmethod
+    def of(cls, model: StreamedModel, samples: Samples, scratch: Path) -> Loss:
+        """Run transformers' own layers in float32, weights streamed, on `samples`."""
+        states: list[Tensor] = []
+        hook = model.layers[-1].register_forward_hook(
+            lambda _, args, output: states.append(output[0] if isinstance(output, tuple) else output)
+        )
+        try:
+            with streamed(model.model, model.load, changes=model.changes):
+                model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False)
+        finally:
+            hook.remove()
+        weight, rows = model.head(), states[0][samples.text]
+        shape = (len(rows), len(weight))
+        wanted = np.lib.format.open_memmap(scratch / "reference.npy", "w+", np.float32, shape)
+        with torch.no_grad():
+            for start in range(0, len(rows), CHUNK):
+                x = model.finish(rows[start : start + CHUNK])
+                wanted[start : start + CHUNK] = torch.log_softmax(x @ weight.t(), -1).numpy()
+        return cls(samples, wanted)
+
+    def measure(self, folder: Path, manifest: Manifest) -> float:
+        """Mean KL in nats a position of the bundle in `folder`, which has no manifest yet."""
+        vlm = VLM(Bundle(folder, manifest, digest=""), RuntimeOptions(max_context=self.samples.text.shape[1]))
+        total, row = 0.0, 0
+        for logits in self._run(vlm.decoder):
+            expected = torch.from_numpy(self.wanted[row : row + len(logits)])
+            found = torch.log_softmax(torch.from_numpy(logits), -1)
+            total += float((expected.exp() * (expected - found)).sum())
+            row += len(logits)
+        del vlm
+        gc.collect()  # unmap the weights before the folder changes
+        return max(total / row, 0.0) if np.isfinite(total) else float("inf")
+
+    def _run(self, decoder: Decoder) -> Iterator[NDArray[np.float32]]:
+        """Logits of the text positions, in order."""
+        for embeddings, text in zip(self.samples.embeddings.numpy(), self.samples.text.numpy(), strict=True):
+            length = len(text)
+            run = decoder.new_run(length)
+            for start in range(0, length, CHUNK):
+                part = slice(start, min(start + CHUNK, length))
+                feeds = {}
+                if "position_ids" in decoder.extra_inputs:  # as for the reference: every token one further
+                    feeds["position_ids"] = np.broadcast_to(np.arange(part.start, part.stop), (3, 1, part.stop - start))
+                rows = np.flatnonzero(text[part])
+                logits = run.prefill(embeddings[part], rows if rows.size else np.zeros(1, np.int64), feeds)
+                if rows.size:
+                    yield logits

@@ -1,0 +1,166 @@
+"""How much each layer's quantization costs: one pass forward and one back, weights streamed.
+
+To second order, a small change d of a layer's output changes the next-token distribution by
+
+    KL = 1/2 E[(g . d)^2],    g = the gradient of log p(token) for a token drawn from the model's own distribution,
+
+since the curvature of KL at zero is the Fisher information. So one gradient, of one drawn token a position, weighs the
+output error of every layer under every way of holding it. (Fisher-weighted output errors: BRECQ, Li et al. 2021, for
+reconstruction; NVIDIA Model Optimizer's `auto_quantize` scores layers so. Positions and layers are taken as
+independent.) The gradient goes back one decoder layer at a time: in memory are one layer with its activations, and the
+hidden states between layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from edgevlm_export.calibration.loss import CHUNK
+from edgevlm_export.calibration.model import StreamedModel
+from edgevlm_export.calibration.samples import Samples
+from edgevlm_export.calibration.spool import Spool
+from edgevlm_export.calibration.streamed import resident, streamed
+from edgevlm_export.precision import get_holder
+from edgevlm_export.precision.simulated import Made, simulate
+
+SEED = 0
+"""Of the drawn tokens."""
+
+Costs = dict[str, dict[str, float]]
+"""Weight to holder to the KL, in nats a position, that holding this weight so adds."""
+
+
+@dataclass
+class Sensitivity:
+    """Measures; `costs` fills up."""
+
+    model: StreamedModel
+    samples: Samples
+    holders: Mapping[str, Sequence[str]]
+    """Weight to the names of the holders to measure, the one it has first."""
+    spool: Spool
+    advance: Callable[[int, int], None]
+    costs: Costs = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    """Weight to a name that layers have in common which read the same input."""
+    _read: list[Tensor] = field(default_factory=list)
+    """Inputs of the decoder layer that runs, kept alive so that they can be told apart."""
+
+    def measure(self) -> None:
+        """Fill `costs` and `groups`."""
+        layers = self.model.layers
+        inputs, last = self._forward()
+        gradient = self._head(last)
+        for number in reversed(range(len(layers))):
+            gradient = self._back(layers[number], *inputs.pop(), gradient)
+            self.advance(len(layers) - number, len(layers))
+
+    def _forward(self) -> tuple[list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]], Tensor]:
+        """What each layer was called with, and the last hidden states [sequences, length, hidden]."""
+        calls: list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]] = []
+        states: list[Tensor] = []
+
+        def called(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls.append((args[0], args[1:], kwargs))
+
+        def returned(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            states[:] = [output[0] if isinstance(output, tuple) else output]
+
+        hooks = [layer.register_forward_pre_hook(called, with_kwargs=True) for layer in self.model.layers]
+        hooks.append(self.model.layers[-1].register_forward_hook(returned))
+        try:
+            with streamed(self.model.model, self.model.load, changes=self.model.changes):
+                embeddings = self.model.enter(self.samples.embeddings)
+                self.model.text_model(inputs_embeds=embeddings, use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return calls, states[0]
+
+    def _head(self, states: Tensor) -> Tensor:
+        """Gradient of the drawn tokens' log-probabilities with respect to the last hidden states, zero off the text."""
+        gradient = torch.zeros_like(states)
+        rows, text = states[self.samples.text], torch.zeros_like(states[self.samples.text])
+        generator = torch.Generator().manual_seed(SEED)
+        name, weight = self.model.head_name, self.model.head()
+        for start in range(0, len(rows), CHUNK):
+            hidden = rows[start : start + CHUNK].clone().requires_grad_()
+            with torch.enable_grad():
+                x = self.model.finish(hidden)
+                chosen = torch.log_softmax(nn.functional.linear(x, weight), -1)
+                tokens = torch.multinomial(chosen.detach().exp(), 1, generator=generator)
+                chosen.gather(-1, tokens).sum().backward()
+            assert hidden.grad is not None
+            text[start : start + CHUNK] = hidden.grad
+            for holder in self.holders.get(name, ()):
+                found = torch.log_softmax(self._simulated(name, holder, x.detach(), weight), -1)
+                wanted = chosen.detach()
+                self._add(name, holder, float((wanted.exp() * (wanted - found)).sum()))
+        gradient[self.samples.text] = text
+        return gradient
+
+    def _back(
+        self, layer: nn.Module, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], gradient: Tensor
+    ) -> Tensor:
+        """Score the linear layers of one decoder layer; the gradient with respect to its input."""
+        prefix = self.model.names[layer]
+        hooks = [
+            hook
+            for module in layer.modules()
+            if isinstance(module, nn.Linear)
+            for hook in self._hooks(prefix, f"{self.model.names[module]}.weight", module)
+        ]
+        try:
+            with resident(layer, prefix, self.model.load), torch.enable_grad():
+                hidden = states.detach().clone().requires_grad_()
+                output = layer(hidden, *args, **kwargs)
+                (output[0] if isinstance(output, tuple) else output).backward(gradient)
+        finally:
+            self._read.clear()
+            for hook in hooks:
+                hook.remove()
+        assert hidden.grad is not None
+        return hidden.grad
+
+    def _hooks(self, prefix: str, weight: str, module: nn.Linear) -> Iterator[RemovableHandle]:
+        change = self.model.changes.get(weight)
+        if change is not None:
+            yield module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))
+        if weight in self.holders:
+            yield module.register_forward_hook(partial(self._watch, prefix, weight))
+
+    def _watch(self, prefix: str, weight: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Have the layer scored when its output's gradient is known."""
+        x, own = inputs[0].detach(), module.get_parameter("weight").detach()
+        place = next((number for number, read in enumerate(self._read) if read is inputs[0]), len(self._read))
+        if place == len(self._read):
+            self._read.append(inputs[0])
+        self.groups[weight] = f"{prefix}/{place}"
+        output.register_hook(partial(self._score, weight, x, own))
+
+    @torch.no_grad()
+    def _score(self, weight: str, x: Tensor, own: Tensor, gradient: Tensor) -> None:
+        """Add 1/2 (g . d)^2 over all positions, for each holder."""
+        real = self.samples.real
+        rows, slopes = x[real], gradient[real]
+        exact = nn.functional.linear(rows, own)
+        for number, name in enumerate(self.holders[weight]):
+            made = self.spool.load(weight) if number == 0 else None
+            change = self._simulated(weight, name, rows, own, made) - exact
+            self._add(weight, name, 0.5 * float((change * slopes).sum(-1).square().sum()))
+
+    def _simulated(self, weight: str, holder: str, x: Tensor, own: Tensor, made: Made = None) -> Tensor:
+        """The layer's output [rows, out] as `holder` computes it, rows together as the loss is measured."""
+        together = CHUNK if weight in self.model.plan.graphs["decoder"].even_rows else None
+        return simulate(get_holder(holder), x, own, made, together)
+
+    def _add(self, weight: str, holder: str, cost: float) -> None:
+        costs = self.costs.setdefault(weight, {})
+        costs[holder] = costs.get(holder, 0.0) + cost / int(self.samples.text.sum())

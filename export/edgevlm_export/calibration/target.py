@@ -1,0 +1,132 @@
+"""Holds a bundle to a target: measures what its decoder graph loses, and lifts the worst layers until it holds.
+
+The loss is the mean KL divergence of the next token from the PyTorch model's, measured through the written graph, on
+samples that nothing was calibrated with. Where it is too large, every layer's part in it is measured once
+(`sensitivity`), layers are chosen (`lifting`), and the bundle is written and measured again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from edgevlm_export.calibration.lifting import Layer, Lift, choose, finer
+from edgevlm_export.calibration.loss import Loss
+from edgevlm_export.calibration.material import Material
+from edgevlm_export.calibration.model import StreamedModel
+from edgevlm_export.calibration.samples import MEASURED
+from edgevlm_export.calibration.sensitivity import Sensitivity
+from edgevlm_export.calibration.spool import Spool
+from edgevlm_export.plan import ExportPlan, Progress, with_exceptions
+from edgevlm_export.precision import get_holder
+from edgevlm_export.selftest import run_bytes
+from edgevlm_runtime.fidelity import Fidelity, LiftedLayer
+from edgevlm_runtime.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+ROUNDS = 4
+"""Times that layers are lifted, at most."""
+LARGEST = 1e9
+"""Stands for infinity, which JSON does not have."""
+CAUTION = 0.9
+"""Part of the target that is aimed at: what is foreseen is not what is measured."""
+
+Write = Callable[[ExportPlan], Manifest]
+"""Writes the bundle of a plan in place of the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One export on its way to its target."""
+
+    most: float
+    """KL in nats a position."""
+    material: Material
+    spool: Spool
+    scratch: Path
+    bundle: Path
+    progress: Progress
+
+    def hold(self, plan: ExportPlan, write: Write) -> Manifest:
+        """Write the bundle, and again with layers lifted until the target holds; the last manifest, with the figures.
+
+        A target that is out of reach is a warning; the manifest has the figure. Where memory cannot hold the bundle
+        running, nothing is measured, with a warning.
+        """
+        manifest = write(plan)
+        if run_bytes(manifest) > psutil.virtual_memory().available:
+            logger.warning("not enough memory to run the bundle here: what quantization costs is not measured")
+            return manifest
+        model = StreamedModel.of(plan)
+        self.progress("measuring what quantization costs", 0, 1)
+        samples = model.sample(self.material, MEASURED, self.progress, held_back=True)
+        loss = Loss.of(model, samples, self.scratch)
+        before = found = loss.measure(self.bundle, manifest)
+        self.progress("measuring what quantization costs", 1, 1)
+        lifts: dict[str, Lift] = {}
+        layers: list[Layer] = []
+        for _ in range(ROUNDS):
+            if found <= self.most:
+                break
+            layers = layers or self._layers(model)
+            chosen = self._choose(layers, lifts, found)
+            if chosen == lifts:
+                break
+            lifts = chosen
+            manifest = write(with_exceptions(plan, {lift.weight: lift.after for lift in lifts.values()}))
+            found = loss.measure(self.bundle, manifest)
+        self._report(lifts, before, found)
+        return dataclasses.replace(manifest, fidelity=self._fidelity(lifts, before, found, int(samples.text.sum())))
+
+    def _layers(self, model: StreamedModel) -> list[Layer]:
+        """Every layer that can be lifted, measured."""
+        plan = model.plan
+        holders = {weight: (name, *finer(name)) for weight, name in plan.graphs["decoder"].held.items() if finer(name)}
+        samples = model.sample(self.material, MEASURED, self.progress)
+        stage = "measuring layers"
+        found = Sensitivity(model, samples, holders, self.spool, lambda done, total: self.progress(stage, done, total))
+        found.measure()
+        return [_layer(model, weight, names, found) for weight, names in holders.items()]
+
+    def _choose(self, layers: list[Layer], lifts: Mapping[str, Lift], found: float) -> dict[str, Lift]:
+        """What to lift, all rounds together, once the costs are in proportion to what was measured."""
+        foreseen = sum(layer.costs[_level(layer, lifts)] for layer in layers)
+        scale = foreseen / found if math.isfinite(found) and found > 0 else 1.0
+        chosen = choose(layers, self.most * CAUTION * scale)
+        return {lift.weight: lift for lift in chosen}
+
+    def _report(self, lifts: Mapping[str, Lift], before: float, found: float) -> None:
+        logger.info("KL from PyTorch's next token: %.4f before layers were lifted, %.4f after", before, found)
+        for lift in lifts.values():
+            logger.info("lifted %s from %s to %s: %+d bytes", lift.weight, lift.before, lift.after, lift.added)
+        if found > self.most:
+            logger.warning("KL from PyTorch's next token is %.4f: lifting layers does not reach %g", found, self.most)
+
+    def _fidelity(self, lifts: Mapping[str, Lift], before: float, found: float, positions: int) -> Fidelity:
+        lifted = tuple(LiftedLayer(one.weight, one.before, one.after, one.added) for one in lifts.values())
+        before, found = (min(value, LARGEST) for value in (before, found))
+        return Fidelity(self.most, before, found, positions, lifted)
+
+
+def _layer(model: StreamedModel, weight: str, holders: tuple[str, ...], found: Sensitivity) -> Layer:
+    rows, columns = model.plan.weights.tensors[weight].shape
+    return Layer(
+        weight=weight,
+        group=found.groups.get(weight, weight),
+        elements=rows * columns,
+        holders=holders,
+        costs=tuple(found.costs[weight][name] for name in holders),
+        sizes=tuple(get_holder(name).pack(weight, (rows, columns)).nbytes for name in holders),
+    )
+
+
+def _level(layer: Layer, lifts: Mapping[str, Lift]) -> int:
+    lift = lifts.get(layer.weight)
+    return 0 if lift is None else layer.holders.index(lift.after)

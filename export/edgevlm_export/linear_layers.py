@@ -1,0 +1,62 @@
+"""The linear layers of a traced graph: who holds them, and what they become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgevlm_export.graph_edit import EVEN_ROWS, PRODUCT
+from edgevlm_export.ops import DOMAIN
+from edgevlm_export.precision import get_holder
+from edgevlm_export.precision.base import WeightJob
+from edgevlm_export.precision.blocks import Blockwise
+from edgevlm_export.precision.plan import CALIBRATED_BITS, GraphPrecision
+
+
+def held(graph: ir.Model, precision: GraphPrecision) -> dict[str, str]:
+    """Weights of all linear layers, with the names of their holders."""
+    return {_weight(node): precision.holder_name(_weight(node), _role(node)) for node in _linear_layers(graph)}
+
+
+def even_rows(graph: ir.Model) -> frozenset[str]:
+    """Weights of the linear layers whose input may have one scale for all of its rows."""
+    layers = [(node.inputs[0], _weight(node)) for node in _linear_layers(graph)]
+    return frozenset(weight for x, weight in layers if x is not None and EVEN_ROWS in x.meta)
+
+
+def lower(graph: ir.Model, holders: Mapping[str, str], dialect: str) -> dict[str, WeightJob]:
+    """Lower every linear layer to its holder's operators; the jobs that make their weights, by name."""
+    jobs: dict[str, WeightJob] = {}
+    for node in _linear_layers(graph):
+        weight = _weight(node)
+        jobs[weight] = get_holder(holders[weight], dialect).lower(graph, node)
+    return jobs
+
+
+def calibrated(names: Mapping[str, str], dialect: str) -> dict[str, Blockwise]:
+    """Weights that calibration rounds, with their holders: only four bits are few enough to need it."""
+    holders = {weight: get_holder(name, dialect) for weight, name in names.items()}
+    return {
+        weight: holder
+        for weight, holder in holders.items()
+        if isinstance(holder, Blockwise) and holder.options.bits == CALIBRATED_BITS
+    }
+
+
+def _linear_layers(graph: ir.Model) -> list[ir.Node]:
+    return [node for node in graph.graph if (node.domain, node.op_type) == (DOMAIN, "Linear")]
+
+
+def _weight(node: ir.Node) -> str:
+    return str(node.inputs[1].name)  # type: ignore[union-attr]
+
+
+def _role(node: ir.Node) -> str | None:
+    """What a linear layer is in its graph (`precision.plan.ROLES`)."""
+    if node.outputs[0].is_graph_output():
+        return "head"
+    x = node.inputs[0]
+    source = x.producer() if x is not None else None
+    product = source is not None and source.op_type == "Mul"
+    return "mlp_down" if product or (x is not None and PRODUCT in x.meta) else None

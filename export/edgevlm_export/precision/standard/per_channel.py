@@ -1,0 +1,99 @@
+"""8-bit weights with one scale an output channel; and W8A8 with one activation scale a row, in operators that want one
+constant scale.
+
+Engines take a QuantizeLinear with a constant scale for the whole tensor: one outlier row would ruin the others, and
+the constant would have to be guessed from samples. So each row is brought to [-1, 1] before, and scaled back after:
+
+    y = r * (DQ(Q(x / r, 1/top)) @ DQ(W)^T) + bias,    r = max|x| of the row
+
+The scale is then the same for every model, and nothing is calibrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+from torch import Tensor
+
+from edgevlm_export.graph_edit import constant_before, insert_before, replace
+from edgevlm_export.precision.base import (
+    TensorSpec,
+    WeightJob,
+    declare_outputs,
+    drop_unused,
+    matrix_shape,
+    weight_of,
+)
+
+SMALLEST_ROW = np.float32(2.0**-14)
+"""Stands in for the scale of smaller rows, those of zeros among them: the smallest normal float16."""
+
+Quantize = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""A weight [out, in] to stored values [out, in] and scales float32 [out]."""
+
+
+class PerChannel:
+    """8-bit weights with one scale an output channel; `top`: the largest stored magnitude, of activations too.
+
+    Without `quantized_inputs` activations stay in floating point.
+    """
+
+    def __init__(
+        self, name: str, dtype: ir.DataType, top: float, quantize: Quantize, quantized_inputs: bool, table_holder: str
+    ) -> None:
+        self.name, self.table_holder = name, table_holder
+        self._dtype, self._top, self._quantize = dtype, top, quantize
+        self._quantized_inputs = quantized_inputs
+
+    def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
+        """See `Holder.pack`."""
+        kind = self._dtype.name.lower()
+        outputs = {
+            f"{weight}.{kind}": TensorSpec(self._dtype, shape),
+            f"{weight}.{kind}_scales": TensorSpec(ir.DataType.FLOAT, shape[:1]),
+        }
+        return WeightJob(weight, outputs, lambda tensor: dict(zip(outputs, self._quantize(tensor), strict=True)))
+
+    def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
+        """See `Holder.lower`."""
+        weight = weight_of(node)
+        job = self.pack(str(weight.name), matrix_shape(weight))
+        stored, scales = declare_outputs(model, job)
+        wide = insert_before(node, "DequantizeLinear", [stored, scales], {"axis": 0})
+        turned = insert_before(node, "Transpose", [wide], {"perm": [1, 0]})
+        x, _, *bias = node.inputs
+        last: list[ir.Value | None] = [x, turned]
+        operator = "MatMul"
+        if self._quantized_inputs:
+            largest = row_scale(node, x)
+            product = insert_before(node, "MatMul", [self._rounded(node, x, largest), turned], {})
+            last, operator = [product, largest], "Mul"
+        if bias:
+            last, operator = [insert_before(node, operator, last, {}), bias[0]], "Add"
+        replace(node, operator, last, {})
+        drop_unused(model, weight)
+        return job
+
+    def _rounded(self, node: ir.Node, x: ir.Value | None, largest: ir.Value) -> ir.Value:
+        """x / r as the format holds it."""
+        even = insert_before(node, "Div", [x, largest], {})
+        scale = constant_before(node, np.array(1 / self._top, np.float32))
+        attributes = {"output_dtype": int(self._dtype)}
+        held = insert_before(node, "QuantizeLinear", [even, scale], attributes)
+        return insert_before(node, "DequantizeLinear", [held, scale], {})
+
+
+def row_scale(node: ir.Node, x: ir.Value | None) -> ir.Value:
+    """max|x| of each row, [..., 1], before `node`. Layers with the same input share it once the graph is finished."""
+    magnitude = insert_before(node, "Abs", [x], {})
+    axis = constant_before(node, np.array([-1], np.int64))
+    largest = insert_before(node, "ReduceMax", [magnitude, axis], {"keepdims": 1})
+    return insert_before(node, "Max", [largest, constant_before(node, np.array(SMALLEST_ROW))], {})
+
+
+def channel_scales(weight: Tensor, top: float) -> Tensor:
+    """max|w| / top of each row of a weight [out, in]: float32 [out], each a float16 too, so that both types agree."""
+    scales = (weight.float().abs().amax(1) / top).half().float()
+    return scales.clamp(min=float(SMALLEST_ROW) / top)

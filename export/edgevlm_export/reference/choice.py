@@ -1,0 +1,37 @@
+"""Which way the reference runs: whole where memory holds it, else layer by layer."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from edgevlm_export import checkpoint
+from edgevlm_export.reference.memory import ReferenceTooLarge, available, streamed_bytes, whole_bytes
+from edgevlm_export.reference.streamed import StreamedReference
+from edgevlm_export.reference.whole import Reference
+
+logger = logging.getLogger(__name__)
+
+AnyReference = Reference | StreamedReference
+"""Both name themselves, encode images and read prompts along with answers; only the first generates."""
+
+
+def open_reference(model: str, beside: int = 0) -> AnyReference:
+    """The model in float32. `beside`: bytes that something else will take before the reference is asked; a model that
+    is loaded whole is there beside it, one that runs layer by layer comes after it.
+
+    Raises `CheckpointError`, `UnsupportedModel`, and `ReferenceTooLarge` when not even one layer fits.
+    """
+    folder = checkpoint.locate(model)
+    free = available()
+    if whole_bytes(folder, torch.float32) + beside <= free:
+        return Reference.load(model)
+    needed = streamed_bytes(folder)
+    if needed > free:
+        raise ReferenceTooLarge(
+            f"PyTorch needs about {needed / 2**30:.1f} GiB for {folder} even layer by layer, "
+            f"{free / 2**30:.1f} GiB are available: close other programs, or use a larger machine"
+        )
+    logger.info("memory does not hold %s in PyTorch: it runs layer by layer", folder)
+    return StreamedReference.load(model)

@@ -1,0 +1,94 @@
+"""What a reference needs of memory, from the checkpoint's headers, before anything of it is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from edgevlm_export import checkpoint
+from edgevlm_export.shards import StoredTensor, index
+from edgevlm_runtime.errors import ExportError
+
+HEADROOM = 1.3
+"""Memory the model needs while it runs, over its weights."""
+ROWS = 1024
+"""Text positions that the certificate's prompts have together, at most."""
+HEAD_ROWS = 8192
+"""Rows of the output embeddings in memory at once."""
+WORKING_BYTES = 2**29
+"""Activations and attention of a layer."""
+_M_MMAP_THRESHOLD = -3
+"""glibc's name for the size from which a block is the system's own, in malloc.h."""
+_LAYER = re.compile(r"^(.*\.(?:layers|blocks)\.\d+)\.")
+
+
+class ReferenceTooLarge(ExportError):
+    """PyTorch cannot hold the model in this machine's memory."""
+
+
+def weight_bytes(folder: Path, dtype: torch.dtype = torch.float32) -> int:
+    """Bytes the checkpoint's tensors take in `dtype`, from the shards' headers. Raises `CheckpointError`."""
+    return sum(_elements(tensor) for tensor in _tensors(folder)) * dtype.itemsize
+
+
+def whole_bytes(folder: Path, dtype: torch.dtype = torch.float32) -> int:
+    """Memory of the model as PyTorch runs it. Raises `CheckpointError`."""
+    return int(weight_bytes(folder, dtype) * HEADROOM)
+
+
+def streamed_bytes(folder: Path) -> int:
+    """Memory of the model run layer by layer in float32: the largest layer, or module outside of layers (projector,
+    merger, patch embeddings), its largest tensor once more as it is read, and logits of both sides of a comparison.
+    Tables with a row a token are read `HEAD_ROWS` at a time. Raises `CheckpointError`.
+    """
+    vocabulary = int(checkpoint.load_config(folder).get_text_config().vocab_size)
+    modules: Counter[str] = Counter()
+    largest = 0
+    for tensor in _tensors(folder):
+        layer = _LAYER.match(tensor.name)
+        share = 1.0
+        if layer is None and len(tensor.shape) == 2 and tensor.shape[0] >= vocabulary:
+            share = min(1.0, HEAD_ROWS / tensor.shape[0])
+        modules[layer[1] if layer else tensor.name.rpartition(".")[0]] += int(_elements(tensor) * share)
+        largest = max(largest, int(tensor.nbytes * share))
+    return max(modules.values(), default=0) * 4 + largest + 2 * ROWS * vocabulary * 4 + WORKING_BYTES
+
+
+def available() -> int:
+    """Bytes that programs can have here now."""
+    return int(psutil.virtual_memory().available)
+
+
+def give_back_large_blocks() -> None:
+    """Have the C library return every freed block of a MiB or more to the system at once; nothing where it cannot.
+
+    Left alone, glibc keeps blocks of up to 32 MiB. Weights that come and go then leave holes between what stays, and a
+    vision tower run module by module took 840 MiB instead of 60.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
+
+
+def check_memory(folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Raise `ReferenceTooLarge` when the whole model does not fit."""
+    needed, free = whole_bytes(folder, dtype), available()
+    if needed > free:
+        raise ReferenceTooLarge(
+            f"PyTorch needs about {needed / 2**30:.1f} GiB for {folder}, {free / 2**30:.1f} GiB are available: "
+            "close other programs, or use a larger machine for the reference"
+        )
+
+
+def _tensors(folder: Path) -> list[StoredTensor]:
+    return [tensor for shard in checkpoint.shard_names(folder) for tensor in index(folder / shard)]
+
+
+def _elements(tensor: StoredTensor) -> int:
+    return int(np.prod(tensor.shape, dtype=np.int64))

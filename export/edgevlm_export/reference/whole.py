@@ -1,0 +1,129 @@
+"""The PyTorch model in memory, as its users load it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText
+from transformers.utils import logging as transformers_logging
+
+from edgevlm_export import checkpoint
+from edgevlm_export.errors import reason
+from edgevlm_export.joint_processor import load_joint_processor
+from edgevlm_export.reference import asking
+from edgevlm_export.reference.asking import Array, Forced, Ids, ImageFile, Inputs, Message, Read
+from edgevlm_export.reference.memory import check_memory
+from edgevlm_runtime.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+MAX_NEW_TOKENS = 256
+"""Where neither the caller nor the checkpoint sets a limit; the runtime's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceAnswer:
+    """What generate() gave."""
+
+    token_ids: tuple[int, ...]
+    """Generated tokens, the end-of-sequence token included where there is one."""
+    text: str
+    prompt_tokens: int
+
+
+class Reference:
+    """One loaded checkpoint. `load` makes it."""
+
+    def __init__(self, model: Any, processor: Any, folder: Path) -> None:
+        self.model = model
+        self.processor = processor
+        self.folder = folder
+
+    @classmethod
+    def load(cls, model: str, dtype: str = "float32") -> Reference:
+        """Load a checkpoint by alias, folder or Hugging Face id; its weights compute in `dtype`.
+
+        Raises `CheckpointError`, `UnsupportedModel`, and `ReferenceTooLarge` when memory does not suffice.
+        """
+        folder = checkpoint.locate(model)
+        config = checkpoint.load_config(folder)
+        processor = load_joint_processor(folder, config)
+        kind: torch.dtype = getattr(torch, dtype)
+        check_memory(folder, kind)
+        transformers_logging.disable_progress_bar()  # one bar a process is enough, and the command line has its own
+        try:
+            loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=kind, local_files_only=True)
+        except Exception as error:  # transformers raises what the parsers under it raise
+            logger.debug("loading the PyTorch model failed", exc_info=True)
+            raise CheckpointError(f"PyTorch cannot load the model: {folder}: {reason(error)}") from error
+        return cls(loaded.eval(), processor, folder)
+
+    @property
+    def name(self) -> str:
+        """Class, checkpoint and type, for people."""
+        return f"{type(self.model).__name__} {self.folder.name}, {str(self.model.dtype).removeprefix('torch.')}"
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        question: str | Sequence[Message],
+        images: Sequence[ImageFile] = (),
+        *,
+        max_new_tokens: int | None = None,
+        **generation: Any,
+    ) -> ReferenceAnswer:
+        """Answer greedily. `question`: a text, put after the images in one user message, or a whole conversation.
+
+        The checkpoint's generation config holds, but for sampling; `generation` are further arguments of generate().
+        """
+        inputs = self.inputs(question, images)
+        config = self.model.generation_config
+        greedy = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+        limit = max_new_tokens or config.max_new_tokens or MAX_NEW_TOKENS
+        tokens = self.model.generate(**inputs, **{**greedy, "max_new_tokens": limit, **generation})
+        prompt = inputs["input_ids"].shape[1]
+        made = tokens[0, prompt:].tolist()
+        return ReferenceAnswer(tuple(made), self.processor.decode(made, skip_special_tokens=True), prompt)
+
+    @torch.inference_mode()
+    def prompt_logits(
+        self, question: str | Sequence[Message], images: Sequence[ImageFile] = (), continuation: Sequence[int] = ()
+    ) -> tuple[Ids, Array]:
+        """Token ids [S] of a prompt and of `continuation` after it, and logits [S, vocab] for each of them."""
+        inputs = asking.with_continuation(self.inputs(question, images), continuation)
+        logits = self.model(**inputs).logits[0].float().numpy()
+        return inputs["input_ids"][0].numpy(), logits
+
+    @torch.inference_mode()
+    def image_embeddings(self, image: ImageFile) -> Array:
+        """What stands for an image in the prompt: [tokens, hidden], in prompt order."""
+        return self.encode_image(image)[1]
+
+    @torch.inference_mode()
+    def encode_image(self, image: ImageFile) -> tuple[Array, Array]:
+        """(vision features [rows, width] as the projector gets them, embeddings [tokens, hidden])."""
+        return asking.encode_image(self.model, asking.pixel_inputs(self.processor, image))
+
+    def read(
+        self, prompts: Sequence[Forced], limit: int, progress: Callable[[int, int], None] = lambda *_: None
+    ) -> Iterator[Read]:
+        """Logits over each prompt and its answer, and the model's own answer of at most `limit` tokens.
+
+        `progress` is told how much is done, and of how much.
+        """
+        for number, prompt in enumerate(prompts):
+            progress(number, len(prompts))
+            own = self.answer(prompt.question, prompt.images, max_new_tokens=limit).token_ids
+            ids, logits = self.prompt_logits(prompt.question, prompt.images, prompt.answer)
+            rows = asking.text_rows(ids, self.model.config.image_token_id)
+            yield Read(ids, rows, logits[rows], own, whole=True)
+        progress(len(prompts), len(prompts))
+
+    def inputs(self, question: str | Sequence[Message], images: Sequence[ImageFile] = ()) -> Inputs:
+        """Arguments of the model for a conversation, the generation prompt at its end. Images as in `answer`."""
+        return asking.model_inputs(self.processor, question, images)
