@@ -2,7 +2,7 @@
 #
 #   make demo        an answer on screen, from nothing
 #   make test        the tests that fit a small machine, in minutes
-#   make test-full   those that take many minutes or gigabytes as well
+#   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX, which it installs
 #   make check       lint, format, types, import contracts
 #   make bench       the published comparisons
 #   make docs        write docs/cli.md from the commands
@@ -15,6 +15,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RTX_STAMP := $(VENV)/.installed-tensorrt-rtx
 PROJECTS := pyproject.toml runtime/pyproject.toml export/pyproject.toml
 # The build back end is installed under the same constraints, so building needs no environment of its own.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -45,7 +46,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-test-full: $(STAMP)
+# TensorRT-RTX compiles for GPUs without one; its wheels are for x86-64 Linux and Windows alone.
+$(RTX_STAMP): $(STAMP)
+	if [ "$$(uname -m)" = x86_64 ]; then $(PIP) tensorrt-rtx; fi
+	@touch $@
+
+test-full: $(RTX_STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
 
 check: $(STAMP)

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edgevlm.benchmark.engines import imports_of
 from edgevlm.benchmark.engines.base import Sample, Spec
@@ -31,6 +31,18 @@ SETTLE_S = 0.05
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+class Guest(Protocol):
+    """An engine of somebody else's, which takes turns with ours and keeps its own figures. It warms up at each turn."""
+
+    def turn(self) -> None:
+        """One round."""
+        ...
+
+
+Guests = Callable[[Task, Bundle], Sequence[Guest]]
+"""Who else takes turns, given what our engines are asked and the first bundle."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
     """What is measured. Raises `EdgeVLMError` for values that mean nothing."""
@@ -39,6 +51,8 @@ class BenchOptions:
     reference: str | None = None
     """Alias, folder or id of the PyTorch model to measure too."""
     reference_dtypes: tuple[str, ...] = ("float32",)
+    reference_compiled: bool = False
+    """Measure it a second time, compiled by torch.compile."""
     workload: Workload = field(default_factory=Workload)
     minutes: float = 0.0
     """Of the sustained run of each engine; 0 for none."""
@@ -67,9 +81,13 @@ class _Measured:
 
 
 def bench(
-    options: BenchOptions, progress: Progress = lambda *_: None, accept: Callable[[Facts], None] = lambda _: None
+    options: BenchOptions,
+    progress: Progress = lambda *_: None,
+    accept: Callable[[Facts], None] = lambda _: None,
+    guests: Guests = lambda *_: (),
 ) -> Results:
-    """Measure every engine. `accept` sees the workload before anything is measured, and may raise.
+    """Measure every engine. `accept` sees the workload before anything is measured, and may raise. Guests take turns
+    with the engines of the last group.
 
     Raises what loading a bundle or the reference raises, and `EdgeVLMError` from engines.
     """
@@ -79,8 +97,9 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="edgevlm-bench-") as folder:
         task, facts = prepare(options.workload, bundles[0], Path(folder))
         accept(facts)
-        groups = _groups(_specs(options), options.one_at_a_time)
+        *groups, last = _groups(_specs(options), options.one_at_a_time)
         measured = [one for group in groups for one in _measure(group, task, options, progress)]
+        measured += _measure(last, task, options, progress, guests(task, bundles[0]))
     reference = next((one for one in measured if _is_reference(one)), None)
     engines = tuple(_result(one, reference) for one in measured)
     return Results(machine, facts, engines, compare(engines))
@@ -109,8 +128,10 @@ def _specs(options: BenchOptions) -> list[Spec]:
         raise EdgeVLMError("the same bundle twice: name each one once")
     if options.reference is not None:
         specs += [
-            Spec("pytorch", options.reference, dtype, f"PyTorch {dtype}")
+            Spec(engine, options.reference, dtype, f"PyTorch {dtype}{suffix}")
+            for engine, suffix in (("pytorch", ""), ("pytorch_compiled", " compiled"))
             for dtype in dict.fromkeys(options.reference_dtypes)
+            if engine == "pytorch" or options.reference_compiled
         ]
     return specs
 
@@ -119,7 +140,9 @@ def _groups(specs: Sequence[Spec], one_at_a_time: bool) -> list[list[Spec]]:
     return [[spec] for spec in specs] if one_at_a_time else [list(specs)]
 
 
-def _measure(specs: Sequence[Spec], task: Task, options: BenchOptions, progress: Progress) -> list[_Measured]:
+def _measure(
+    specs: Sequence[Spec], task: Task, options: BenchOptions, progress: Progress, guests: Sequence[Guest] = ()
+) -> list[_Measured]:
     """The engines of one group, in memory together; only one works at a time."""
     with ExitStack() as stack:
         measured: list[_Measured] = []
@@ -127,7 +150,7 @@ def _measure(specs: Sequence[Spec], task: Task, options: BenchOptions, progress:
             progress(f"loading {spec.label}", 0, 1)
             measured.append(_Measured(stack.enter_context(EngineProcess(spec, task))))
             progress(f"loading {spec.label}", 1, 1)
-        _rounds(measured, options.workload, progress)
+        _rounds(measured, guests, options.workload, progress)
         for one in measured:
             if options.minutes:
                 one.sustained = _sustain(one.process, options.minutes, progress)
@@ -135,18 +158,27 @@ def _measure(specs: Sequence[Spec], task: Task, options: BenchOptions, progress:
     return measured
 
 
-def _rounds(measured: Sequence[_Measured], workload: Workload, progress: Progress) -> None:
+def _rounds(measured: Sequence[_Measured], guests: Sequence[Guest], workload: Workload, progress: Progress) -> None:
     """Rounds in turn, there and back, so that a machine that slows down slows all of them."""
-    stage = "measuring" if len(measured) > 1 else f"measuring {measured[0].process.spec.label}"
+    players: list[_Measured | Guest] = [*measured, *guests]
+    stage = "measuring" if len(players) > 1 else f"measuring {measured[0].process.spec.label}"
     total = workload.warmup + workload.repeats
     for number in range(total):
         progress(stage, number, total)
-        for one in measured if number % 2 == 0 else reversed(measured):
-            time.sleep(SETTLE_S if len(measured) > 1 else 0)
-            sample, one.tokens = one.process.ask()
-            if number >= workload.warmup:
-                one.rows.append(sample)
+        for one in players if number % 2 == 0 else reversed(players):
+            time.sleep(SETTLE_S if len(players) > 1 else 0)
+            _take_turn(one, keep=number >= workload.warmup)
     progress(stage, total, total)
+
+
+def _take_turn(one: _Measured | Guest, keep: bool) -> None:
+    """A guest is not asked in rounds that are not kept: its turns have warm-ups of their own."""
+    if isinstance(one, _Measured):
+        sample, one.tokens = one.process.ask()
+        if keep:
+            one.rows.append(sample)
+    elif keep:
+        one.turn()
 
 
 def _sustain(process: EngineProcess, minutes: float, progress: Progress) -> Sustained:

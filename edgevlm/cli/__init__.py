@@ -9,7 +9,7 @@ import click
 from edgevlm.cli.group import CommandGroup
 from edgevlm.cli.output import setup_logging
 
-COMMANDS = ("export", "run", "eval", "verify", "bench", "inspect", "models", "doctor")
+COMMANDS = ("export", "compile", "run", "eval", "verify", "bench", "tune", "inspect", "models", "doctor")
 """Names of the commands, in the order of the help text; each is `command` in the file `edgevlm/cli/NAME.py`."""
 
 DEBUG_VARIABLE = "EDGEVLM_DEBUG"

@@ -49,7 +49,14 @@ class Size(click.ParamType[tuple[int, int]]):
 @click.option(
     "--save", "save_to", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Keep the results."
 )
-@click.option("--baseline", type=click.Path(path_type=Path), metavar="FILE", help="Compare with what --save kept.")
+@click.option(
+    "--compare",
+    "--baseline",
+    "baseline",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare with what --save kept.",
+)
 @click.option("--tolerance", type=float, default=0.2, metavar="SHARE", help="How much worse may be. Default: 0.2.")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write an HTML page.")
 @json_option
@@ -71,7 +78,7 @@ def command(
     A round asks a first question about an image and a second one about the same image. Every engine runs in a process
     of its own; their rounds take turns. With --reference (where the exporter is installed) PyTorch answers the same.
 
-    With --baseline, exits with 1 when a bundle is worse than the saved results by more than --tolerance.
+    With --compare, exits with 1 when a bundle is worse than the saved results by more than --tolerance.
     docs/bench.md says what each figure is.
 
     \b
@@ -80,7 +87,7 @@ def command(
       edgevlm bench inspector-int8 inspector-int4 --reference inspector --report report.html
       edgevlm bench inspector-int8 --image part.png --new-tokens 8 --minutes 10
       edgevlm bench inspector-int8 --save before.json
-      edgevlm bench inspector-int8 --baseline before.json --tolerance 0.1
+      edgevlm bench inspector-int8 --compare before.json --tolerance 0.1
     """
     from edgevlm.benchmark.baseline import changes, check_workload, load, save
     from edgevlm.benchmark.report import write_page

@@ -43,6 +43,18 @@ def _one(given: tuple[str, ...]) -> str:
     return names[0]
 
 
+def _layers(given: tuple[str, ...]) -> dict[str, str]:
+    """Name or pattern to precision. Raises `UsageError` for what is no pair, and for a name given twice."""
+    layers: dict[str, str] = {}
+    for text in given:
+        name, equals, precision = (part.strip() for part in text.partition("="))
+        if not (name and equals and precision):
+            raise click.UsageError(f"--layer {text}: write NAME=PRECISION, as in *.mlp.down_proj=int8b")
+        if layers.setdefault(name, precision) != precision:
+            raise click.UsageError(f"--layer {name}: {layers[name]} and {precision} exclude each other.")
+    return layers
+
+
 @click.command("export", short_help="Turn a checkpoint into a bundle.")
 @click.argument("model")
 @click.option(
@@ -56,13 +68,41 @@ def _one(given: tuple[str, ...]) -> str:
 @click.option("--vision", metavar="P", help="Precision of the vision encoder, where it differs: a name from above.")
 @click.option("--projector", metavar="P", help="Precision of the projector, where it differs.")
 @click.option("--decoder", metavar="P", help="Precision of the decoder, where it differs.")
+@click.option("--prefill", metavar="P", help="Precision of a second decoder graph, for prompts: int8 beside --int4.")
+@click.option("--kv", metavar="P", help="Precision of the KV cache: fp32 (the default), int8 or int8:channel.")
+@click.option("--system-prompt", metavar="TEXT", help="System prompt of every question, unless it brings its own.")
+@click.option(
+    "--bake-prefix/--no-bake-prefix", default=True, help="Store what the decoder makes of the beginning of all prompts."
+)
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder of texts that look like what the model will be asked; for --int4. Default: a text that ships along.",
+    help="Folder of what the model will see: images, with questions as `edgevlm eval` reads them, or texts, or both; "
+    "for --int8 and --int4. Default: the inspection images and a text that ship along.",
+)
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    metavar="NAME=P",
+    help='Precision of single layers, by name or pattern: "*.mlp.down_proj=int8b". May repeat; the first match counts.',
+)
+@click.option(
+    "--max-kl",
+    type=float,
+    metavar="X",
+    help="Lift the worst decoder layers to finer precisions until the next token's KL divergence from PyTorch's is X "
+    "or less, on average [default: 0.02 for --int8, none for others; inf: none].",
 )
 @click.option("--max-context", type=click.IntRange(min=1), metavar="N", help="Tokens of prompt and answer together.")
+@click.option(
+    "--target",
+    default="onnx",
+    show_default=True,
+    metavar="T",
+    help="What will run the bundle: onnx (ONNX Runtime), tensorrt or tensorrt-rtx (standard operators, for engines).",
+)
 @click.option(
     "--self-test/--no-self-test", default=True, help="Store a question with its answer, to check a device by."
 )
@@ -77,8 +117,15 @@ def command(
     vision: str | None,
     projector: str | None,
     decoder: str | None,
+    prefill: str | None,
+    kv: str | None,
+    system_prompt: str | None,
+    bake_prefix: bool,
     calibrate: Path | None,
+    layers: tuple[str, ...],
+    max_kl: float | None,
     max_context: int | None,
+    target: str,
     self_test: bool,
     certificate: bool,
     allow_drift: str | None,
@@ -100,6 +147,7 @@ def command(
       edgevlm export inspector --int8
       edgevlm export llava --fp16 -o llava-fp16
       edgevlm export ./my-finetuned-llava -o part-checker --vision fp32 --decoder fp16
+      edgevlm export inspector --fp16 --target tensorrt-rtx
       edgevlm export HuggingFaceTB/SmolVLM2-256M-Video-Instruct --max-context 2048 --json
     """
     from edgevlm.cli.progress import StageProgress
@@ -113,9 +161,16 @@ def command(
         vision=vision,
         projector=projector,
         decoder=decoder,
+        prefill=prefill,
+        kv=kv,
+        system_prompt=system_prompt,
+        bake_prefix=bake_prefix,
         force=force,
         max_context=max_context,
         calibrate=calibrate,
+        layers=_layers(layers),
+        max_kl=max_kl,
+        target=target,
         self_test=self_test,
         certificate=certificate,
         allow_drift=allow_drift,
@@ -139,6 +194,19 @@ def _say_missed(missed: ParityMissed, as_json: bool) -> None:
     note(error_line(missed))
 
 
+def _fidelity(report: ExportReport) -> list[str]:
+    """What quantization costs, and which layers were lifted for it."""
+    found = report.fidelity
+    if found is None:
+        return []
+    lines = [f"KL divergence of the next token: {found.found:.4f}, at most {found.most:g}"]
+    if found.lifted:
+        added = human_bytes(sum(one.added_bytes for one in found.lifted))
+        lines[0] += f": {len(found.lifted)} layers lifted for it, {added} more ({found.before:.4f} without)"
+        lines.append(table([("lifted", "from", "to"), *((one.layer, one.before, one.after) for one in found.lifted)]))
+    return lines
+
+
 def _summary(report: ExportReport) -> str:
     rows = [("graph", "precision", "bytes", "nodes")]
     rows += [(name, g.precision, human_bytes(g.bytes), str(g.nodes)) for name, g in report.graphs.items()]
@@ -146,6 +214,7 @@ def _summary(report: ExportReport) -> str:
         [
             f"{report.bundle}: {report.family}, {human_bytes(report.bytes_total)}",
             table(rows),
+            *_fidelity(report),
             f"compared with PyTorch: {report.certificate or 'no'}",
             f"{report.seconds:.1f} s, peak memory {report.peak_rss_mib:.0f} MiB",
         ]

@@ -59,11 +59,14 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
         "model": msgspec.to_builtins(manifest.model),
         "graphs": {name: _graph(graph) for name, graph in manifest.graphs.items()},
         "bytes_total": _total(manifest),
+        "target": manifest.target,
         "max_context": manifest.decoder.max_context,
         "kv_cache": {
             **msgspec.to_builtins(manifest.decoder.kv),
             "bytes_per_1k_tokens": kv_bytes(manifest.decoder.kv),
         },
+        "system_prompt": manifest.prompt.system_prompt,
+        "prefix": _prefix(bundle),
         "image": msgspec.to_builtins(manifest.image),
         "generation": msgspec.to_builtins(manifest.generation),
         "versions": manifest.versions,
@@ -71,6 +74,27 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
         "self_test": msgspec.to_builtins(manifest.self_test),
         "certificate": msgspec.to_builtins(_certificate(bundle)),
     }
+
+
+def _prefix(bundle: Bundle) -> dict[str, Any] | None:
+    """What every prompt begins with, of which the bundle has keys and values."""
+    prefix = bundle.manifest.decoder.prefix
+    if prefix is None:
+        return None
+    record = bundle.manifest.files[prefix.file]
+    return {
+        "tokens": len(prefix.token_ids),
+        "token_ids": prefix.token_ids,
+        "dtype": prefix.dtype,
+        "bytes": record.bytes,
+    }
+
+
+def _beginning(bundle: Bundle) -> str:
+    prefix = _prefix(bundle)
+    return (
+        f"{prefix['tokens']} tokens, computed at export, {human_bytes(prefix['bytes'])}" if prefix else "nothing known"
+    )
 
 
 def _graph(graph: GraphInfo) -> dict[str, Any]:
@@ -97,8 +121,11 @@ def _as_text(bundle: Bundle) -> str:
         ("parameters", f"{manifest.model.parameters:,}"),
         ("license", manifest.model.license or "not stated"),
         ("size", human_bytes(_total(manifest))),
+        ("made for", manifest.target),
         ("context", f"{decoder.max_context} tokens"),
         ("KV cache", f"{human_bytes(kv_bytes(kv))} for {THOUSAND_TOKENS} tokens, {kv.dtype}, {kv.layers} layers"),
+        ("system prompt", manifest.prompt.system_prompt or "none"),
+        ("prompts begin with", _beginning(bundle)),
         ("images", f"{manifest.image.kind}: {_options(manifest.image.options)}"),
         ("self-test", _self_test(manifest.self_test)),
         ("against PyTorch", _parity(_certificate(bundle))),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("-i", "--image", "images", multiple=True, metavar="FILE", help="An image; several are numbered in order.")
 @click.option("-p", "--prompt", "prompts", multiple=True, required=True, metavar="TEXT", help="A question; may repeat.")
-@click.option("--system", metavar="TEXT", help="System prompt, where the model's chat template has one.")
+@click.option("--system", metavar="TEXT", help="System prompt, in place of the bundle's own.")
 @click.option("--chat", is_flag=True, help="Each prompt continues the conversation, instead of starting afresh.")
 @click.option("--max-new-tokens", type=int, metavar="N", help="End the answer after N tokens.")
 @click.option(
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 @click.option("--abstain-below", type=float, metavar="P", help="No verdict when no choice is as probable as P.")
 @click.option("--choice-temperature", type=float, metavar="T", help="For --choices. Default: the fitted one, or 1.")
 @click.option("--timings", is_flag=True, help="Say on stderr how long each stage took.")
-@click.option("--provider", metavar="NAME", help="Execution provider: cpu, cuda, ...; it must load. Default: cpu.")
+@click.option("--provider", metavar="NAME", help="Execution provider: auto, cpu, cuda, ...; must load. Default: cpu.")
+@click.option("--engine", metavar="NAME", help="ort (default), tensorrt or tensorrt-rtx (see `edgevlm compile`).")
 @click.option("--threads", type=int, metavar="N", help="Threads of a graph. Default: the physical cores.")
 @click.option("--max-context", type=int, metavar="N", help="Tokens the KV cache holds, to bound memory.")
 @click.option(
@@ -59,6 +60,7 @@ def command(
     choice_temperature: float | None,
     timings: bool,
     provider: str | None,
+    engine: str | None,
     threads: int | None,
     max_context: int | None,
     image_cache_dir: Path | None,
@@ -82,12 +84,16 @@ def command(
     """
     from edgevlm_runtime import load
 
-    loading = _given(provider=provider, threads=threads, max_context=max_context, image_cache_dir=image_cache_dir)
+    loading = _given(
+        provider=provider, engine=engine, threads=threads, max_context=max_context, image_cache_dir=image_cache_dir
+    )
     options = _given(**{**generation, "stop": generation["stop"] or None})
     weighing = _weighing(choices, options, abstain_below=abstain_below, temperature=choice_temperature)
     answers: list[dict[str, Any]] = []
     with stdout_kept_clean():
         vlm = load(bundle, **loading)
+        if vlm.engine.reason != "as asked":
+            note(f"{vlm.engine.identity} ({vlm.engine.reason})")
         session = (vlm.chat if chat else vlm.session)(*images, system=system)
     with session:
         for prompt in prompts:
@@ -102,7 +108,7 @@ def command(
             if timings:
                 note(_timings(answer))
     if as_json:
-        emit_json({"answers": answers})
+        emit_json({"answers": answers, "engine": {"name": vlm.engine.identity, "reason": vlm.engine.reason}})
 
 
 def _given(**options: Any) -> dict[str, Any]:

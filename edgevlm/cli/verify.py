@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,30 @@ if TYPE_CHECKING:
     from edgevlm_runtime.bundle import Bundle
     from edgevlm_runtime.verification import FilesReport, ProviderResult
 
+ORT = "ort"
+"""The engine that has execution providers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """What a second measurement gave."""
+
+    reference: str
+    """The PyTorch model, and how it ran."""
+    same_checkpoint: bool | None
+    """Whether the bundle was made from it; None where the bundle does not tell."""
+    figures: dict[str, Any]
+
 
 @click.command("verify", short_help="Check a bundle: files, self-test, parity.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--reference", metavar="MODEL", help="Measure the certificate again, against this model in PyTorch.")
 @click.option("--provider", "providers", multiple=True, metavar="NAME", help="Execution provider; may repeat.")
+@click.option(
+    "--engine",
+    metavar="NAME",
+    help="ort (default), tensorrt or tensorrt-rtx, in place of --provider.",
+)
 @click.option("--threads", type=int, metavar="N", help="Threads of a graph. Default: the physical cores.")
 @click.option("--self-test/--no-self-test", default=True, help="Ask the stored question (default).")
 @json_option
@@ -29,15 +48,17 @@ def command(
     bundle: Path,
     reference: str | None,
     providers: tuple[str, ...],
+    engine: str | None,
     threads: int | None,
     self_test: bool,
     as_json: bool,
 ) -> None:
     """Check that BUNDLE is what the exporter wrote, byte for byte, and that it answers here as it did there.
 
-    Every file's digest is compared, then the stored question is asked on each --provider (cpu, unless given): image
-    embeddings must be within the tolerance, tokens equal. Neither needs torch. With --reference (where the exporter
-    is installed) the certificate is measured again and compared with the stored one.
+    Every file's digest is compared, then the stored question is asked on each --provider (cpu, unless given), or on
+    --engine: image embeddings must be within the tolerance, tokens equal. Neither needs torch. With --reference (where
+    the exporter is installed) the certificate is measured again and compared with the stored one; MODEL must be the
+    checkpoint that the bundle was made from.
 
     Exits with 1 when something does not hold, and says what.
 
@@ -45,15 +66,19 @@ def command(
     Examples:
       edgevlm verify inspector-int8
       edgevlm verify inspector-int8 --provider cpu --provider cuda --json
+      edgevlm verify inspector-fp16 --engine tensorrt-rtx
       edgevlm verify inspector-int8 --reference inspector
     """
     from edgevlm_runtime.verification import check_files
 
+    if engine not in (None, ORT) and providers:
+        raise click.UsageError(f"--provider is ONNX Runtime's: leave it out with --engine {engine}")
     with stdout_kept_clean():
         opened, files = check_files(bundle)
         usable = opened is not None and not files.bad
-        results = _self_tests(opened, providers, threads) if opened is not None and usable and self_test else []
-        parity, drift = _parity(opened, reference) if opened is not None and usable and reference else (None, [])
+        sound = opened if usable else None
+        results = _self_tests(sound, providers, engine, threads) if sound is not None and self_test else []
+        parity, drift = _parity(sound, reference) if sound is not None and reference else (None, [])
     problems = [f"{bundle / bad.file}: {bad.problem}" for bad in files.bad]
     problems += [f"self-test on {result.provider}: {result.problem}" for result in results if not result.passed]
     problems += drift
@@ -66,33 +91,51 @@ def command(
     context.exit(CHECK_FAILED if problems else 0)
 
 
-def _self_tests(bundle: Bundle, providers: tuple[str, ...], threads: int | None) -> list[ProviderResult]:
+def _self_tests(
+    bundle: Bundle, providers: tuple[str, ...], engine: str | None, threads: int | None
+) -> list[ProviderResult]:
     from edgevlm_runtime.verification import check_self_test
 
     if bundle.manifest.self_test is None:
         note("This bundle carries no self-test.")
         return []
+    if engine not in (None, ORT):
+        return [check_self_test(bundle, engine, threads, engine)]
     return [check_self_test(bundle, provider, threads) for provider in providers or ("cpu",)]
 
 
-def _parity(bundle: Bundle, reference: str) -> tuple[dict[str, Any], list[str]]:
+def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
     """The figures measured now, and what about them does not hold."""
     from edgevlm.cli.progress import StageProgress
-    from edgevlm_export.certificate import certify, differences
-    from edgevlm_export.reference import Reference
+    from edgevlm_export.certificate import allowed_misses, certify, differences
+    from edgevlm_export.checkpoint import locate
+    from edgevlm_export.fingerprint import other_checkpoint
+    from edgevlm_export.reference import open_reference
+    from edgevlm_export.selftest import run_bytes
     from edgevlm_runtime.certificate import parity_json, read_certificate
 
+    other = other_checkpoint(bundle.manifest, locate(reference))
+    opened = open_reference(reference, beside=run_bytes(bundle.manifest))
     with StageProgress() as progress:
-        found = certify(bundle, Reference.load(reference), progress=progress)
+        found = certify(bundle, opened, progress=progress)
     stored = read_certificate(bundle)
-    return parity_json(found), [*found.missed, *(differences(stored, found) if stored is not None else ())]
+    drift = differences(stored, found) if stored is not None else []
+    known = bundle.manifest.model.checkpoint is not None
+    parity = Parity(found.reference, other is None if known else None, parity_json(found))
+    missed = found.missed
+    if stored is not None and stored.allowed_drift is not None:
+        allowed = allowed_misses(stored, found)
+        for line in allowed:
+            note(f"Missed, and allowed at export ({stored.allowed_drift}): {line}")
+        missed = tuple(line for line in missed if line not in allowed)
+    return parity, [*([other] if other else []), *missed, *drift]
 
 
 def _as_json(
     bundle: Path,
     files: FilesReport,
     results: list[ProviderResult],
-    parity: dict[str, Any] | None,
+    parity: Parity | None,
     problems: list[str],
 ) -> dict[str, Any]:
     return {
@@ -106,14 +149,19 @@ def _as_json(
         }
         if results
         else None,
-        "parity": parity,
+        "reference": None if parity is None else parity.reference,
+        "same_checkpoint": None if parity is None else parity.same_checkpoint,
+        "parity": None if parity is None else parity.figures,
     }
 
 
-def _say(files: FilesReport, results: list[ProviderResult], parity: dict[str, Any] | None) -> None:
+def _say(files: FilesReport, results: list[ProviderResult], parity: Parity | None) -> None:
     click.echo(f"files: {files.checked} checked, {len(files.bad)} bad")
     for result in results:
-        click.echo(f"self-test on {result.provider}: {'passed' if result.passed else 'FAILED'}")
-    for graph, figures in (parity or {}).items():
+        engine = "" if result.engine is None else f" ({result.engine}; {result.reason})"
+        click.echo(f"self-test on {result.provider}{engine}: {'passed' if result.passed else 'FAILED'}")
+    if parity is not None:
+        click.echo(f"compared with {parity.reference}")
+    for graph, figures in (parity.figures if parity else {}).items():
         shown = ", ".join(f"{name} {value:.6g}" for name, value in (figures or {}).items() if value is not None)
         click.echo(f"{graph}: {shown or 'not measured'}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgevlm.evaluation.datasets import Case
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.session import system_message, user_message
 
 if TYPE_CHECKING:
     from edgevlm_export.reference import Reference
@@ -71,19 +72,21 @@ class BundleAnswerer:
 
 
 class ReferenceAnswerer:
-    """The PyTorch model, float32, transformers' own generate()."""
+    """The PyTorch model, float32, transformers' own generate(); asked with the bundle's system prompt."""
 
     name = REFERENCE
 
-    def __init__(self, reference: Reference, max_new_tokens: int) -> None:
+    def __init__(self, reference: Reference, max_new_tokens: int, system: str | None = None) -> None:
         self._reference = reference
         self._limit = max_new_tokens
+        self._system = system
 
     def answers(self, group: Sequence[Case]) -> Iterator[Given]:
         for case in group:
             start = time.perf_counter()
             try:
-                answer = self._reference.answer(case.question, case.images, max_new_tokens=self._limit)
+                asked = [*system_message(self._system), user_message(case.question, case.images)]
+                answer = self._reference.answer(asked, case.images, max_new_tokens=self._limit)
             except (OSError, ValueError) as error:  # what Pillow and transformers' processors raise on bad images
                 yield Given(case.id, error=" ".join(str(error).split()))
             else:

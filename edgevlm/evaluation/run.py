@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +20,8 @@ from edgevlm_runtime.errors import EdgeVLMError
 if TYPE_CHECKING:
     from edgevlm_runtime import VLM
     from edgevlm_runtime.bundle import Bundle
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Told the stage's name, how much of it is done, and how much there is."""
@@ -69,6 +72,8 @@ class Evaluation:
     """Of the questions with choices; None without any."""
     calibration_file: Path | None
     """Where a temperature was written that was fitted now."""
+    other_checkpoint: str | None
+    """A line that says so where the reference is not what the bundle was made from."""
 
 
 def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda *_: None) -> Evaluation:
@@ -78,6 +83,7 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
     """
     from edgevlm_runtime import load
 
+    other = None if options.reference is None else _check_reference(options.bundle, options.reference)
     vlm = load(options.bundle, provider=options.provider, threads=options.threads)
     manifest = vlm.manifest
     limit = options.max_new_tokens or manifest.generation.max_new_tokens
@@ -87,7 +93,7 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
         del vlm
         gc.collect()
         if options.reference is not None:
-            _ask_reference(options.reference, limit, dataset, log, progress)
+            _ask_reference(options.reference, manifest.prompt.system_prompt, limit, dataset, log, progress)
         log.finish()
     verdicts = collect(dataset, log.answers[EDGEVLM])
     fitted = _fit(bundle, verdicts, dataset) if options.fit_calibration else None
@@ -103,7 +109,27 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
         milliseconds={engine: _times(found.values()) for engine, found in log.answers.items()},
         calibration=reliability(verdicts, temperature if fitted is None else fitted[0]),
         calibration_file=None if fitted is None else fitted[1],
+        other_checkpoint=other,
     )
+
+
+def _check_reference(bundle: Path, reference: str) -> str | None:
+    """Before anything is asked: is the reference there, does it fit into memory, and is the bundle made from it?
+
+    Two models may be compared that are not made from one another, but nobody shall take what differs for drift of the
+    export: then the line that says so. Raises `CheckpointError` and `ReferenceTooLarge`.
+    """
+    from edgevlm_export.checkpoint import locate
+    from edgevlm_export.fingerprint import other_checkpoint
+    from edgevlm_export.reference.memory import check_memory
+    from edgevlm_runtime.bundle import Bundle
+
+    folder = locate(reference)
+    check_memory(folder)
+    line = other_checkpoint(Bundle.open(bundle, verify="none").manifest, folder)
+    if line is not None:
+        logger.warning("%s: answers may differ for that reason", line)
+    return line
 
 
 def _fit(bundle: Bundle, verdicts: Verdicts, dataset: Dataset) -> tuple[float, Path]:
@@ -118,17 +144,19 @@ def _fit(bundle: Bundle, verdicts: Verdicts, dataset: Dataset) -> tuple[float, P
     temperature = fit_temperature(verdicts)
     after = reliability(verdicts, temperature)
     assert after is not None
-    fitted = Calibration(bundle.digest, temperature, dataset.name, after.n, after.ece_raw, after.ece)
+    fitted = Calibration(bundle.content_digest, temperature, dataset.name, after.n, after.ece_raw, after.ece)
     return temperature, write_calibration(bundle, fitted)
 
 
-def _ask_reference(model: str, limit: int, dataset: Dataset, log: AnswerLog, progress: Progress) -> None:
+def _ask_reference(
+    model: str, system: str | None, limit: int, dataset: Dataset, log: AnswerLog, progress: Progress
+) -> None:
     from edgevlm_export.reference import Reference
 
     progress("loading PyTorch", 0, 1)
     reference = Reference.load(model)
     progress("loading PyTorch", 1, 1)
-    _ask_all(ReferenceAnswerer(reference, limit), dataset, log, progress)
+    _ask_all(ReferenceAnswerer(reference, limit, system), dataset, log, progress)
 
 
 def _ask_all(answerer: Answerer, dataset: Dataset, log: AnswerLog, progress: Progress) -> None:
@@ -158,7 +186,7 @@ def _header(options: EvalOptions, dataset: Dataset, vlm: VLM, limit: int) -> dic
     """What answers depend on."""
     return {
         "evaluation": 1,
-        "bundle": vlm.bundle.digest,
+        "bundle": vlm.bundle.content_digest,
         "dataset": dataset.identity,
         "reference": options.reference,
         "max_new_tokens": limit,

@@ -9,7 +9,7 @@ from edgevlm.benchmark.engines.base import Engine, Spec
 from edgevlm.benchmark.workload import Task
 from edgevlm_runtime.errors import EdgeVLMError
 
-ENGINES = ("edgevlm", "pytorch")
+ENGINES = ("edgevlm", "pytorch", "pytorch_compiled")
 
 
 def load_engine(spec: Spec, task: Task) -> Engine:

@@ -34,7 +34,7 @@ class BundleEngine:
     def ask(self, task: Task) -> tuple[Sample, tuple[int, ...]]:
         """See `Engine.ask`. The second question reuses the KV cache of the image."""
         options: dict[str, Any] = {"temperature": 0.0, "suppress_tokens": self._never, "logprobs": False}
-        with self._vlm.session(task.image) as session:
+        with self._vlm.session(task.image, system="") as session:  # the same words as every engine is given
             first = session.ask(task.first, max_new_tokens=task.new_tokens, **options)
             second = session.ask(task.second, max_new_tokens=1, **options)
         if len(first.token_ids) != task.new_tokens:

@@ -1,0 +1,52 @@
+"""`edgevlm tune`: fit the runtime to this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
+
+
+@click.command("tune", short_help="Fit a bundle to this machine.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--provider", default="cpu", show_default=True, metavar="NAME", help="Execution provider.")
+@click.option("--engine", default="ort", show_default=True, metavar="NAME", help="ort, tensorrt or tensorrt-rtx.")
+@click.option("--threads", type=int, metavar="N", help="Threads of a graph. Default: the physical cores.")
+@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="Rounds after a warm-up.")
+@json_option
+def command(bundle: Path, provider: str, engine: str, threads: int | None, rounds: int, as_json: bool) -> None:
+    """Measure how many prompt tokens at once BUNDLE computes fastest here, and remember it.
+
+    The figure is kept in the user's cache folder, for this bundle, processor, engine and number of threads, and used
+    whenever the bundle is loaded so and no other prefill_chunk is asked for. It takes some seconds; let nothing else
+    run meanwhile.
+
+    \b
+    Examples:
+      edgevlm tune llava-int8
+      edgevlm tune llava-int8 --threads 4 --json
+    """
+    from edgevlm.cli.progress import StageProgress
+    from edgevlm_runtime import load
+
+    with stdout_kept_clean(), StageProgress() as progress:
+        vlm = load(bundle, provider=provider, engine=engine, threads=threads)
+        tuning, file = vlm.tune(rounds, lambda done, total: progress("measuring", done, total))
+    found: dict[str, Any] = {
+        "bundle": str(bundle),
+        "prefill_chunk": tuning.prefill_chunk,
+        "prefill_tokens_per_s": {str(size): round(speed, 1) for size, speed in tuning.tokens_per_s.items()},
+        "positions": tuning.positions,
+        "file": str(file),
+    }
+    if as_json:
+        emit_json(found)
+        return
+    rows = [("chunk", "tokens/s")]
+    rows += [(str(size), f"{speed:.0f}") for size, speed in tuning.tokens_per_s.items()]
+    click.echo(table(rows))
+    click.echo(f"prefill_chunk {tuning.prefill_chunk}")
+    note(f"kept in {file}")
