@@ -2,6 +2,7 @@
 
     python -m benchmarks --only inspector
     python -m benchmarks --resume                # what an interrupted run has not finished
+    python -m benchmarks --peers all --only clip-l-336-qwen2-0.5b     # beside the peers that were prepared
 
 For each comparison: export every precision, measure all of them beside PyTorch in one run, ask the inspection
 questions where the model knows them. `benchmarks/results/` then holds one JSON file a comparison with every round, and
@@ -21,8 +22,20 @@ from typing import Any
 
 import click
 
+from benchmarks.peers import PEERS, UnknownPeer, checkpoints, chosen
+from benchmarks.peers.base import Room, default_work
+from benchmarks.peers.guests import Party, guests_of
 from benchmarks.tables import write_readme
+from edgevlm.benchmark.baseline import save
+from edgevlm.benchmark.report import write_page
+from edgevlm.benchmark.results import to_json
+from edgevlm.benchmark.run import BenchOptions, bench
+from edgevlm.benchmark.workload import Workload
+from edgevlm.cli.progress import StageProgress
+from edgevlm_runtime.errors import EdgeVLMError
 
+FLAGS = {"int4-prefill-int8": ("--int4", "--prefill", "int8")}
+"""What `edgevlm export` is told for a precision, where that is not its name."""
 HERE = Path(__file__).parent
 WORK = HERE.parent / "build" / "benchmarks"
 
@@ -51,21 +64,26 @@ class Settings:
     questions: int = 500
     """Of the inspection data set, for models that know it; 0 for none."""
     threads: int | None = None
+    compiled: bool = False
+    """PyTorch also compiled."""
 
 
+UNCHECKED = ("--no-self-test", "--no-certificate", "--max-kl", "inf")
+"""Random weights say nothing about answers."""
 COMPARISONS: dict[str, Comparison] = {
     "inspector": Comparison("`inspector`, the model that ships (about 2 million parameters)", "inspector"),
     "clip-l-336-qwen2-0.5b": Comparison(
         "CLIP-L/336 + Qwen2-0.5B shape, random weights",
         "clip-l-336-qwen2-0.5b",
+        precisions=("fp32", "int8", "int4", "int4-prefill-int8"),
         shape=True,
-        export_options=("--no-self-test", "--no-certificate"),
+        export_options=UNCHECKED,
     ),
     "smolvlm-256m": Comparison(
         "SmolVLM-256M shape, random weights, one tile of 512x512",
         "smolvlm-256m",
         shape=True,
-        export_options=("--no-self-test", "--no-certificate"),
+        export_options=UNCHECKED,
     ),
 }
 
@@ -80,6 +98,11 @@ COMPARISONS: dict[str, Comparison] = {
 @click.option("--new-tokens", type=int, default=32, show_default=True)
 @click.option("--questions", type=int, default=500, show_default=True, help="Inspection questions; 0 for none.")
 @click.option("--threads", type=int, help="Default: the physical cores.")
+@click.option("--compiled", is_flag=True, help="Also PyTorch compiled by torch.compile; its warm-up takes minutes.")
+@click.option("--peers", metavar="all|A,B", help=f"For the shapes, of {', '.join(PEERS)}: those that were prepared.")
+@click.option(
+    "--peers-work", type=click.Path(path_type=Path, file_okay=False), default=default_work, help="Where they lie."
+)
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=HERE / "results")
 @click.option("--work", type=click.Path(path_type=Path, file_okay=False), default=WORK, help="Room for bundles.")
 @click.option("--keep", is_flag=True, help="Do not remove checkpoints and bundles.")
@@ -96,6 +119,11 @@ def main(
     unknown = [name for name in only if name not in COMPARISONS]
     if unknown:
         raise click.UsageError(f"no comparison {unknown[0]!r}: there are {', '.join(COMPARISONS)}")
+    peers_work: Path = settings.pop("peers_work").resolve()
+    try:
+        beside = chosen(settings.pop("peers"))
+    except UnknownPeer as error:
+        raise click.UsageError(str(error)) from error
     results.mkdir(parents=True, exist_ok=True)
     for name in only or COMPARISONS:
         file = results / f"{name}.json"
@@ -103,7 +131,9 @@ def main(
             click.echo(f"{name}: has results", err=True)
             continue
         room = work / name
-        measured = compare(COMPARISONS[name], room, Settings(**settings), precisions, resume)
+        comparison = COMPARISONS[name]
+        party = Party(Room(peers_work, comparison.model), beside) if beside and comparison.shape else None
+        measured = compare(comparison, room, Settings(**settings), precisions, resume, party)
         _write(file, {"title": COMPARISONS[name].title, **measured})
         if not keep:
             shutil.rmtree(room)
@@ -112,11 +142,20 @@ def main(
 
 
 def compare(
-    comparison: Comparison, room: Path, settings: Settings, precisions: Sequence[str], resume: bool
+    comparison: Comparison,
+    room: Path,
+    settings: Settings,
+    precisions: Sequence[str],
+    resume: bool,
+    party: Party | None = None,
 ) -> dict[str, Any]:
     """Export, measure, ask; bundles stay in `room`."""
     room.mkdir(parents=True, exist_ok=True)
-    model = _checkpoint(comparison.model, room) if comparison.shape else comparison.model
+    if party is not None:
+        checkpoints.ensure(party.room)
+        model = str(party.room.checkpoint)
+    else:
+        model = _checkpoint(comparison.model, room) if comparison.shape else comparison.model
     bundles = {p: room / f"{room.name}-{p}" for p in precisions or comparison.precisions}
     exports = {
         precision: _export(model, precision, bundle, comparison.export_options)
@@ -126,7 +165,8 @@ def compare(
     return {
         "settings": asdict(settings),
         "exports": exports,
-        "bench": _bench(model, list(bundles.values()), room / "bench.json", settings),
+        "bench": _bench(model, list(bundles.values()), room / "bench.json", settings, party),
+        **({} if party is None else party.results()),
         "accuracy": {}
         if comparison.shape or not settings.questions
         else {p: _evaluate(bundle, model, settings) for p, bundle in bundles.items()},
@@ -147,20 +187,35 @@ def _checkpoint(shape: str, room: Path) -> str:
 
 
 def _export(model: str, precision: str, bundle: Path, options: Sequence[str]) -> dict[str, Any]:
-    report = _edgevlm("export", model, f"--{precision}", "-o", bundle, "--force", *options, "--json")
+    flags = FLAGS.get(precision, (f"--{precision}",))
+    report = _edgevlm("export", model, *flags, "-o", bundle, "--force", *options, "--json")
     return {name: report[name] for name in ("bytes_total", "seconds", "peak_rss_mib")}
 
 
-def _bench(model: str, bundles: Sequence[Path], file: Path, settings: Settings) -> dict[str, Any]:
-    threads = () if settings.threads is None else ("--threads", settings.threads)
-    _edgevlm(
-        *("bench", *bundles, "--reference", model, "--reference-dtype", "float32", "--reference-dtype", "bfloat16"),
-        *("--repeats", settings.repeats, "--warmup", settings.warmup, *threads),
-        *("--text-tokens", settings.text_tokens, "--new-tokens", settings.new_tokens),
-        *("--save", file, "--report", file.with_suffix(".html"), "--json"),
-    )
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+def _bench(model: str, bundles: Sequence[Path], file: Path, settings: Settings, party: Party | None) -> dict[str, Any]:
+    """In this process, which loads no model: engines and peers have their own."""
+    try:
+        options = BenchOptions(
+            bundles=tuple(bundles),
+            reference=model,
+            reference_dtypes=("float32", "bfloat16"),
+            reference_compiled=settings.compiled,
+            workload=Workload(
+                repeats=settings.repeats,
+                warmup=settings.warmup,
+                threads=settings.threads,
+                text_tokens=settings.text_tokens,
+                new_tokens=settings.new_tokens,
+            ),
+        )
+        with StageProgress() as progress:
+            results = bench(options, progress, guests=guests_of(party))
+    except EdgeVLMError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from error
+    save(file, results)
+    write_page(file.with_suffix(".html"), results)
+    return to_json(results)
 
 
 def _evaluate(bundle: Path, model: str, settings: Settings) -> dict[str, Any]:

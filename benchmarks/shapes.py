@@ -31,6 +31,8 @@ from edgevlm_export.checkpoint import INDEX, tied_weights
 
 SHARD_BYTES = 4 * 2**30
 POOL_VALUES = 2**24
+POOL_STRIDE = 104_729
+"""Between the beginnings of two tensors in the pool; odd, so that no beginning comes twice."""
 
 CLIP_L_336 = {
     "hidden_size": 1024,
@@ -86,14 +88,17 @@ def parameters(config: Any) -> dict[str, torch.Tensor]:
 
 def _shards(config: Any) -> Iterator[dict[str, torch.Tensor]]:
     """Random tensors in groups of at most SHARD_BYTES, norms at one. Values repeat a fixed pool: their making must not
-    take hours."""
+    take hours. Each tensor begins elsewhere in it: no two layers are alike, for a converter that keeps equal weights
+    once would make a model that fits the processor's cache."""
     pool = torch.randn(POOL_VALUES, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16) * 0.02
     shard: dict[str, torch.Tensor] = {}
     size = 0
-    for name, parameter in parameters(config).items():
+    for number, (name, parameter) in enumerate(parameters(config).items()):
         values_wanted = parameter.numel()
         is_norm = parameter.ndim == 1 and name.endswith("weight")
-        values = pool.repeat(-(-values_wanted // POOL_VALUES))[:values_wanted].reshape(parameter.shape) + float(is_norm)
+        begin = POOL_STRIDE * number % POOL_VALUES
+        repeated = pool.repeat(-(-(begin + values_wanted) // POOL_VALUES))[begin : begin + values_wanted]
+        values = repeated.reshape(parameter.shape) + float(is_norm)
         if size + values.nbytes > SHARD_BYTES and shard:
             yield shard
             shard, size = {}, 0

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers_tables import missing, peer_lines, remarks, target_table
+from benchmarks.targets import row_name
+
 SHOWN = ("edgevlm", "onnxruntime", "torch", "transformers", "numpy")
 COLUMNS = (
     "",
@@ -29,9 +32,10 @@ ACCURACY = ("right", "answers that differ from PyTorch")
 
 
 def write_readme(results: Path, order: Mapping[str, str]) -> Path:
-    """README.md of the folder `results`, from every result file in it; `order` names the first ones."""
+    """README.md of the folder `results`, from every comparison in it; `order` names the first ones."""
     files = sorted(results.glob("*.json"), key=lambda file: (_place(file.stem, order), file.stem))
-    sections = [section(json.loads(file.read_text(encoding="utf-8")), file.name) for file in files]
+    read = [(json.loads(file.read_text(encoding="utf-8")), file.name) for file in files]
+    sections = [section(found, name) for found, name in read if "bench" in found]
     path = results / "README.md"
     path.write_text("\n".join([INTRODUCTION, *sections]), encoding="utf-8")
     return path
@@ -43,7 +47,9 @@ def section(found: dict[str, Any], file: str) -> str:
     accuracy = found["accuracy"]
     header = (*COLUMNS, *(ACCURACY if accuracy else ()))
     lines = [_row(header), "| --- |" + " ---: |" * (len(header) - 1)]
-    lines += [_row((*_figures(engine, bench), *_accuracy(engine, accuracy))) for engine in bench["engines"]]
+    name = Path(file).stem
+    lines += [_row((*_figures(engine, bench, name), *_accuracy(engine, accuracy))) for engine in bench["engines"]]
+    lines += [_row((*figures, *("-" for _ in header[len(figures) :]))) for figures in peer_lines(found)]
     width, height = workload["image_size"]
     about = (
         f"One image of {width}x{height} ({workload['image_tokens']} tokens), {workload['text_tokens']} text tokens, "
@@ -53,13 +59,14 @@ def section(found: dict[str, Any], file: str) -> str:
     if asked:
         about += f" {asked} questions of the inspection test set."
     made_on = f"{_machine(bench['machine'])} [{file}]({file})"
-    return "\n\n".join([f"## {found['title']}", about, "\n".join(lines), f"{made_on}\n"])
+    beside = [part for part in (remarks(found), missing(found), target_table(found)) if part]
+    return "\n\n".join([f"## {found['title']}", about, "\n".join(lines), *beside, f"{made_on}\n"])
 
 
-def _figures(engine: dict[str, Any], bench: dict[str, Any]) -> tuple[str, ...]:
+def _figures(engine: dict[str, Any], bench: dict[str, Any], comparison: str) -> tuple[str, ...]:
     first, ratios = engine["time_to_first_token_ms"], bench["ratios"]["by_engine"]
     return (
-        _name(engine),
+        row_name(engine, comparison),
         f"{engine['model_bytes'] / 2**20:.1f}",
         f"{engine['vision_ms']['p50'] + engine['projector_ms']['p50']:.1f}",
         f"{engine['prefill_tokens_per_s']:.0f}",
@@ -75,17 +82,13 @@ def _figures(engine: dict[str, Any], bench: dict[str, Any]) -> tuple[str, ...]:
 def _accuracy(engine: dict[str, Any], accuracy: dict[str, Any]) -> tuple[str, ...]:
     if not accuracy:
         return ()
-    if engine["name"] == "pytorch":
-        same = engine["precision"] == "float32"  # what the bundles are compared with
+    if engine["name"] != "edgevlm":
+        same = engine["label"] == "PyTorch float32"  # what the bundles are compared with
         return (_percent(next(iter(accuracy.values()))["exact_match"]["reference"]) if same else "-", "-")
     found = next((one for name, one in accuracy.items() if engine["label"].endswith(f"-{name}")), None)
     if found is None:
         return ("-", "-")
     return (_percent(found["exact_match"]["edgevlm"]), f"{found['flips']} ({_percent(found['flip_rate'])})")
-
-
-def _name(engine: dict[str, Any]) -> str:
-    return engine["label"] if engine["name"] == "pytorch" else f"edgevlm {engine['label'].rpartition('-')[2]}"
 
 
 def _machine(machine: dict[str, Any]) -> str:

@@ -1,0 +1,127 @@
+"""What the peers' parent sides have in common: environments, commands with a log, processes that measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.base import Measures, PeerError, Room, Task
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TURN_SECONDS = 900
+"""After which a turn is given up."""
+_VERSIONS = (
+    "import json, sys; from importlib.metadata import version; print(json.dumps({n: version(n) for n in sys.argv[1:]}))"
+)
+
+
+def make_environment(room: Room, peer: str, requirements: Sequence[str], shown: Sequence[str]) -> dict[str, str]:
+    """A virtual environment with `requirements`, unless it is there; the versions of the packages `shown`."""
+    python = room.python(peer)
+    if not python.exists():
+        venv.create(room.home(peer) / "venv", with_pip=True)
+    try:
+        return versions(python, shown)
+    except PeerError:
+        run([python, "-m", "pip", "install", "--quiet", *requirements], room.home(peer) / "install.log")
+        return versions(python, shown)
+
+
+def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
+    """Installed versions in the environment of `python`. Raises `PeerError` when one is missing."""
+    done = subprocess.run([python, "-c", _VERSIONS, *packages], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise PeerError(f"not installed: {_last_line(done.stderr)}")
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def run(command: Sequence[object], log: Path, environment: Mapping[str, str] | None = None) -> None:
+    """Run a long command, its output in `log`. Raises `PeerError` with its last line and where the rest is."""
+    words = [str(word) for word in command]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as file:
+        file.write(" ".join(words) + "\n")
+        file.flush()
+        try:
+            done = subprocess.run(
+                words, stdout=file, stderr=subprocess.STDOUT, check=False, cwd=REPOSITORY, env=_with(environment)
+            )
+        except OSError as error:
+            raise PeerError(f"cannot run {Path(words[0]).name}: {error.strerror or error}") from error
+    if done.returncode != 0:
+        last = _last_line(log.read_text(encoding="utf-8", errors="replace"))
+        raise PeerError(f"{Path(words[0]).name} ended with {done.returncode}: {last} (all of it: {log})")
+
+
+def output_of(command: Sequence[object], environment: Mapping[str, str] | None = None) -> tuple[str, str, float]:
+    """Standard output and error of a measuring process, and the largest resident set of it in MiB.
+
+    Raises `PeerError` with its last line when it fails or takes more than TURN_SECONDS.
+    """
+    words = [str(word) for word in command]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WITH_MEMORY, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        cwd=REPOSITORY,
+        env=_with(environment),
+        start_new_session=True,  # its end takes the engine along
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=TURN_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise PeerError(f"{Path(words[0]).name} took more than {TURN_SECONDS} s") from error
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    said, _, memory = stderr.rpartition("\n" + _MARK)
+    if process.returncode != 0:
+        raise PeerError(f"{Path(words[0]).name} ended with {process.returncode}: {_last_line(said or stderr)}")
+    return stdout, said, float(memory) / 1024
+
+
+def turn(python: Path, module: str, job: Mapping[str, Any], task: Task) -> Measures:
+    """Measure by a peer's `python`: the child side in `module` gets job and task, and prints `Measures`."""
+    message = json.dumps({**job, "task": asdict(task)})
+    stdout, _, memory = output_of([python, "-m", f"benchmarks.peers.{module}", message])
+    return read_measures(stdout, memory)
+
+
+def read_measures(stdout: str, memory: float) -> Measures:
+    """The last line a child side printed. Raises `PeerError` when it is something else."""
+    try:
+        found = json.loads(stdout.strip().splitlines()[-1])
+        return Measures(**{**found, "peak_rss_mib": memory})
+    except (IndexError, ValueError, TypeError) as error:
+        raise PeerError(f"printed no measures: {_last_line(stdout) or 'nothing'}") from error
+
+
+def _with(environment: Mapping[str, str] | None) -> dict[str, str]:
+    return {**os.environ, **(environment or {})}
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+_MARK = "peak resident KiB "
+_WITH_MEMORY = f"""
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print({chr(10)!r} + {_MARK!r} + str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss), file=sys.stderr, end="")
+sys.exit(code if code >= 0 else 128 - code)
+"""
