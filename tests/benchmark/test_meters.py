@@ -53,7 +53,7 @@ def test_peak_memory_is_the_processes_own():
         return [float(value) for value in done.stdout.split()]
 
     peak, now = child("pass")
-    assert now <= peak < 150
+    assert now - 1 <= peak < 150  # what is resident grows by a page or so between the two readings
     large, after = child("held = bytearray(b'x') * (200 * 2**20); del held")
     assert large > peak + 150
     assert after < large - 150

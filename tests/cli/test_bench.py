@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgevlm.cli.errors import CHECK_FAILED
+from edgevlm_runtime.bundle import Bundle
+from tests.support import browser
 from tests.support.pages import parse
 
 SHORT = ("--repeats", 2, "--warmup", 0, "--new-tokens", 3, "--text-tokens", 16)
@@ -85,11 +87,13 @@ def test_ratios_follow_from_the_rows(compared):
     assert {name: ratios[name] for name in expected} == pytest.approx(expected, rel=1e-2, abs=1e-3)
 
 
-def test_every_engine_did_the_same_work(compared):
-    """All positions of the prompt, stages that fit into the whole, and PyTorch's own tokens."""
+def test_every_engine_did_the_same_work(compared, tiny_bundle):
+    """All positions of the prompt that are not in the bundle, stages that fit into the whole, PyTorch's own tokens."""
     found, _, _ = compared
+    prefix = Bundle.open(tiny_bundle, verify="none").manifest.decoder.prefix
+    known = {"edgevlm": len(prefix.token_ids) if prefix else 0, "pytorch": 0}
     for engine in found["engines"]:
-        assert engine["prompt_tokens_computed"] == found["workload"]["prompt_tokens"]
+        assert engine["prompt_tokens_computed"] + known[engine["name"]] == found["workload"]["prompt_tokens"]
         for row in engine["rows"]:
             stages = sum(row[f"{stage}_ms"] for stage in ("preprocess", "vision", "projector", "prefill"))
             assert stages <= row["time_to_first_token_ms"] < row["total_ms"]
@@ -121,6 +125,17 @@ def test_the_page_shows_charts_without_a_network(compared):
         assert words in text
 
 
+def test_the_page_in_a_browser(compared, tmp_path):
+    shown = browser.show(compared[2], tmp_path)
+    browser.check(shown)
+    assert shown.dom.count("<svg") == len(shown.sizes["charts"]) == 4 + 4
+    assert len(shown.sizes["charts"][0]["bars"]) == 4 * 4  # stages by engines
+    assert sum(chart["points"] for chart in shown.sizes["charts"][4:]) == 4, "a line for each sustained run"
+    texts = [table["text"] for table in shown.sizes["tables"] if not table["hidden"]]
+    assert any("time to first token" in text and "PyTorch bfloat16" in text for text in texts)
+    assert browser.coloured(shown, (0x1F, 0x6F, 0xB5)) > 500
+
+
 def test_as_text(invoke, tiny_bundle):
     result = invoke("bench", tiny_bundle, *SHORT, "--one-at-a-time", "--threads", 1)
     assert result.exit_code == 0, result.stderr
@@ -143,7 +158,7 @@ def test_against_a_baseline(invoke, compared, tiny_bundle, tmp_path, factor, cod
             engine[name] /= factor
     file = tmp_path / "baseline.json"
     file.write_text(json.dumps(saved))
-    result = invoke("bench", tiny_bundle, *SHORT, "--baseline", file, "--tolerance", 0.5, "--json")
+    result = invoke("bench", tiny_bundle, *SHORT, "--compare", file, "--tolerance", 0.5, "--json")
     assert result.exit_code == code, result.stderr
     found = json.loads(result.stdout)["baseline"]
     assert found["passed"] is (code == 0)

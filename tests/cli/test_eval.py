@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import edgevlm
+from tests.support import browser
 from tests.support.pages import parse
 
 QUESTIONS = ["is there a scratch", "what is in the picture"]
@@ -63,6 +64,8 @@ def test_the_reference_answers_the_same(invoke, tiny_bundle, tiny_checkpoint, da
     found = json.loads(result.stdout)
     assert found["exact_match"]["reference"] == found["exact_match"]["edgevlm"]
     assert (found["flips"], found["flip_rate"], found["same_tokens"]) == (0, 0.0, 8)
+    assert found["other_checkpoint"] is None
+    assert "is not the checkpoint" not in result.stderr
     assert len(json.loads(out.read_text())["cases"]) == 8
     page = parse(report)
     assert page.counts["svg"] == 1
@@ -85,6 +88,15 @@ def test_flips_are_listed_and_shown(invoke, tiny_bundle, other_checkpoint, datas
     text = "".join(page.text)
     assert "certainly <b>not</b>" in text, "answers are text, whatever is in them"
     assert flip["question"] in text
+    assert f"{other_checkpoint} is not the checkpoint that this bundle was made from (tiny-llava)" in result.stderr
+    assert found["other_checkpoint"] in text
+    shown = browser.show(report, tmp_path)
+    browser.check(shown)
+    (bars,) = shown.sizes["charts"]
+    assert len(bars["bars"]) == 2 * 2  # kinds of question, bundle and PyTorch
+    assert len(shown.sizes["pictures"]) == found["flips"]
+    assert any("PyTorch" in table["text"] for table in shown.sizes["tables"])
+    assert browser.coloured(shown, (0x1F, 0x6F, 0xB5)) > 500
 
 
 def test_resume_asks_only_what_is_missing(invoke, tiny_bundle, dataset, tmp_path):
@@ -154,6 +166,9 @@ def test_calibration(invoke, refused, tiny_bundle, tmp_path):
     assert found["ece_raw"] == pytest.approx(raw["ece"], abs=1e-6)
     assert fitted["calibration_file"] == str(file)
     assert parse(tmp_path / "report.html").counts["svg"] == 2
+    shown = browser.show(tmp_path / "report.html", tmp_path)
+    browser.check(shown, all_zero=True)
+    assert shown.sizes["charts"][1]["points"] > 0, "the reliability plot"
     assert json.loads(invoke(*arguments).stdout)["calibration"]["temperature"] == pytest.approx(found["temperature"])
     image = ("--image", tmp_path / "0.png", "--prompt", "is it", "--choices", "yes,no", "--json")
     assert json.loads(invoke("run", bundle, *image).stdout)["answers"][0]["choice"] in ("yes", "no")
@@ -191,6 +206,16 @@ def test_refused(invoke, tiny_bundle, dataset, arguments, named):
 def test_no_data_set(invoke, refused, tiny_bundle):
     assert "no such data set: nowhere" in refused(invoke("eval", tiny_bundle, "--dataset", "nowhere"))
     assert "BUNDLE" in refused(invoke("eval", "--dataset", "inspection"))
+
+
+def test_a_reference_too_large_is_refused_before_anything_is_asked(
+    invoke, refused, tiny_bundle, tiny_checkpoint, dataset, monkeypatch
+):
+    from edgevlm_export.reference import memory
+
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    line = refused(invoke("eval", tiny_bundle, "--dataset", dataset, *SHORT, "--reference", tiny_checkpoint))
+    assert "PyTorch needs about" in line
 
 
 def test_a_minimum_that_does_not_hold(invoke, tiny_bundle, dataset):

@@ -47,7 +47,16 @@ def test_json(invoke, tiny_checkpoint, output):
     result = invoke("export", tiny_checkpoint, "-o", output, "--fp16", "--vision", "fp32", "--json")
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
-    assert list(report) == ["bundle", "family", "graphs", "bytes_total", "peak_rss_mib", "seconds", "certificate"]
+    assert list(report) == [
+        "bundle",
+        "family",
+        "graphs",
+        "bytes_total",
+        "peak_rss_mib",
+        "seconds",
+        "certificate",
+        "fidelity",
+    ]
     assert report["certificate"] == "passed"
     assert report["bundle"] == str(output)
     assert report["family"] == "llava"
@@ -125,6 +134,29 @@ def test_unknown_precision(refusal, tiny_checkpoint, option):
     line = refusal(tiny_checkpoint, option, "fp7")
     assert "fp7" in line
     assert "fp16" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--layer", "down_proj"), "NAME=PRECISION"),
+        (("--layer", "*.down_proj=int8b", "--layer", "*.down_proj=fp16"), "exclude each other"),
+        (("--int8", "--layer", "*.down_proj=int9"), "unknown precision: int9"),
+        (("--int8", "--layer", "*.dwn_proj=int8b"), "no such linear layer: *.dwn_proj"),
+        (("--int8", "--max-kl", "0"), "bad target"),
+        (("--fp16", "--max-kl", "0.01"), "nothing to lift"),
+        (("--int8", "--int4"), "exclude each other"),
+    ],
+)
+def test_contradictions(refusal, tiny_checkpoint, options, says):
+    assert says in refusal(tiny_checkpoint, *options)
+
+
+def test_calibration_image_that_is_none(refusal, tiny_checkpoint, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "part.png").write_bytes(b"no picture")
+    assert "part.png" in refusal(tiny_checkpoint, "--int4", "--calibrate", folder)
 
 
 def test_context_too_short(refusal, tiny_checkpoint):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +38,10 @@ def test_a_sound_bundle(invoke, tiny_bundle):
     assert found["files"]["checked"] == len(names(tiny_bundle)) - 1  # all but the manifest's own digest
     assert (found["files"]["bad"], found["files"]["manifest_checked"]) == ([], True)
     assert found["self_test"]["passed"] is True
-    assert found["self_test"]["providers"]["cpu"]["tokens_equal"] is True
+    told = found["self_test"]["providers"]["cpu"]
+    assert told["tokens_equal"] is True
+    assert told["engine"].endswith("CPUExecutionProvider")
+    assert told["reason"] == "as asked"
     assert found["parity"] is None
 
 
@@ -77,6 +81,9 @@ def test_against_pytorch(invoke, tiny_bundle, tiny_checkpoint):
     assert list(parity["decoder"]) == ["kl_mean", "kl_p99", "top1_agreement"]
     assert parity["greedy"] == {"prompts": 3, "identical": 3}
     assert parity["decoder"]["top1_agreement"] == 1.0
+    found = json.loads(result.stdout)
+    assert found["reference"] == "LlavaForConditionalGeneration tiny-llava, float32"
+    assert found["same_checkpoint"] is True
 
 
 @pytest.mark.usefixtures("few_inputs")
@@ -86,8 +93,26 @@ def test_against_another_model(invoke, tiny_bundle, tmp_path):
     other = checkpoints.llava(tmp_path / "other", decoder="qwen3")
     result = invoke("verify", tiny_bundle, "--reference", other)
     assert result.exit_code == 1
+    first = f"Does not hold: {other} is not the checkpoint that this bundle was made from (tiny-llava)"
+    assert first in result.stderr
     assert "Does not hold: decoder, next-token distributions: kl_mean is" in result.stderr
     assert "differs from PyTorch's from token" in result.stderr
+
+
+@pytest.mark.usefixtures("few_inputs")
+def test_against_a_model_of_another_family(invoke, tiny_bundle, tmp_path):
+    """Other image tokens, other sizes: nothing can be compared, and that is what it says."""
+    from tests.support import checkpoints
+
+    other = checkpoints.qwen2_5_vl(tmp_path / "other")
+    result = invoke("verify", tiny_bundle, "--reference", other, "--json")
+    assert result.exit_code == 1, result.stderr
+    found = json.loads(result.stdout)
+    assert found["same_checkpoint"] is False
+    assert found["parity"]["projector"]["cosine_min"] == 0
+    assert any(
+        problem.startswith("tokenizer, chat template or number of image tokens") for problem in found["problems"]
+    )
 
 
 @pytest.mark.usefixtures("few_inputs")
@@ -111,6 +136,14 @@ def test_an_export_that_drifts_exits_with_1(invoke, tiny_checkpoint, tmp_path, m
     assert json.loads(allowed.stdout)["certificate"] == "drift allowed"
     shown = invoke("inspect", tmp_path / "out").stdout
     assert "drift allowed: embeddings' cosine at least 1.0" in shown
+    again = invoke("verify", tmp_path / "out", "--reference", tiny_checkpoint)
+    assert again.exit_code == 0, again.stderr
+    assert "Missed, and allowed at export (only a test): decoder, likeliest token: top1_agreement is 1" in again.stderr
+    monkeypatch.setitem(thresholds.BY_PRECISION, "fp32", replace(strict, sensitivity=2.0))
+    worse = invoke("verify", tmp_path / "out", "--reference", tiny_checkpoint)
+    assert worse.exit_code == 1
+    assert "Does not hold: image sensitivity, distance between embeddings: sensitivity is" in worse.stderr
+    assert "Does not hold: decoder, likeliest token" not in worse.stderr
 
 
 def test_every_bad_file_is_listed(invoke, bundle):
@@ -152,6 +185,47 @@ def test_a_newer_bundle_is_not_judged(invoke, refused, bundle):
     (bundle / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 99}))
     (bundle / "manifest.sha256").unlink()
     assert "newer" in refused(invoke("verify", bundle))
+
+
+def test_auto_says_what_it_took_and_why(invoke, tiny_bundle):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-gpu is installed here")
+    result = invoke("verify", tiny_bundle, "--provider", "auto")
+    version = f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider"
+    why = "auto: cuda is not in the installed onnxruntime"
+    assert f"self-test on auto ({version}; {why}): passed" in result.stdout
+
+
+def test_another_engine(invoke, refused, bundle, tiny_checkpoint, tmp_path, monkeypatch):
+    """A FAKE library, which computes with onnxruntime: a bundle without an engine fails, one with engines answers."""
+    from tests.support.fake_cuda import FakeCuda
+    from tests.support.fake_engines import add_fake_engines, install
+    from tests.support.fake_nvidia import fake_tensorrt
+
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    assert "tensorrt_rtx is not installed" in refused(invoke("verify", bundle, "--engine", "tensorrt-rtx"))
+    install(monkeypatch, fake_tensorrt(FakeCuda()))
+    without = invoke("verify", bundle, "--engine", "tensorrt-rtx")
+    assert without.exit_code == 1
+    assert "self-test on tensorrt-rtx: FAILED" in without.stdout
+    assert "has no engine for" in without.stderr
+    made = invoke(
+        "export", tiny_checkpoint, "-o", tmp_path / "std", "--fp16", "--target", "tensorrt-rtx", "--no-certificate"
+    )
+    assert made.exit_code == 0, made.stderr
+    add_fake_engines(tmp_path / "std")
+    found = invoke("verify", tmp_path / "std", "--engine", "tensorrt-rtx", "--json")
+    assert found.exit_code == 0, found.stderr
+    told = json.loads(found.stdout)["self_test"]["providers"]["tensorrt-rtx"]
+    assert (told["passed"], told["engine"], told["reason"]) == (
+        True,
+        "tensorrt_rtx 0.0-fake Fake GPU SM 89",
+        "as asked",
+    )
+    both = invoke("verify", bundle, "--engine", "tensorrt-rtx", "--provider", "cpu")
+    assert "--provider is ONNX Runtime's" in refused(both)
 
 
 def test_a_provider_that_is_not_there(invoke, refused, bundle):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from PIL import Image
 from edgevlm_export import api, certificate
 from edgevlm_export.api import ExportOptions, export
 from edgevlm_export.certificate import differences, inputs, measure, thresholds
+from edgevlm_export.precision import FOLDERS
 from edgevlm_export.reference import Reference, ReferenceTooLarge
 from edgevlm_runtime import certificate as schema
 from edgevlm_runtime.bundle import Bundle
@@ -69,6 +73,26 @@ def test_measuring_again_confirms_it(exported: Path, tiny_checkpoint: Path) -> N
     assert "image 'noise'" in differences(schema.decode(json.dumps(worse).encode()), again)[0]
 
 
+def test_largest_errors_and_answers_are_compared(exported: Path) -> None:
+    """Within the noise that docs/parity.md states, and no further."""
+    stored = schema.read_certificate(Bundle.open(exported))
+    assert stored is not None
+    whole = json.loads(schema.encode(stored))
+
+    def changed(change: Callable[[dict[str, Any]], None]) -> list[str]:
+        other = copy.deepcopy(whole)
+        change(other)
+        return differences(stored, schema.decode(json.dumps(other).encode()))
+
+    for name in ("vision_max_abs", "embeddings_max_abs"):
+        assert changed(lambda one, name=name: one["images"]["noise"].update({name: 9e-4})) == []  # type: ignore[misc]
+        said = changed(lambda one, name=name: one["images"]["noise"].update({name: 0.1}))  # type: ignore[misc]
+        assert [name in line and "is 0.1 here" in line for line in said] == [True]
+    said = changed(lambda one: one["greedy"][0].update(first_divergence=2))
+    assert said == ["greedy answers: 3 of 3 were PyTorch's at export, 2 of 3 are here"]
+    assert "other prompts" in changed(lambda one: one["greedy"].pop())[0]
+
+
 def test_missed_thresholds_keep_the_bundle_aside(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +146,15 @@ def test_a_damaged_certificate(exported: Path, tmp_path: Path) -> None:
     bundle.file("certificate.json").write_text("{}")
     with pytest.raises(BundleError, match=r"damaged certificate: .*certificate\.json"):
         schema.read_certificate(bundle)
+
+
+def test_every_holder_has_its_thresholds() -> None:
+    """One that is missing would be judged as 4 bits are."""
+    names = {name for _, holders in FOLDERS.values() for name in holders}
+    assert names == set(thresholds.BY_PRECISION)
+    for name in ("int8w", "fp8", "int8b:block=64"):
+        held = dict.fromkeys(("vision_encoder", "projector", "decoder"), name)
+        assert thresholds.thresholds_for(held) == thresholds.EIGHT
 
 
 def test_divergence_is_torchs() -> None:

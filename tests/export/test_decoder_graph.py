@@ -9,7 +9,7 @@ from transformers import CLIPVisionConfig, LlavaConfig, Qwen2Config
 
 from edgevlm_export import skeleton
 from edgevlm_export.decoder import decoder_source
-from edgevlm_export.precision.plans import GraphPrecision
+from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.writer import plan_graph
 
 LAYERS = 24
@@ -33,7 +33,7 @@ def graph():
     config = LlavaConfig(vision_config=tower, text_config=text, image_token_index=7, tie_word_embeddings=True)
     model = skeleton.build(config)
     source = decoder_source(model, model.model.language_model, model.lm_head, text, context=4096, mrope=False)
-    return plan_graph("decoder", source, model, "ort", GraphPrecision("fp32"))
+    return plan_graph("decoder", source, model, GraphPrecision("fp32"))
 
 
 def test_at_most_16_nodes_a_layer(graph):

@@ -97,6 +97,16 @@ def other_template(bundle: Path, _: Path) -> None:
 
 
 VISION, DECODER = "vision encoder, projector or image preprocessing", "decoder, tokenizer or prompt"
+TOKENS = "tokenizer, chat template or number of image tokens: "
+NAMED = {
+    # what the certificate's lines say about a fault, where a figure alone would not tell
+    "wrong image mean": "image preprocessing or vision encoder, image ",
+    "wrong image deviation": "image preprocessing or vision encoder, image ",
+    "projector of zeros": "vision encoder and projector, embeddings of image ",
+    "vision encoder that sees nothing": "image sensitivity, distance between embeddings",
+    "permuted vocabulary": TOKENS,
+    "other chat template": TOKENS,
+}
 FAULTS: dict[str, tuple[Fault, str, str]] = {
     # fault: the part that the self-test names, and a threshold that the certificate misses
     "vision encoder of another model": (swap_vision_encoder, VISION, "vision_cosine"),
@@ -201,6 +211,7 @@ def test_the_certificate_catches_faults_of_the_export(
     assert check_self_test(opened, "cpu", threads=1).passed, "the self-test only knows what the exporter knew"
     missed = certify(opened, reference).missed
     assert any(threshold in line for line in missed), missed
+    assert any(line.startswith(NAMED.get(name, "")) for line in missed), missed
 
 
 @pytest.mark.usefixtures("few_inputs")

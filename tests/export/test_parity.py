@@ -6,7 +6,7 @@ The reference is transformers' own model, generate() and processors (`edgevlm_ex
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +21,21 @@ TOKENS = 32
 QUESTIONS = ("what is in the picture", "is there a scratch", "describe this image", "no")
 SIZES = ((50, 70), (28, 28), (200, 31), (64, 131))
 
+VARIED = {"seed": 1, "gain": 1.3}
+"""Weights at which answers vary; `test_answers_vary` holds them to it."""
 CASES: dict[str, Callable[[Path], Path]] = {
     **{
-        f"llava-{name}": lambda folder, name=name: checkpoints.llava(folder, decoder=name)
+        f"llava-{name}": lambda folder, name=name: checkpoints.llava(folder, decoder=name, **VARIED)
         for name in checkpoints.DECODERS
     },
-    "llava-siglip": lambda folder: checkpoints.llava(folder, tower="siglip"),
-    "llava-two-layers": lambda folder: checkpoints.llava(folder, tower="clip-two-layers"),
+    "llava-siglip": lambda folder: checkpoints.llava(folder, tower="siglip", **VARIED),
+    "llava-two-layers": lambda folder: checkpoints.llava(folder, tower="clip-two-layers", **VARIED),
     **{
-        f"smolvlm-{name}": lambda folder, name=name: checkpoints.smolvlm(folder, name)
+        f"smolvlm-{name}": lambda folder, name=name: checkpoints.smolvlm(folder, name, **VARIED)
         for name in checkpoints.SMOLVLM_SHAPES
     },
     **{
-        f"qwen2_5_vl-{name}": lambda folder, name=name: checkpoints.qwen2_5_vl(folder, name)
+        f"qwen2_5_vl-{name}": lambda folder, name=name: checkpoints.qwen2_5_vl(folder, name, **VARIED)
         for name in checkpoints.QWEN_SHAPES
     },
 }
@@ -45,6 +47,19 @@ class Pair:
 
     vlm: edgevlm_runtime.VLM
     reference: Reference
+    known: dict[tuple[int, str], tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def baked(self) -> int:
+        """Tokens at the beginning of every prompt that the bundle knows from its export."""
+        prefix = self.vlm.manifest.decoder.prefix
+        return len(prefix.token_ids) if prefix else 0
+
+    def about(self, picture: int, question: str) -> tuple[int, ...]:
+        """The reference's answer about one of `pictures`, asked once."""
+        if (picture, question) not in self.known:
+            self.known[picture, question] = self.expected(question, [pictures()[picture]])
+        return self.known[picture, question]
 
     def expected(self, question: object, images: list[Image.Image]) -> tuple[int, ...]:
         return self.reference.answer(question, images, max_new_tokens=TOKENS).token_ids
@@ -66,12 +81,20 @@ def text_part(text: str) -> dict[str, str]:
 
 
 def test_many_questions_in_one_session(pair):
-    for image in pictures():
+    for picture, image in enumerate(pictures()):
         with pair.vlm.session(image) as session:
             for number, question in enumerate(QUESTIONS):
                 answer = session.ask(question, max_new_tokens=TOKENS)
-                assert answer.token_ids == pair.expected(question, [image]), (image.size, question)
-                assert (answer.prefix_tokens_reused >= answer.image_tokens) == (number > 0)
+                assert answer.token_ids == pair.about(picture, question), (image.size, question)
+                assert (answer.prefix_tokens_reused >= pair.baked + answer.image_tokens) == (number > 0)
+
+
+def test_answers_vary(pair):
+    """With image and question, and from token to token: else the other tests here would compare little."""
+    answers = [pair.about(picture, question) for picture in range(len(SIZES)) for question in QUESTIONS]
+    assert len(set(answers)) >= len(answers) - 2
+    assert sum(len(answer) == TOKENS for answer in answers) >= len(answers) / 2
+    assert sum(len(set(answer)) >= TOKENS / 2 for answer in answers) >= len(answers) / 2
 
 
 def test_two_images(pair):

@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from edgevlm_export import reference as module
-from edgevlm_export.reference import Reference, ReferenceTooLarge, weight_bytes
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_export.reference import Reference, ReferenceTooLarge, memory, weight_bytes
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 from tests.support import checkpoints
 
 MAKERS = {"llava": checkpoints.llava, "smolvlm": checkpoints.smolvlm, "qwen2_5_vl": checkpoints.qwen2_5_vl}
@@ -96,7 +95,7 @@ def test_it_is_what_transformers_users_get(tiny_checkpoint: Path) -> None:
 
 def test_a_model_too_large_is_refused_in_one_line(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert weight_bytes(tiny_checkpoint) > 4 * 10_000
-    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     with pytest.raises(ReferenceTooLarge, match=r"PyTorch needs about .* GiB are available"):
         Reference.load(str(tiny_checkpoint))
 
@@ -108,4 +107,14 @@ def test_damaged_weights_are_a_clear_error(tiny_checkpoint: Path, tmp_path: Path
     with pytest.raises(CheckpointError) as caught:
         Reference.load(str(copy))
     assert "copy" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_smolvlm_without_num2words_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processor in transformers insists on that package; the exporter depends on it."""
+    from transformers.models.smolvlm import processing_smolvlm
+
+    monkeypatch.setattr(processing_smolvlm, "num2words", None)
+    with pytest.raises(UnsupportedModel, match="pip install num2words") as caught:
+        Reference.load(str(checkpoints.smolvlm(tmp_path / "smolvlm")))
     assert "\n" not in str(caught.value)

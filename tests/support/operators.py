@@ -9,19 +9,32 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
+from onnx import helper
 
 from edgevlm_export import passes
-from edgevlm_export.graph_edit import MICROSOFT
+from edgevlm_export.graph_edit import EVEN_ROWS, MICROSOFT
 from edgevlm_export.ops import DOMAIN
 from edgevlm_export.precision.base import Holder, WeightJob
+from edgevlm_export.writer import CONVERSIONS
 
 Run = Callable[[np.ndarray], np.ndarray]
 
 
-def linear_layer(holder: Holder, weight: np.ndarray, bias: np.ndarray | None = None) -> tuple[Run, WeightJob]:
-    """y = x weight^T + bias as `holder` lowers it: a function of x [1, S, in], and the holder's job."""
+def linear_layer(
+    holder: Holder,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    activations: str = "float32",
+    even_rows: bool = False,
+) -> tuple[Run, WeightJob]:
+    """y = x weight^T + bias as `holder` lowers it: a function of x [1, S, in], and the holder's job.
+
+    `even_rows`: x has the mark of that name.
+    """
     rows, columns = weight.shape
     x = _value("x", [1, "S", columns])
+    if even_rows:
+        x.meta[EVEN_ROWS] = True
     y_shape = ir.Shape([1, "S", rows])
     initializers = [_value("w", [rows, columns])]
     if bias is not None:
@@ -33,13 +46,22 @@ def linear_layer(holder: Holder, weight: np.ndarray, bias: np.ndarray | None = N
     model = ir.Model(graph, ir_version=10)
     job = holder.lower(model, node)
     made = job.make(torch.from_numpy(weight))
+    CONVERSIONS[activations](model, (job,))
     for name, value in model.graph.initializers.items():
         if name in made:
-            assert tuple(made[name].shape) == tuple(value.shape.numpy())
-            value.const_value = ir.tensor(made[name].numpy(), name=name)
+            value.const_value = _constant(value, made[name])
     passes.finish(model)
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), _quiet(), providers=["CPUExecutionProvider"])
     return lambda array: session.run(None, {"x": array})[0], job
+
+
+def _constant(value: ir.Value, tensor: torch.Tensor) -> ir.TensorProtocol:
+    """What the exporter would write: the tensor's bytes under the type and shape that the graph declares."""
+    if value.dtype == ir.DataType.FLOAT16 and tensor.is_floating_point():
+        tensor = tensor.half()
+    data = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+    assert len(data) * 8 == np.prod(value.shape.numpy()) * value.dtype.bitwidth
+    return ir.from_proto(helper.make_tensor(value.name, value.dtype, value.shape.numpy(), data, raw=True))
 
 
 def run_decoder(path: Path, embeddings: np.ndarray, kv_heads: int, head_dim: int) -> np.ndarray:
@@ -65,4 +87,5 @@ def _quiet() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")  # as the engine does
     return options

@@ -68,11 +68,21 @@ def test_tied_table_is_read_from_the_head(bundles, name):
     np.testing.assert_array_equal(one, found[7])
 
 
-def test_manifest_says_how_layers_are_held(bundles):
-    graph = decode((bundles[1]["int8"] / MANIFEST_NAME).read_bytes(), "manifest").graphs["decoder"]
-    assert (graph.precision, graph.transforms) == ("int8", ("rotate-residual",))
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_manifest_says_how_layers_are_held(bundles, name):
+    graph = decode((bundles[1][name] / MANIFEST_NAME).read_bytes(), "manifest").graphs["decoder"]
+    assert (graph.precision, graph.transforms) == (name, choose(name).decoder.transforms)
     assert set(graph.exceptions.values()) == {"int8b"}
-    assert sum("down_proj" in name for name in graph.exceptions) == 2
+    assert sum("down_proj" in layer for layer in graph.exceptions) == {"int8": 0, "int4": 2}[name]
+
+
+def test_int8_is_held_to_its_target(bundles):
+    """The default needs no lifting here; what was measured is in the manifest."""
+    found = decode((bundles[1]["int8"] / MANIFEST_NAME).read_bytes(), "manifest").fidelity
+    assert found is not None
+    assert 0 < found.found == found.before < found.most == 0.02
+    assert found.positions > 500
+    assert found.lifted == ()
 
 
 @pytest.mark.parametrize("table", ["fp16", "int8b", "int4", "int4:symmetric", "int4:block=64"])

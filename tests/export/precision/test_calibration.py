@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,27 @@ from transformers import AutoModelForImageTextToText
 
 from edgevlm_export import checkpoint, skeleton
 from edgevlm_export.api import ExportOptions
-from edgevlm_export.calibration.samples import LENGTH, SEQUENCES, folder_text, manual, sample
+from edgevlm_export.calibration import samples
+from edgevlm_export.calibration.material import Material, manual
+from edgevlm_export.calibration.run import calibrate
+from edgevlm_export.calibration.samples import part, spread
+from edgevlm_export.calibration.spool import Spool
 from edgevlm_export.calibration.streamed import streamed
 from edgevlm_export.decoder import kv_shape
+from edgevlm_export.plan import plan_export
 from edgevlm_export.precision import plans
+from edgevlm_export.precision.plan import GraphPrecision, PrecisionPlan
 from edgevlm_runtime.errors import ExportError
 from tests.support import checkpoints
 from tests.support.operators import run_decoder
 
 TEXT = (Path(__file__).parents[3] / "benchmarks" / "english.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch):
+    """Tiny models need no more."""
+    monkeypatch.setattr(samples, "SEQUENCES", 16)
 
 
 @pytest.mark.parametrize("decoder", ["mistral-window", "gemma"])
@@ -57,10 +70,8 @@ def test_calibration_beats_rounding(tmp_path, export_bundle, monkeypatch):
         return float(np.linalg.norm(found - wanted))
 
     calibrated = error(export_bundle(folder, precision="int4"))
-    nearest = plans.GraphPrecision("int4", roles={"head": "int8b"}, transforms=("rotate-residual",))
-    monkeypatch.setitem(
-        plans.PLANS, "int4", plans.PrecisionPlan(*[plans.GraphPrecision("int8")] * 2, nearest, embedding="int8b")
-    )
+    nearest = replace(plans.PLANS["int4"].decoder, calibrated=False)
+    monkeypatch.setitem(plans.PLANS, "int4", PrecisionPlan(*[GraphPrecision("int8")] * 2, nearest, embedding="int8b"))
     assert calibrated < 0.95 * error(export_bundle(folder, precision="int4"))
 
 
@@ -70,38 +81,50 @@ def test_same_bytes_twice(tmp_path, export_bundle):
     assert first == second
 
 
-def test_samples_are_spread_over_the_text():
+def test_vision_layers_in_four_bits_are_calibrated(tmp_path):
+    """Every one that the graph has."""
+    folder = checkpoints.llava(tmp_path / "checkpoint", "qwen2")
+    plan = plan_export(folder, plans.choose("fp32", vision="int4:block=32"), None, lambda *_: None)
+    spool = Spool(tmp_path)
+    calibrate(plan, Material(), spool, lambda *_: None)
+    weights = plan.graphs["vision_encoder"].calibrated
+    assert len(weights) == len(plan.graphs["vision_encoder"].held) > 10
+    differ = 0
+    for job in plan.graphs["vision_encoder"].jobs:
+        if job.source in weights:
+            made, nearest = spool.load(job.source), job.make(plan.weights.read(job.source))
+            assert {name: tensor.shape for name, tensor in made.items()} == {
+                name: tensor.shape for name, tensor in nearest.items()
+            }
+            differ += any(not torch.equal(made[name], nearest[name]) for name in nearest)
+    assert differ == len(weights)
+
+
+def test_sequences_are_spread_over_the_text():
     ids = list(range(100_000))
-    found = sample(ids, 4096)
-    assert found.shape == (SEQUENCES, LENGTH)
+    found = spread(ids, 64, 256)
+    assert found.shape == (64, 256)
     assert int(found[-1, -1]) > 0.9 * len(ids)
-    assert sample(ids, 40).shape == (SEQUENCES, 40)
     assert len(manual()) > 100_000
+
+
+@pytest.mark.parametrize("tokens", [5 * 256 * 64, 2_000, 100_000])
+def test_what_is_measured_was_not_calibrated_with(tokens):
+    """Whatever number of sequences either takes: 16,384 positions against 1,024."""
+    ids = list(range(tokens))
+    calibrated, measured = (set(part(ids, held_back)) for held_back in (False, True))
+    assert not calibrated & measured
+    assert len(calibrated | measured) == tokens
+    taken = spread(part(ids, False), 16384 // 256, 256), spread(part(ids, True), 1024 // 256, 256)
+    assert not set(taken[0].flatten().tolist()) & set(taken[1].flatten().tolist())
 
 
 def test_text_too_short():
     with pytest.raises(ExportError, match="calibration text too short: 3 tokens"):
-        sample([1, 2, 3], 4096)
-
-
-def test_bad_calibration_folders(tmp_path):
-    (tmp_path / "binary").mkdir()
-    (tmp_path / "binary" / "a.txt").write_bytes(b"\xff\xfe\x00")
-    (tmp_path / "empty").mkdir()
-    for folder, says in (("missing", "no such"), ("empty", "empty"), ("binary", "unreadable")):
-        with pytest.raises(ExportError, match=says) as error:
-            ExportOptions(str(tmp_path), precision="int4", calibrate=tmp_path / folder)
-        assert "\n" not in str(error.value)
-
-
-def test_folder_of_texts(tmp_path):
-    (tmp_path / "b.md").write_text("second", encoding="utf-8")
-    (tmp_path / "a.txt").write_text("first", encoding="utf-8")
-    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
-    assert folder_text(tmp_path) == "first\n\nsecond"
+        spread([1, 2, 3], 16, 256)
 
 
 def test_nothing_to_calibrate(tmp_path):
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")
     with pytest.raises(ExportError, match="nothing to calibrate"):
-        ExportOptions(str(tmp_path), precision="int8", calibrate=tmp_path)
+        ExportOptions(str(tmp_path), precision="fp16", calibrate=tmp_path)

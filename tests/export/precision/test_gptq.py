@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgevlm_export.precision.blocks import BlockOptions, dequantize, quantize
-from edgevlm_export.precision.gptq import gptq
+from edgevlm_export.precision.gptq import Curvature, gptq
 
 
 def _inputs(columns: int, seed: int) -> torch.Tensor:
@@ -25,7 +25,7 @@ def test_better_than_rounding_on_unseen_inputs(options, columns):
     def error(blocks) -> float:
         return float((unseen @ (dequantize(blocks, options, columns) - weight).t()).norm())
 
-    calibrated = gptq(weight, seen.t() @ seen, options)
+    calibrated = gptq(weight, Curvature.of(seen.t() @ seen), options)
     assert error(calibrated) < 0.85 * error(quantize(weight, options))
     assert calibrated.quants.shape == quantize(weight, options).quants.shape
     assert int(calibrated.quants.max()) <= 15
@@ -35,6 +35,6 @@ def test_inputs_that_are_always_zero_do_no_harm():
     options = BlockOptions(4, 32, False)
     weight, x = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)), _inputs(64, 2)
     x[:, 5] = 0
-    found = dequantize(gptq(weight, x.t() @ x, options), options, 64)
+    found = dequantize(gptq(weight, Curvature.of(x.t() @ x), options), options, 64)
     assert torch.isfinite(found).all()
     assert float((x @ (found - weight).t()).norm() / (x @ weight.t()).norm()) < 0.1

@@ -13,14 +13,14 @@ from transformers import AutoModelForImageTextToText
 
 from edgevlm_export import checkpoint, skeleton
 from edgevlm_export.decoder import decoder_source, kv_shape
-from edgevlm_export.precision.plans import GraphPrecision
+from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.transforms.orthogonal import Orthogonal
 from edgevlm_export.writer import plan_graph, write_graph
 from edgevlm_runtime.errors import ExportError
 from tests.support import checkpoints
 from tests.support.operators import run_decoder
 
-BOTH = ("rotate-residual", "rotate-values")
+ALL = ("rotate-residual", "rotate-values", "rotate-product")
 PACKED_VALUES = "phi3"
 """The decoder whose values come out of one projection with queries and keys."""
 
@@ -50,7 +50,7 @@ def _planned(folder: Path, model, transforms: tuple[str, ...], holder: str = "fp
     ties = checkpoint.tied_weights(model)
     kept = set(ties) | set(ties.values())
     precision = GraphPrecision(holder, roles=roles or {}, transforms=transforms)
-    return plan_graph("decoder", source, model, "ort", precision, kept)
+    return plan_graph("decoder", source, model, precision, kept)
 
 
 def _logits(folder: Path, out: Path, embeddings: np.ndarray, transforms: tuple[str, ...], **options):
@@ -77,8 +77,8 @@ def _reference(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_same_function(decoder, tmp_path):
     folder = checkpoints.llava(tmp_path / "checkpoint", decoder)
     embeddings, wanted = _reference(folder)
-    plan, found = _logits(folder, tmp_path / "rotated", embeddings, BOTH)
-    assert plan.transforms == (BOTH if decoder != PACKED_VALUES else BOTH[:1])
+    plan, found = _logits(folder, tmp_path / "rotated", embeddings, ALL)
+    assert plan.transforms == tuple(key for key in ALL if key != "rotate-values" or decoder != PACKED_VALUES)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
@@ -91,13 +91,14 @@ def test_rotation_makes_int8_more_faithful(tmp_path):
         _, found = _logits(folder, tmp_path / name, embeddings, transforms, holder="int8")
         return float(np.linalg.norm(found - wanted))
 
-    assert error("rotated", BOTH[:1]) < 0.8 * error("plain", ())
+    assert error("rotated", ALL) < 0.8 * error("plain", ())
 
 
-def test_roles(tmp_path):
-    """The head and the layer after the gated product are found, whatever they are called."""
+@pytest.mark.parametrize("transforms", [(), ("rotate-product",)])
+def test_roles(tmp_path, transforms):
+    """The head and the layer after the gated product are found, whatever they are called, rotated or not."""
     model = skeleton.build(checkpoint.load_config(checkpoints.llava(tmp_path / "checkpoint", "gemma")))
-    plan = _planned(tmp_path, model, (), "int8", {"head": "fp16", "mlp_down": "int8b"})
+    plan = _planned(tmp_path, model, transforms, "int8", {"head": "fp16", "mlp_down": "int8b"})
     assert {name.rsplit(".", 2)[-2]: holder for name, holder in plan.exceptions.items()} == {
         "lm_head": "fp16",
         "down_proj": "int8b",

@@ -1,0 +1,41 @@
+"""`edgevlm compile`: options, and what it says where the library is missing. Engines: tests/export/compile/."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import Result
+
+Invoke = Callable[..., Result]
+
+
+def test_missing_library_is_one_line(
+    invoke: Invoke, refused: Callable[..., str], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    line = refused(invoke("compile", tiny_bundle, "--target", "tensorrt"))
+    assert line == "Error: tensorrt is not installed: pip install tensorrt cuda-python"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--target", "other"], "unknown target: other: known are tensorrt, tensorrt-rtx"),
+        (["--target", "tensorrt-rtx", "--sm", "ada"], "'ada' is not a list of compute capabilities"),
+        (["--target", "tensorrt", "--sm", "8.7"], "builds for the GPU of this machine: leave out --sm"),
+        ([], "Missing option '--target'"),
+    ],
+)
+def test_bad_options(invoke: Invoke, refused: Callable[..., str], arguments: list[str], said: str) -> None:
+    assert said in refused(invoke("compile", "bundle", *arguments))
+
+
+def test_bundle_that_is_not_there(
+    invoke: Invoke, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", ModuleType("tensorrt_rtx"))  # the bundle is looked at first
+    assert "no such bundle" in refused(invoke("compile", tmp_path / "none", "--target", "tensorrt-rtx"))

@@ -1,0 +1,52 @@
+"""What a holder does to a layer, in PyTorch and in ONNX Runtime: the same, but for the order of sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgevlm_export.precision import get_holder
+from edgevlm_export.precision.simulated import simulate
+from tests.support.operators import linear_layer
+
+
+@pytest.mark.parametrize("name", ["fp32", "int8", "int8b", "int4", "int4:block=64,symmetric"])
+def test_like_the_operator(name):
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((48, 160)).astype(np.float32)
+    x = (rng.standard_normal((1, 40, 160)) * np.exp(rng.standard_normal((1, 40, 1)))).astype(np.float32)
+    run, job = linear_layer(get_holder(name), weight)
+    exact = x[0] @ weight.T
+    found = run(x)[0]
+    ours = simulate(get_holder(name), torch.from_numpy(x[0]), torch.from_numpy(weight)).numpy()
+    loss = float(np.linalg.norm(found - exact))
+    # all of the loss but rounding is foreseen; float32 has none
+    assert float(np.linalg.norm(ours - found)) <= 0.35 * loss + 1e-4 * float(np.linalg.norm(exact))
+    made = dict(job.make(torch.from_numpy(weight)))
+    again = simulate(get_holder(name), torch.from_numpy(x[0]), torch.from_numpy(weight), made).numpy()
+    np.testing.assert_allclose(again, ours, rtol=1e-4, atol=1e-4)
+
+
+def test_one_scale_for_even_rows():
+    """As the operator has it, exactly; what each row's own scale would give is something else."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((48, 160)).astype(np.float32)
+    x = rng.standard_normal((1, 300, 160)).astype(np.float32)
+    run, _ = linear_layer(get_holder("int8"), weight, even_rows=True)
+    tensors = torch.from_numpy(x[0]), torch.from_numpy(weight)
+    ours = simulate(get_holder("int8"), *tensors, together=128).numpy()
+    found = np.concatenate([run(x[:, start : start + 128])[0] for start in (0, 128, 256)])
+    np.testing.assert_allclose(ours, found, rtol=1e-3, atol=1e-3)
+    by_row = simulate(get_holder("int8"), *tensors).numpy()
+    assert np.linalg.norm(by_row - found) > 20 * np.linalg.norm(ours - found)
+
+
+@pytest.mark.parametrize("name", ["int8b", "int4", "int4:symmetric", "int4:block=128"])
+@pytest.mark.parametrize("columns", [64, 100])
+def test_unpacked_is_what_was_stored(name, columns):
+    holder = get_holder(name)
+    weight = torch.randn(6, columns, generator=torch.Generator().manual_seed(0))
+    made = holder.pack("w", (6, columns)).make(weight)
+    again = dict(zip(made, holder.stored(holder.unpacked(made, columns)), strict=True))
+    assert all(torch.equal(made[key], again[key]) for key in made)

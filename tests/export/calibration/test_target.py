@@ -1,0 +1,209 @@
+"""Held to a target: what a layer costs is foreseen, the worst are lifted, and the bundle and its manifest say so."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from edgevlm_export.api import ExportOptions, export
+from edgevlm_export.bundle import write_bundle
+from edgevlm_export.calibration.loss import Loss
+from edgevlm_export.calibration.material import Material
+from edgevlm_export.calibration.model import StreamedModel
+from edgevlm_export.calibration.sensitivity import Sensitivity
+from edgevlm_export.calibration.spool import Spool
+from edgevlm_export.estimate import estimate, with_samples
+from edgevlm_export.plan import plan_export
+from edgevlm_export.precision import get_holder
+from edgevlm_export.precision.blocks import dequantize, quantize
+from edgevlm_export.precision.plan import GraphPrecision
+from edgevlm_export.precision.plans import choose
+from edgevlm_runtime import load
+from tests.support import checkpoints
+
+LIFT = 0.004
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return checkpoints.llava(tmp_path_factory.mktemp("target") / "tied", "qwen2-tied")
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> StreamedModel:
+    return StreamedModel.of(plan_export(folder, choose("int4"), None, lambda *_: None))
+
+
+@pytest.fixture(scope="module")
+def samples(model):
+    return model.sample(Material(), 1024, lambda *_: None, held_back=True)
+
+
+def test_prompts_carry_the_images_as_transformers_merges_them(folder, model, samples):
+    """The decoder's inputs, for the first prompt, against those of transformers' own forward."""
+    reference = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    prompt = next(Material().questions(held_back=True))
+    inputs = model._inputs(prompt.question, prompt.images)
+    seen: list[torch.Tensor] = []
+    hook = reference.model.language_model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    with torch.no_grad():
+        reference(**inputs)
+    hook.remove()
+    length = seen[0].shape[1]
+    torch.testing.assert_close(samples.embeddings[0, :length], seen[0][0], atol=1e-5, rtol=1e-5)
+    image = inputs["input_ids"][0] == reference.config.image_token_index
+    assert image.any()
+    assert torch.equal(samples.text[0, :length], ~image)
+    assert bool(samples.real[-1].all())  # text needs no padding
+
+
+def test_costs_of_layers_are_foreseen(folder, model, samples, tmp_path):
+    """Against the loss of transformers' model with only this layer rounded to four bits."""
+    held = model.plan.graphs["decoder"].held
+    layers = [name for name in held if name.endswith(("q_proj.weight", "down_proj.weight", "up_proj.weight"))]
+    found = Sensitivity(model, samples, dict.fromkeys(layers, ("int4", "fp32")), Spool(tmp_path), lambda *_: None)
+    found.measure()
+    reference = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def log_probabilities() -> torch.Tensor:
+        with torch.no_grad():
+            logits = reference(inputs_embeds=samples.embeddings).logits[samples.text]
+        return torch.log_softmax(logits, -1)
+
+    wanted, true, foreseen = log_probabilities(), [], []
+    options = get_holder("int4").options
+    for name in layers:
+        weight = reference.get_parameter(name)
+        kept = weight.data.clone()
+        changed = model.load(name).float()
+        columns = changed.shape[1]
+        rounded = dequantize(quantize(changed, options.fitted(columns)), options.fitted(columns), columns)
+        # the error, turned back from the rotated basis that it was made in
+        weight.data = kept + _turned_back(model, name, rounded - changed)
+        true.append(float((wanted.exp() * (wanted - log_probabilities())).sum(-1).mean()))
+        weight.data = kept
+        foreseen.append(found.costs[name]["int4"])
+        assert found.costs[name]["fp32"] == 0
+    assert 0.5 < sum(foreseen) / sum(true) < 2
+    assert np.corrcoef(np.log(foreseen), np.log(true))[0, 1] > 0.8
+
+
+def _turned_back(model: StreamedModel, name: str, error: torch.Tensor) -> torch.Tensor:
+    """Readers of the residual stream give x Q W^T with the norm's weight in W; writers give Q^T W."""
+    from edgevlm_export.transforms.orthogonal import Orthogonal
+
+    rotation = Orthogonal(model.plan.family.text_config.hidden_size)
+    if name.endswith("down_proj.weight"):
+        return rotation.undo(error.t()).t()
+    norm = "input_layernorm" if "self_attn" in name else "post_attention_layernorm"
+    layer = ".".join(name.split(".")[:-3])
+    scale = model.plan.weights.read(f"{layer}.{norm}.weight").float()
+    return rotation.undo(error) / scale
+
+
+def test_lifted_until_the_target_holds(folder, tmp_path):
+    options = ExportOptions(str(folder), tmp_path / "b", "int4", max_kl=LIFT, self_test=False, certificate=False)
+    report = export(options)
+    found = report.fidelity
+    assert found is not None
+    assert found.found <= LIFT < found.before
+    manifest = load(report.bundle).manifest  # digests of the files that were written last
+    assert manifest.fidelity == found
+    graph = manifest.graphs["decoder"]
+    assert found.lifted
+    assert all(graph.exceptions[one.layer] == one.after != one.before == "int4" for one in found.lifted)
+    assert all(one.added_bytes > 0 for one in found.lifted)
+
+
+def test_infinity_measures_nothing():
+    assert ExportOptions("inspector", precision="int8").plan.max_kl == 0.02
+    assert ExportOptions("inspector", precision="int8", max_kl=float("inf")).plan.max_kl is None
+    assert ExportOptions("inspector", precision="int8", decoder="fp16").plan.max_kl is None
+
+
+def test_single_layers_by_pattern(folder, tmp_path):
+    layers = {"*.layers.1.mlp.down_proj": "int8b", "*.mlp.*": "fp32"}
+    options = ExportOptions(str(folder), tmp_path / "b", "fp16", layers=layers, self_test=False, certificate=False)
+    graph = load(export(options).bundle).manifest.graphs["decoder"]
+    held = {name: graph.exceptions.get(name, graph.precision) for name in graph.exceptions}
+    assert held["model.language_model.layers.1.mlp.down_proj.weight"] == "int8b"
+    assert held["model.language_model.layers.0.mlp.down_proj.weight"] == "fp32"
+    assert not any("self_attn" in name for name in held)
+
+
+def test_estimate_counts_what_calibration_takes(model):
+    graphs = list(model.plan.graphs.values())
+    plain = estimate(graphs, model.plan.embedding_bytes)
+    needs = with_samples(plain, model.plan, Material())
+    config = model.plan.family.text_config
+    assert needs.memory - plain.memory >= 4 * 4 * config.intermediate_size**2
+    assert needs.disk > plain.disk
+
+
+def test_estimate_counts_the_positions_that_are_measured(model, samples, monkeypatch):
+    """Those that the reference's logits are written for, with prompts of any length."""
+    monkeypatch.setattr(sys.modules[with_samples.__module__], "OVERHEAD_BYTES", 0)
+    graphs = list(model.plan.graphs.values())
+    plain = estimate(graphs, model.plan.embedding_bytes)
+    held = replace(model.plan, precision=replace(model.plan.precision, max_kl=0.01))
+    disk = with_samples(plain, held, Material()).disk - with_samples(plain, model.plan, Material()).disk
+    vocab = model.plan.family.text_config.vocab_size
+    assert disk == int(samples.text.sum()) * vocab * 4
+
+
+def test_a_short_text_is_followed_by_what_ships(model):
+    """Images with a prompt longer than the folder's text are no reason to refuse it; nor is a text of one word."""
+    prompts = Material(text="one word")
+    for held_back in (False, True):
+        found = model.sample(prompts, 1024, lambda *_: None, held_back=held_back)
+        assert bool(found.real[-1].all())
+    calibrating, measuring = (model._text_ids(prompts, 256, held_back) for held_back in (False, True))
+    shipped, kept = (model._text_ids(Material(), 256, held_back) for held_back in (False, True))
+    assert calibrating[-len(shipped) :] == shipped
+    assert len(calibrating) > len(shipped)
+    assert measuring[-len(kept) :] == kept
+
+
+def test_layers_that_read_one_input_are_one_group(model, samples, tmp_path):
+    """Query, key and value; gate and up. No other two, though a freed tensor's place may be another's."""
+    held = model.plan.graphs["decoder"].held
+    layers = [name for name in held if "layers" in name]
+    found = Sensitivity(model, samples, dict.fromkeys(layers, ("int8",)), Spool(tmp_path), lambda *_: None)
+    found.measure()
+    groups: dict[str, set[str]] = {}
+    for name, group in found.groups.items():
+        groups.setdefault(group, set()).add(name.removesuffix(".weight").split(".layers.")[1])
+    parts = [{f"self_attn.{key}_proj" for key in "qkv"}, {"self_attn.o_proj"}]
+    parts += [{"mlp.gate_proj", "mlp.up_proj"}, {"mlp.down_proj"}]
+    count = model.plan.family.text_config.num_hidden_layers
+    wanted = [{f"{layer}.{name}" for name in names} for layer in range(count) for names in parts]
+    assert sorted(map(sorted, groups.values())) == sorted(map(sorted, wanted))
+
+
+def test_even_inputs_are_marked_in_the_plan(model):
+    """What a rotated stream's norms give, and nothing else; the tied head's input is turned back."""
+    even = {name.split(".")[-2] for name in model.plan.graphs["decoder"].even_rows}
+    assert even == {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"}
+
+
+@pytest.mark.parametrize("family", ["smolvlm", "qwen2_5_vl"])
+def test_a_float_bundle_of_any_family_loses_nothing(family, tmp_path):
+    """Prompts, images, positions and the reference's logits are the same on both sides; rotations change nothing."""
+    folder = getattr(checkpoints, family)(tmp_path / "checkpoint")
+    rotated = GraphPrecision("fp32", transforms=("rotate-residual",))
+    plan = plan_export(folder, replace(choose("fp32"), decoder=rotated), None, lambda *_: None)
+    model = StreamedModel.of(plan)
+    found = model.sample(Material(), 512, lambda *_: None)
+    assert not bool(found.text[0].all())
+    loss = Loss.of(model, found, tmp_path)
+    (tmp_path / "bundle").mkdir()
+    manifest = write_bundle(plan, tmp_path / "bundle", "tiny", None, lambda *_: None)
+    assert loss.measure(tmp_path / "bundle", manifest) < 1e-5

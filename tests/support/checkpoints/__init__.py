@@ -1,0 +1,26 @@
+"""Tiny random checkpoints of the real architectures, saved as a Hugging Face user would find them.
+
+Weights are drawn wide enough that greedy answers vary with image and question. Everything is seeded.
+"""
+
+from tests.support.checkpoints.decoders import DECODERS
+from tests.support.checkpoints.llavas import TOWERS, llava
+from tests.support.checkpoints.qwens import QWEN_SHAPES, qwen2_5_vl
+from tests.support.checkpoints.smolvlms import SMOLVLM_SHAPES, smolvlm
+from tests.support.checkpoints.weights import randomize, save
+from tests.support.checkpoints.words import CHAT_TEMPLATE, SPECIAL, tokenizer
+
+__all__ = [
+    "CHAT_TEMPLATE",
+    "DECODERS",
+    "QWEN_SHAPES",
+    "SMOLVLM_SHAPES",
+    "SPECIAL",
+    "TOWERS",
+    "llava",
+    "qwen2_5_vl",
+    "randomize",
+    "save",
+    "smolvlm",
+    "tokenizer",
+]

@@ -1,0 +1,45 @@
+"""Contexts of the bundle made by hand (tests/runtime/conftest.py), and prompts for them. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+import edgevlm_runtime
+from edgevlm_runtime.context import Context, PromptSequence
+from edgevlm_runtime.positions.base import ImageSpan, SequenceLayout
+
+HIDDEN, ROWS, IMAGE = 32, 4, 258
+PICTURES = {
+    name: np.random.default_rng(i).standard_normal((ROWS, HIDDEN)).astype(np.float32) for i, name in enumerate("xyz")
+}
+Part = int | str
+
+
+def prompt_of(parts: list[Part]) -> PromptSequence:
+    """Numbers are text tokens, letters are images of four tokens."""
+    ids: list[int] = []
+    spans, keys = [], []
+    for part in parts:
+        if isinstance(part, str):
+            spans.append(ImageSpan(len(ids), ROWS, len(keys), 0, (2, 2)))
+            keys.append(part)
+            ids += [IMAGE] * ROWS
+        else:
+            ids.append(part)
+    return PromptSequence(np.array(ids, dtype=np.int64), SequenceLayout(tuple(spans)), tuple(keys))
+
+
+def embeddings_of(prompt: PromptSequence) -> Callable[[int], np.ndarray]:
+    return lambda number: PICTURES[prompt.image_keys[number]]
+
+
+def prefill(context: Context, prompt: PromptSequence) -> np.ndarray:
+    logits = context.prefill(prompt, embeddings_of(prompt))
+    assert logits is not None
+    return logits.copy()
+
+
+def new_context(model: edgevlm_runtime.VLM, chunk: int = 1024) -> Context:
+    return Context(model.decoder, model._positions, 96, chunk)
