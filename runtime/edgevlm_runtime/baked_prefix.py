@@ -16,6 +16,13 @@ from edgevlm_runtime.errors import BundleError
 from edgevlm_runtime.kv_cache import KVCache
 
 
+def common_prefix(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
+    """How many numbers both begin with."""
+    limit = min(one.size, other.size)
+    differs = np.flatnonzero(one[:limit] != other[:limit])
+    return int(differs[0]) if differs.size else limit
+
+
 class BakedPrefix:
     """The known beginning of a prompt. Read-only: safe from any thread."""
 
@@ -48,9 +55,7 @@ class BakedPrefix:
 
     def shared(self, identities: NDArray[np.int64]) -> int:
         """How many tokens a prompt has in common with it, from the first on. `identities`: see `Context`."""
-        limit = min(self.token_ids.size, identities.size)
-        differs = np.flatnonzero(self.token_ids[:limit] != identities[:limit])
-        return int(differs[0]) if differs.size else limit
+        return common_prefix(self.token_ids, identities)
 
     def copy(self, kv: KVCache, length: int) -> None:
         """Make `kv` hold the first `length` tokens, and nothing else."""

@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevlm_runtime.baked_prefix import BakedPrefix
+from edgevlm_runtime.baked_prefix import BakedPrefix, common_prefix
 from edgevlm_runtime.chunks import chunks
 from edgevlm_runtime.decoder import Decoder, Logits
 from edgevlm_runtime.embeddings import Rows
@@ -85,7 +85,8 @@ class Context:
 
     def shared_prefix(self, prompt: PromptSequence) -> int:
         """Positions of `prompt` that need not run; at least the last one is left, for its logits."""
-        return max(self._in_cache(prompt), self._in_bundle(prompt))
+        identities = self._identities(prompt)
+        return max(self._in_cache(identities), self._in_bundle(identities))
 
     def prefill(
         self, prompt: PromptSequence, embeddings_of: EmbeddingsOf, cancelled: Callable[[], bool] = lambda: False
@@ -96,8 +97,12 @@ class Context:
 
         Whatever happens midway, the cache then holds a true prefix of the prompt.
         """
-        start = self.shared_prefix(prompt)
-        self._begin(prompt, start)
+        identities = self._identities(prompt)
+        held = self._in_cache(identities)
+        start = max(held, self._in_bundle(identities))
+        if self._baked is not None and start > held:
+            self._baked.copy(self._run.kv, start)
+        self._begin(prompt, identities, start)
         logits: Logits | None = None
         for first, stop in self._fillable(start, len(prompt)):
             if cancelled():
@@ -116,8 +121,9 @@ class Context:
         What follows the bundle's prefix attends to that, as when a question is answered. The decoder's graph computes
         all of it, also where another graph computes prompts otherwise.
         """
-        baked = self._in_bundle(prompt)
-        self._begin(prompt, 0)
+        identities = self._identities(prompt)
+        baked = self._in_bundle(identities)
+        self._begin(prompt, identities, 0)
         wanted = np.arange(len(prompt), dtype=np.int64) if rows is None else rows
         logits = np.empty((wanted.size, self._decoder.info.vocab_size), dtype=np.float32)
         size = min(self._chunk, self._rows)
@@ -154,21 +160,17 @@ class Context:
         feeds = self._positions.feeds(self._layout, place, place + count)
         return self._run.prefill(embeddings, np.arange(count, dtype=np.int64), feeds)
 
-    def _in_cache(self, prompt: PromptSequence) -> int:
-        limit = min(self.length, len(prompt) - 1)
-        differs = np.flatnonzero(self._held[:limit] != self._identities(prompt)[:limit])
-        return int(differs[0]) if differs.size else max(limit, 0)
+    def _in_cache(self, identities: Ids) -> int:
+        return common_prefix(self._held[: self.length], identities[:-1])
 
-    def _in_bundle(self, prompt: PromptSequence) -> int:
-        return 0 if self._baked is None else self._baked.shared(self._identities(prompt)[:-1])
+    def _in_bundle(self, identities: Ids) -> int:
+        return 0 if self._baked is None else self._baked.shared(identities[:-1])
 
-    def _begin(self, prompt: PromptSequence, start: int) -> None:
-        """Keep the first `start` positions of `prompt`, from the cache or, where it has fewer, from the bundle."""
-        if self._baked is not None and start > self._in_cache(prompt):
-            self._baked.copy(self._run.kv, start)
+    def _begin(self, prompt: PromptSequence, identities: Ids, start: int) -> None:
+        """Keep the first `start` positions, which the cache has; what follows will be those of `prompt`."""
         self._run.kv.rewind(start)
         self._layout = prompt.layout
-        self._held[: len(prompt)] = self._identities(prompt)
+        self._held[: len(prompt)] = identities
 
     def _extend(self, prompt: PromptSequence, start: int, stop: int, rows: Ids, embeddings_of: EmbeddingsOf) -> Logits:
         embeddings = self._embed(prompt, start, stop, embeddings_of)

@@ -82,15 +82,10 @@ class DecoderRun:
 
         The cache counts the positions only when the run succeeds. Raises `EdgeVLMError` when it does not.
         """
-        positions = embeddings.shape[0]
         logits = np.empty((1, rows.size, self._decoder.info.vocab_size), dtype=np.float32)
-        self._chunk.bind_input("inputs_embeds", np.ascontiguousarray(embeddings)[None])
         self._chunk.bind_input("logits_rows", np.ascontiguousarray(rows, dtype=np.int64))
         self._chunk.bind_output("logits", logits)
-        feeds = self._feeds(positions, feeds)
-        for name in self._decoder.extra_inputs:
-            self._chunk.bind_input(name, np.asarray(feeds[name], order="C"))
-        self._run(self._chunk, positions)
+        self._append(self._chunk, embeddings, feeds)
         chunk: Logits = logits[0]
         return chunk
 
@@ -100,12 +95,7 @@ class DecoderRun:
         Only where the decoder has such a graph (`Decoder.prompts`). Raises `EdgeVLMError` when the run fails.
         """
         assert self._filling is not None
-        positions = embeddings.shape[0]
-        self._filling.bind_input("inputs_embeds", np.ascontiguousarray(embeddings)[None])
-        feeds = self._feeds(positions, feeds)
-        for name in self._decoder.extra_inputs:
-            self._filling.bind_input(name, np.asarray(feeds[name], order="C"))
-        self._run(self._filling, positions)
+        self._append(self._filling, embeddings, feeds)
 
     def step(self, token_id: int, feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
         """Append one generated token; its logits [vocab], in a buffer that the next step overwrites."""
@@ -115,6 +105,15 @@ class DecoderRun:
             self._feed(name, feeds[name])
         self._run(self._single, 1)
         return self._last
+
+    def _append(self, binding: Binding, embeddings: Rows, feeds: Mapping[str, Array]) -> None:
+        """Run a graph over positions whose number changes from call to call."""
+        positions = embeddings.shape[0]
+        binding.bind_input("inputs_embeds", np.ascontiguousarray(embeddings)[None])
+        feeds = self._feeds(positions, feeds)
+        for name in self._decoder.extra_inputs:
+            binding.bind_input(name, np.asarray(feeds[name], order="C"))
+        self._run(binding, positions)
 
     def _feeds(self, positions: int, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         """What the graph is told about the cache before `positions` tokens are appended, and about their places."""
