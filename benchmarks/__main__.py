@@ -22,6 +22,7 @@ from typing import Any
 
 import click
 
+from benchmarks.folders import ensure
 from benchmarks.peers import PEERS, UnknownPeer, checkpoints, chosen
 from benchmarks.peers.base import Room, default_work
 from benchmarks.peers.guests import Party, guests_of
@@ -177,13 +178,7 @@ def _checkpoint(shape: str, room: Path) -> str:
     """Make the checkpoint, unless it is there."""
     from benchmarks.shapes import make_checkpoint
 
-    folder = room / shape
-    if not folder.exists():
-        partial = room / f".{shape}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        make_checkpoint(partial, shape)
-        partial.rename(folder)
-    return str(folder)
+    return str(ensure(room / shape, lambda folder: make_checkpoint(folder, shape)))
 
 
 def _export(model: str, precision: str, bundle: Path, options: Sequence[str]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
+
+from benchmarks.folders import ensure
 
 MODELS = {"inspector": False, "clip-l-336-qwen2-0.5b": True}
 """Model to whether it is a shape of `benchmarks.shapes`, with random weights."""
@@ -16,13 +17,7 @@ def source_of(model: str, work: Path) -> str:
         return model
     from benchmarks.shapes import make_checkpoint
 
-    folder = work / model
-    if not folder.exists():
-        partial = work / f".{model}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        make_checkpoint(partial, model)
-        partial.rename(folder)
-    return str(folder)
+    return str(ensure(work / model, lambda folder: make_checkpoint(folder, model)))
 
 
 def export_bundle(source: str, model: str, precision: str, target: str, work: Path) -> Path:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks import folders
 from benchmarks.peers.base import Room
 
 _LANGUAGE = {
@@ -25,10 +26,8 @@ def ensure(room: Room) -> None:
     """Make both folders, where they are missing."""
     from benchmarks.shapes import make_checkpoint
 
-    if not room.checkpoint.is_dir():
-        _made(room.checkpoint, lambda folder: make_checkpoint(folder, room.shape))
-    if not room.decoder.is_dir():
-        _made(room.decoder, lambda folder: write_decoder(room.checkpoint, folder))
+    folders.ensure(room.checkpoint, lambda folder: make_checkpoint(folder, room.shape))
+    folders.ensure(room.decoder, lambda folder: write_decoder(room.checkpoint, folder))
 
 
 def write_decoder(checkpoint: Path, folder: Path) -> None:
@@ -75,12 +74,3 @@ def decoder_name(name: str) -> str:
         if name.startswith(theirs):
             return alone + name.removeprefix(theirs)
     return ""
-
-
-def _made(folder: Path, make: Any) -> None:
-    """Under another name until it is whole."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    make(partial)
-    partial.rename(folder)

@@ -49,6 +49,11 @@ def supersede(node: ir.Node, values: Sequence[ir.Value]) -> None:
     node.graph.remove(node, safe=True)
 
 
+def weight_name(layer: ir.Node) -> str:
+    """Parameter name of a neutral Linear's weight."""
+    return str(layer.inputs[1].name)  # type: ignore[union-attr]
+
+
 def read_once(value: ir.Value) -> bool:
     """Whether one input of one node reads it, and it is no output of the graph."""
     return len(value.uses()) == 1 and not value.is_graph_output()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgevlm_export.graph_edit import EVEN_ROWS, PRODUCT
+from edgevlm_export.graph_edit import EVEN_ROWS, PRODUCT, weight_name
 from edgevlm_export.ops import DOMAIN
 from edgevlm_export.precision import get_holder
 from edgevlm_export.precision.base import WeightJob
@@ -16,12 +16,12 @@ from edgevlm_export.precision.plan import CALIBRATED_BITS, GraphPrecision
 
 def held(graph: ir.Model, precision: GraphPrecision) -> dict[str, str]:
     """Weights of all linear layers, with the names of their holders."""
-    return {_weight(node): precision.holder_name(_weight(node), _role(node)) for node in _linear_layers(graph)}
+    return {weight_name(node): precision.holder_name(weight_name(node), _role(node)) for node in _linear_layers(graph)}
 
 
 def even_rows(graph: ir.Model) -> frozenset[str]:
     """Weights of the linear layers whose input may have one scale for all of its rows."""
-    layers = [(node.inputs[0], _weight(node)) for node in _linear_layers(graph)]
+    layers = [(node.inputs[0], weight_name(node)) for node in _linear_layers(graph)]
     return frozenset(weight for x, weight in layers if x is not None and EVEN_ROWS in x.meta)
 
 
@@ -29,7 +29,7 @@ def lower(graph: ir.Model, holders: Mapping[str, str], dialect: str) -> dict[str
     """Lower every linear layer to its holder's operators; the jobs that make their weights, by name."""
     jobs: dict[str, WeightJob] = {}
     for node in _linear_layers(graph):
-        weight = _weight(node)
+        weight = weight_name(node)
         jobs[weight] = get_holder(holders[weight], dialect).lower(graph, node)
     return jobs
 
@@ -46,10 +46,6 @@ def calibrated(names: Mapping[str, str], dialect: str) -> dict[str, Blockwise]:
 
 def _linear_layers(graph: ir.Model) -> list[ir.Node]:
     return [node for node in graph.graph if (node.domain, node.op_type) == (DOMAIN, "Linear")]
-
-
-def _weight(node: ir.Node) -> str:
-    return str(node.inputs[1].name)  # type: ignore[union-attr]
 
 
 def _role(node: ir.Node) -> str | None:

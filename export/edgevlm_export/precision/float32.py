@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
 import torch
 
@@ -24,9 +26,12 @@ def product(node: ir.Node, weight: ir.Value) -> None:
 
 
 class Float32:
-    """See the module's docstring."""
+    """See the module's docstring; `multiply` lowers the product once its weight is declared."""
 
     name = table_holder = "fp32"
+
+    def __init__(self, multiply: Callable[[ir.Node, ir.Value], None] = product) -> None:
+        self._multiply = multiply
 
     def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
         """See `Holder.pack`."""
@@ -36,7 +41,7 @@ class Float32:
         """See `Holder.lower`."""
         weight = weight_of(node)
         job = self.pack(str(weight.name), matrix_shape(weight))
-        product(node, weight)
+        self._multiply(node, weight)
         return job
 
 

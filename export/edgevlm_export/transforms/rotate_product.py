@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graph_edit import PRODUCT, constant_before, insert_before
+from edgevlm_export.graph_edit import PRODUCT, constant_before, insert_before, weight_name
 from edgevlm_export.transforms.edits import Edits
 from edgevlm_export.transforms.orthogonal import Matrix, even
 from edgevlm_export.transforms.residual import is_op
@@ -27,7 +27,8 @@ BLOCK = 64
 
 def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
     """See `Transform`."""
-    found = [node for node in model.graph if is_op(node, "Linear") and _reads_product(node) and _name(node) not in kept]
+    layers = [node for node in model.graph if is_op(node, "Linear") and _reads_product(node)]
+    found = [layer for layer in layers if weight_name(layer) not in kept]
     for layer in found:
         x = layer.inputs[0]
         assert x is not None
@@ -35,8 +36,8 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
         width = int(str(x.shape[-1]))
         block = min(width & -width, BLOCK)
         rotation = even(block)
-        edits.add(_name(layer), partial(_rotated, rotation))
-        edits.inputs[_name(layer)] = partial(_rotated, rotation)
+        edits.add(weight_name(layer), partial(_rotated, rotation))
+        edits.inputs[weight_name(layer)] = partial(_rotated, rotation)
         blocks = insert_before(layer, "Reshape", [x, constant_before(layer, np.array([-1, block]))], {})
         mixed = insert_before(layer, "MatMul", [blocks, constant_before(layer, rotation.astype(np.float32))], {})
         rotated = insert_before(layer, "Reshape", [mixed, constant_before(layer, np.array([1, -1, width]))], {})
@@ -44,10 +45,6 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
         rotated.meta[PRODUCT] = True
         layer.replace_input_with(0, rotated)
     return bool(found)
-
-
-def _name(layer: ir.Node) -> str:
-    return str(layer.inputs[1].name)  # type: ignore[union-attr]
 
 
 def _reads_product(layer: ir.Node) -> bool:

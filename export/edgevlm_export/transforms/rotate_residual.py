@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graph_edit import EVEN_ROWS, constant_before, insert_before
+from edgevlm_export.graph_edit import EVEN_ROWS, constant_before, insert_before, weight_name
 from edgevlm_export.transforms.edits import Edit, Edits, Read
 from edgevlm_export.transforms.orthogonal import Orthogonal
 from edgevlm_export.transforms.residual import Norm, NormScale, ResidualStream, find_residual
@@ -34,28 +34,25 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
         ones = constant_before(norm.node, np.ones(stream.width, np.float32))
         norm.node.replace_input_with(1, ones)
         norm.node.outputs[0].meta[EVEN_ROWS] = True
-        leaves = any(_weight(reader) in kept for reader in norm.readers)
+        leaves = any(weight_name(reader) in kept for reader in norm.readers)
         if not leaves:
             edits.add(norm.scale.weight, _one(norm.scale))
         for reader in norm.readers:
             if leaves:
                 _leave(model, norm, reader, rotation, edits)
             else:
-                edits.add(_weight(reader), _reading(norm.scale, rotation))
+                edits.add(weight_name(reader), _reading(norm.scale, rotation))
     for writer in stream.writers:
-        edits.add(_weight(writer), _writing(rotation))
+        edits.add(weight_name(writer), _writing(rotation))
         if len(writer.inputs) > 2:
             edits.add(str(writer.inputs[2].name), lambda bias, _: rotation.apply(bias))  # type: ignore[union-attr]
     return True
 
 
-def _weight(layer: ir.Node) -> str:
-    return str(layer.inputs[1].name)  # type: ignore[union-attr]
-
-
 def _shared(stream: ResidualStream) -> bool:
     """Whether two layers share a weight: it cannot be changed for one alone."""
-    names = [_weight(layer) for norm in stream.norms for layer in norm.readers] + [_weight(w) for w in stream.writers]
+    readers = [reader for norm in stream.norms for reader in norm.readers]
+    names = [weight_name(layer) for layer in (*readers, *stream.writers)]
     return len(set(names)) < len(names)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 import onnx_ir as ir
 from torch import Tensor
 
+from edgevlm_export.graph_edit import weight_name
 from edgevlm_export.transforms.edits import Edit, Edits
 from edgevlm_export.transforms.orthogonal import Orthogonal
 from edgevlm_export.transforms.residual import is_op
@@ -20,10 +21,10 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
     found = [pair for node in model.graph if is_op(node, "CausalAttention") and (pair := _projections(node))]
     for value, output, head_dim in found:
         rotation = Orthogonal(head_dim)
-        edits.add(str(value.inputs[1].name), _writing(rotation))  # type: ignore[union-attr]
+        edits.add(weight_name(value), _writing(rotation))
         if len(value.inputs) > 2:
             edits.add(str(value.inputs[2].name), _reading(rotation))  # type: ignore[union-attr]
-        edits.add(str(output.inputs[1].name), _reading(rotation))  # type: ignore[union-attr]
+        edits.add(weight_name(output), _reading(rotation))
     return bool(found)
 
 
