@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 
 import numpy as np
 import onnx_ir as ir
@@ -10,11 +11,29 @@ from numpy.typing import NDArray
 
 MICROSOFT = "com.microsoft"
 Attributes = Mapping[str, int | float | str | Sequence[int]]
-EVEN_ROWS = "edgevlm.even_rows"
-"""Marks a value whose rows have one magnitude and no channel that stands out, so that one scale serves them all."""
 
+
+class Rows(Enum):
+    """What is known of a value's rows, for those who quantize them."""
+
+    ANY = "any"
+    """Nothing: one channel of a row may be much larger than the others."""
+    MIXED = "mixed"
+    """No channel stands out, rows differ in magnitude: after division by their root mean square one scale serves."""
+    EVEN = "even"
+    """All rows have one magnitude as well, so that one scale serves them as they are."""
+
+
+ROWS = "edgevlm.rows"
+"""Marks a value with what is known of its rows (`Rows`)."""
 PRODUCT = "edgevlm.product"
 """Marks a value that is the product of a gated MLP, whatever was done to it since."""
+
+
+def rows_of(value: ir.Value | None) -> Rows:
+    """What is known of the rows of a value."""
+    found: Rows = Rows.ANY if value is None else value.meta.get(ROWS, Rows.ANY)
+    return found
 
 
 def take_over(new: ir.Value, old: ir.Value) -> None:

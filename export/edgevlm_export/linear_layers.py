@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgevlm_export.graph_edit import EVEN_ROWS, PRODUCT, weight_name
+from edgevlm_export.graph_edit import PRODUCT, Rows, rows_of, weight_name
 from edgevlm_export.ops import DOMAIN
 from edgevlm_export.precision import get_holder
 from edgevlm_export.precision.base import WeightJob
@@ -19,10 +19,9 @@ def held(graph: ir.Model, precision: GraphPrecision) -> dict[str, str]:
     return {weight_name(node): precision.holder_name(weight_name(node), _role(node)) for node in _linear_layers(graph)}
 
 
-def even_rows(graph: ir.Model) -> frozenset[str]:
-    """Weights of the linear layers whose input may have one scale for all of its rows."""
-    layers = [(node.inputs[0], weight_name(node)) for node in _linear_layers(graph)]
-    return frozenset(weight for x, weight in layers if x is not None and EVEN_ROWS in x.meta)
+def rows(graph: ir.Model) -> dict[str, Rows]:
+    """Weights of all linear layers, with what is known of the rows that they multiply."""
+    return {weight_name(node): rows_of(node.inputs[0]) for node in _linear_layers(graph)}
 
 
 def lower(graph: ir.Model, holders: Mapping[str, str], dialect: str) -> dict[str, WeightJob]:

@@ -18,6 +18,7 @@ import torch
 from edgevlm_export import dialects, linear_layers, passes
 from edgevlm_export.calibration.spool import Spool
 from edgevlm_export.checkpoint import WeightSource
+from edgevlm_export.graph_edit import Rows
 from edgevlm_export.graph_source import GraphSource
 from edgevlm_export.precision.base import WeightJob, as_stored, converted
 from edgevlm_export.precision.blocks import Blockwise
@@ -54,8 +55,8 @@ class GraphPlan:
     edits: Edits
     held: Mapping[str, str]
     """Weights of all linear layers, with the names of their holders."""
-    even_rows: frozenset[str]
-    """Those whose input is marked with `graph_edit.EVEN_ROWS`."""
+    rows: Mapping[str, Rows]
+    """Likewise, with what is known of the rows that they multiply."""
     calibrated: Mapping[str, Blockwise]
     """Weights that calibration rounds (`edgevlm_export.calibration`), with their holders."""
     source: GraphSource
@@ -107,7 +108,7 @@ def plan_graph(
     held = linear_layers.held(graph, precision)
     if unknown := sorted(set(precision.exceptions) - set(held)):
         raise ExportError(f"no such linear layer in the {name}: {unknown[0]}: see `edgevlm inspect` for the names")
-    even = linear_layers.even_rows(graph)
+    rows = linear_layers.rows(graph)
     jobs = linear_layers.lower(graph, held, precision.dialect)
     dialect.fuse(graph)
     made = {output for job in jobs.values() for output in job.outputs}
@@ -128,7 +129,7 @@ def plan_graph(
         transforms,
         edits,
         held,
-        even,
+        rows,
         calibrated,
         source,
         precision.activations,

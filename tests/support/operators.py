@@ -12,7 +12,7 @@ import torch
 from onnx import helper
 
 from edgevlm_export import passes
-from edgevlm_export.graph_edit import EVEN_ROWS, MICROSOFT
+from edgevlm_export.graph_edit import MICROSOFT, ROWS, Rows
 from edgevlm_export.ops import DOMAIN
 from edgevlm_export.precision.base import Holder, WeightJob
 from edgevlm_export.writer import CONVERSIONS
@@ -25,16 +25,15 @@ def linear_layer(
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     activations: str = "float32",
-    even_rows: bool = False,
+    known: Rows = Rows.ANY,
 ) -> tuple[Run, WeightJob]:
     """y = x weight^T + bias as `holder` lowers it: a function of x [1, S, in], and the holder's job.
 
-    `even_rows`: x has the mark of that name.
+    `known`: of the rows of x.
     """
     rows, columns = weight.shape
     x = _value("x", [1, "S", columns])
-    if even_rows:
-        x.meta[EVEN_ROWS] = True
+    x.meta[ROWS] = known
     y_shape = ir.Shape([1, "S", rows])
     initializers = [_value("w", [rows, columns])]
     if bias is not None:

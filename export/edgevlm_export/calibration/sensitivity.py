@@ -158,8 +158,7 @@ class Sensitivity:
 
     def _simulated(self, weight: str, holder: str, x: Tensor, own: Tensor, made: Made = None) -> Tensor:
         """The layer's output [rows, out] as `holder` computes it, rows together as the loss is measured."""
-        together = CHUNK if weight in self.model.plan.graphs["decoder"].even_rows else None
-        return simulate(get_holder(holder), x, own, made, together)
+        return simulate(get_holder(holder), x, own, made, self.model.plan.graphs["decoder"].rows[weight], CHUNK)
 
     def _add(self, weight: str, holder: str, cost: float) -> None:
         costs = self.costs.setdefault(weight, {})

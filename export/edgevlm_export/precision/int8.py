@@ -5,8 +5,9 @@ one outlier row ruins the others. So each row is divided by its largest magnitud
 
     y = r * DynamicQuantizeMatMul(x / r, W) + bias,    r = max|x| of the row
 
-What a norm gives in a rotated residual stream is even already: every row has the same length and no channel stands
-out. There one scale serves, and the product takes the bias as well.
+Where a rotation has left no channel that stands out, the root mean square is as good a scale, and an RMSNorm without
+weights divides by it in one operator. What a norm gives in a rotated residual stream is even already, every row of the
+same length: there one scale serves as it is, and the product takes the bias as well.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graph_edit import EVEN_ROWS, MICROSOFT, constant_before, insert_before, replace
+from edgevlm_export.graph_edit import MICROSOFT, Rows, constant_before, insert_before, replace, rows_of
 from edgevlm_export.precision.base import (
     TensorSpec,
     WeightJob,
@@ -29,7 +30,7 @@ from edgevlm_export.precision.base import (
 LIMIT = 127
 """Weights are symmetric: -127..127."""
 NO_ROW = np.float32(1e-30)
-"""Stands in for the scale of a row of zeros."""
+"""Stands in for the scale of a row of zeros; of a root mean square, for its square."""
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,6 +47,27 @@ def row_scale(node: ir.Node, x: ir.Value | None) -> ir.Value:
     axis = constant_before(node, np.array([-1], np.int64))
     largest = insert_before(node, "ReduceMax", [magnitude, axis], {"keepdims": 1})
     return insert_before(node, "Max", [largest, constant_before(node, np.array(NO_ROW))], {})
+
+
+def by_magnitude(node: ir.Node, x: ir.Value | None) -> tuple[ir.Value, str, ir.Value]:
+    """x divided by the largest magnitude of each row, and what undoes that: an operator and what it takes."""
+    scale = row_scale(node, x)
+    return insert_before(node, "Div", [x, scale], {}), "Mul", scale
+
+
+def by_root_mean_square(node: ir.Node, x: ir.Value | None) -> tuple[ir.Value, str, ir.Value]:
+    """Likewise by each row's root mean square."""
+    assert x is not None
+    assert x.shape is not None
+    assert node.graph is not None
+    gain = constant_before(node, np.ones(int(str(x.shape[-1])), np.float32))
+    norm = ir.node("SimplifiedLayerNormalization", [x, gain], {"axis": -1, "epsilon": float(NO_ROW)}, num_outputs=2)
+    node.graph.insert_before(node, norm)
+    return norm.outputs[0], "Div", norm.outputs[1]
+
+
+DIVIDED = {Rows.ANY: by_magnitude, Rows.MIXED: by_root_mean_square}
+"""How rows are made even that are not."""
 
 
 class RowwiseInt8:
@@ -70,18 +92,15 @@ class RowwiseInt8:
         job = self.pack(str(weight.name), matrix_shape(weight))
         quants, scales = declare_outputs(model, job)
         x, _, *bias = node.inputs
-        if x is not None and EVEN_ROWS in x.meta:
+        if (rows := rows_of(x)) is Rows.EVEN:
             replace(node, "DynamicQuantizeMatMul", [x, quants, scales, None, *bias], {}, MICROSOFT)
-            drop_unused(model, weight)
-            return job
-        scale = row_scale(node, x)
-        even = insert_before(node, "Div", [x, scale], {})
-        product = insert_before(node, "DynamicQuantizeMatMul", [even, quants, scales], {}, MICROSOFT)
-        if bias:
-            y = insert_before(node, "Mul", [product, scale], {})
-            replace(node, "Add", [y, bias[0]], {})
         else:
-            replace(node, "Mul", [product, scale], {})
+            even, undo, scale = DIVIDED[rows](node, x)
+            product = insert_before(node, "DynamicQuantizeMatMul", [even, quants, scales], {}, MICROSOFT)
+            if bias:
+                replace(node, "Add", [insert_before(node, undo, [product, scale], {}), bias[0]], {})
+            else:
+                replace(node, undo, [product, scale], {})
         drop_unused(model, weight)
         return job
 

@@ -6,13 +6,14 @@ graph is written. Differences of kernels (order of sums, instruction sets) are l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import singledispatch
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
+from edgevlm_export.graph_edit import Rows
 from edgevlm_export.precision.base import Holder
 from edgevlm_export.precision.blocks import Blockwise, dequantize, quantize
 from edgevlm_export.precision.int8 import NO_ROW, RowwiseInt8
@@ -22,31 +23,52 @@ Made = Mapping[str, Tensor] | None
 """The initializers that calibration made of the weight, where it did."""
 BYTE = 255
 """Steps between the ends of DynamicQuantizeMatMul's range."""
-ROW_STEPS = BYTE / 2
-"""DynamicQuantizeMatMul's 8 bits over a row between -1 and 1: steps a unit."""
 BLOCK_STEPS = 127
 """MatMulNBits at accuracy level 4: activations in symmetric int8, one scale a block."""
 
 
 @singledispatch
-def simulate(holder: Holder, x: Tensor, weight: Tensor, made: Made = None, together: int | None = None) -> Tensor:
+def simulate(
+    holder: Holder, x: Tensor, weight: Tensor, made: Made = None, rows: Rows = Rows.ANY, together: int | None = None
+) -> Tensor:
     """x W^T [rows, out] of `x` [rows, in] and `weight` [out, in], both float32, as `holder` computes it; no bias.
 
-    `together`: rows that the graph runs at once, where their evenness lets the holder give them one scale
-    (`graph_edit.EVEN_ROWS`); None where it must not.
+    `rows`: what the graph knows of them; `together`: how many it runs at once, which may share a scale (None:
+    all of them).
     Floating-point holders compute it exactly: a checkpoint's weights are at most a rounding away.
     """
     return linear(x, weight)
 
 
 @simulate.register
-def _(holder: RowwiseInt8, x: Tensor, weight: Tensor, made: Made = None, together: int | None = None) -> Tensor:
+def _(
+    holder: RowwiseInt8,
+    x: Tensor,
+    weight: Tensor,
+    made: Made = None,
+    rows: Rows = Rows.ANY,
+    together: int | None = None,
+) -> Tensor:
     quants, scales = quantize_channels(weight)
-    if together is not None:
-        return torch.cat([_dynamic(rows) for rows in x.split(together)]) @ (quants.float() * scales)
-    largest = x.abs().amax(-1, keepdim=True).clamp(min=float(NO_ROW))
-    even = (x / largest * ROW_STEPS).round() / ROW_STEPS * largest
-    return even @ (quants.float() * scales)
+    row_scale = DIVISORS[rows](x)
+    rounded = torch.cat([_dynamic(some) for some in (x / row_scale).split(together or len(x))]) * row_scale
+    return rounded @ (quants.float() * scales)
+
+
+def _magnitude(x: Tensor) -> Tensor:
+    return x.abs().amax(-1, keepdim=True).clamp(min=float(NO_ROW))
+
+
+def _root_mean_square(x: Tensor) -> Tensor:
+    return (x.square().mean(-1, keepdim=True) + float(NO_ROW)).sqrt()
+
+
+DIVISORS: dict[Rows, Callable[[Tensor], Tensor]] = {
+    Rows.ANY: _magnitude,
+    Rows.MIXED: _root_mean_square,
+    Rows.EVEN: lambda x: torch.ones(1),
+}
+"""What rows are divided by before they share a scale, [rows, 1]."""
 
 
 def _dynamic(x: Tensor) -> Tensor:
@@ -58,7 +80,9 @@ def _dynamic(x: Tensor) -> Tensor:
 
 
 @simulate.register
-def _(holder: Blockwise, x: Tensor, weight: Tensor, made: Made = None, together: int | None = None) -> Tensor:
+def _(
+    holder: Blockwise, x: Tensor, weight: Tensor, made: Made = None, rows: Rows = Rows.ANY, together: int | None = None
+) -> Tensor:
     columns = weight.shape[1]
     options = holder.options.fitted(columns)
     held = quantize(weight, options) if made is None else holder.unpacked(made, columns)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graph_edit import PRODUCT, constant_before, insert_before, weight_name
+from edgevlm_export.graph_edit import PRODUCT, ROWS, Rows, constant_before, insert_before, weight_name
 from edgevlm_export.transforms.edits import Edits
 from edgevlm_export.transforms.orthogonal import Matrix, even
 from edgevlm_export.transforms.residual import is_op
@@ -42,7 +42,7 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
         mixed = insert_before(layer, "MatMul", [blocks, constant_before(layer, rotation.astype(np.float32))], {})
         rotated = insert_before(layer, "Reshape", [mixed, constant_before(layer, np.array([1, -1, width]))], {})
         rotated.shape, rotated.type = x.shape, x.type
-        rotated.meta[PRODUCT] = True
+        rotated.meta[PRODUCT], rotated.meta[ROWS] = True, Rows.MIXED
         layer.replace_input_with(0, rotated)
     return bool(found)
 

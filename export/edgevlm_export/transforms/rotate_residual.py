@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graph_edit import EVEN_ROWS, constant_before, insert_before, weight_name
+from edgevlm_export.graph_edit import ROWS, Rows, constant_before, insert_before, weight_name
 from edgevlm_export.transforms.edits import Edit, Edits, Read
 from edgevlm_export.transforms.orthogonal import Orthogonal
 from edgevlm_export.transforms.residual import Norm, NormScale, ResidualStream, find_residual
@@ -33,7 +33,7 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
     for norm in stream.norms:
         ones = constant_before(norm.node, np.ones(stream.width, np.float32))
         norm.node.replace_input_with(1, ones)
-        norm.node.outputs[0].meta[EVEN_ROWS] = True
+        norm.node.outputs[0].meta[ROWS] = Rows.EVEN
         leaves = any(weight_name(reader) in kept for reader in norm.readers)
         if not leaves:
             edits.add(norm.scale.weight, _one(norm.scale))

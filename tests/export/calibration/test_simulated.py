@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgevlm_export.graph_edit import Rows
 from edgevlm_export.precision import get_holder
 from edgevlm_export.precision.simulated import simulate
 from tests.support.operators import linear_layer
@@ -28,18 +29,34 @@ def test_like_the_operator(name):
     np.testing.assert_allclose(again, ours, rtol=1e-4, atol=1e-4)
 
 
-def test_one_scale_for_even_rows():
-    """As the operator has it, exactly; what each row's own scale would give is something else."""
+@pytest.mark.parametrize("known", [Rows.EVEN, Rows.MIXED])
+def test_one_scale_for_all_rows(known):
+    """As the operators have it, exactly; what each row's own largest value would give is something else."""
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((48, 160)).astype(np.float32)
     x = rng.standard_normal((1, 300, 160)).astype(np.float32)
-    run, _ = linear_layer(get_holder("int8"), weight, even_rows=True)
+    if known is Rows.MIXED:
+        x *= np.exp(3 * rng.standard_normal((1, 300, 1))).astype(np.float32)
+        x[0, 7] = 0
+    run, _ = linear_layer(get_holder("int8"), weight, known=known)
     tensors = torch.from_numpy(x[0]), torch.from_numpy(weight)
-    ours = simulate(get_holder("int8"), *tensors, together=128).numpy()
+    ours = simulate(get_holder("int8"), *tensors, rows=known, together=128).numpy()
     found = np.concatenate([run(x[:, start : start + 128])[0] for start in (0, 128, 256)])
-    np.testing.assert_allclose(ours, found, rtol=1e-3, atol=1e-3)
+    assert not found[7].any() or known is Rows.EVEN
+    size = np.abs(x[0]).max(-1, keepdims=True) + 1e-30
+    np.testing.assert_allclose(ours / size, found / size, rtol=1e-3, atol=1e-3)
     by_row = simulate(get_holder("int8"), *tensors).numpy()
-    assert np.linalg.norm(by_row - found) > 20 * np.linalg.norm(ours - found)
+    assert np.linalg.norm((by_row - found) / size) > 20 * np.linalg.norm((ours - found) / size)
+
+
+def test_a_bias_is_added_to_divided_rows():
+    rng = np.random.default_rng(0)
+    weight, bias = rng.standard_normal((48, 160)).astype(np.float32), rng.standard_normal(48).astype(np.float32)
+    x = rng.standard_normal((1, 5, 160)).astype(np.float32)
+    for known in Rows:
+        plain, _ = linear_layer(get_holder("int8"), weight, known=known)
+        biased, _ = linear_layer(get_holder("int8"), weight, bias, known=known)
+        np.testing.assert_allclose(biased(x), plain(x) + bias, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["int8b", "int4", "int4:symmetric", "int4:block=128"])

@@ -19,6 +19,7 @@ from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.sensitivity import Sensitivity
 from edgevlm_export.calibration.spool import Spool
 from edgevlm_export.estimate import estimate, with_samples
+from edgevlm_export.graph_edit import Rows
 from edgevlm_export.plan import plan_export
 from edgevlm_export.precision import get_holder
 from edgevlm_export.precision.blocks import dequantize, quantize
@@ -188,10 +189,12 @@ def test_layers_that_read_one_input_are_one_group(model, samples, tmp_path):
     assert sorted(map(sorted, groups.values())) == sorted(map(sorted, wanted))
 
 
-def test_even_inputs_are_marked_in_the_plan(model):
-    """What a rotated stream's norms give, and nothing else; the tied head's input is turned back."""
-    even = {name.split(".")[-2] for name in model.plan.graphs["decoder"].even_rows}
+def test_what_rotations_do_to_rows_is_marked_in_the_plan(folder):
+    """Norms of a rotated stream give even rows, the tied head's input is turned back; a rotated product is mixed."""
+    known = plan_export(folder, choose("int8"), None, lambda *_: None).graphs["decoder"].rows
+    even = {name.split(".")[-2] for name, rows in known.items() if rows is Rows.EVEN}
     assert even == {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"}
+    assert {name.split(".")[-2] for name, rows in known.items() if rows is Rows.MIXED} == {"down_proj"}
 
 
 @pytest.mark.parametrize("family", ["smolvlm", "qwen2_5_vl"])
