@@ -35,7 +35,10 @@ from edgevlm.benchmark.workload import Workload
 from edgevlm.cli.progress import StageProgress
 from edgevlm_runtime.errors import EdgeVLMError
 
-FLAGS = {"int4-prefill-int8": ("--int4", "--prefill", "int8")}
+FLAGS = {
+    "int4-prefill-int8": ("--int4", "--prefill", "int8"),
+    "int4-all-block128": ("--int4", "--layer", "*language_model*_proj=int4:block=128"),
+}
 """What `edgevlm export` is told for a precision, where that is not its name."""
 HERE = Path(__file__).parent
 WORK = HERE.parent / "build" / "benchmarks"
@@ -52,6 +55,10 @@ class Comparison:
     shape: bool = False
     """Random weights: nothing is said about answers, and parity is not checked when exporting."""
     export_options: tuple[str, ...] = ()
+    reference_dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    """PyTorch's rows."""
+    large: bool = False
+    """Needs some 20 GB of memory and 40 GB of disk: measured when named, not by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ COMPARISONS: dict[str, Comparison] = {
     "clip-l-336-qwen2-0.5b": Comparison(
         "CLIP-L/336 + Qwen2-0.5B shape, random weights",
         "clip-l-336-qwen2-0.5b",
-        precisions=("fp32", "int8", "int4", "int4-prefill-int8"),
+        precisions=("fp32", "int8", "int4", "int4-prefill-int8", "int4-all-block128"),
         shape=True,
         export_options=UNCHECKED,
     ),
@@ -85,6 +92,15 @@ COMPARISONS: dict[str, Comparison] = {
         "smolvlm-256m",
         shape=True,
         export_options=UNCHECKED,
+    ),
+    "llava-1.5-7b": Comparison(
+        "LLaVA-1.5-7B shape, random weights",
+        "llava-1.5-7b",
+        precisions=("int8", "int4"),
+        shape=True,
+        export_options=UNCHECKED,
+        reference_dtypes=("bfloat16",),
+        large=True,
     ),
 }
 
@@ -126,7 +142,7 @@ def main(
     except UnknownPeer as error:
         raise click.UsageError(str(error)) from error
     results.mkdir(parents=True, exist_ok=True)
-    for name in only or COMPARISONS:
+    for name in only or [name for name, one in COMPARISONS.items() if not one.large]:
         file = results / f"{name}.json"
         if resume and file.exists():
             click.echo(f"{name}: has results", err=True)
@@ -166,7 +182,7 @@ def compare(
     return {
         "settings": asdict(settings),
         "exports": exports,
-        "bench": _bench(model, list(bundles.values()), room / "bench.json", settings, party),
+        "bench": _bench(model, comparison, list(bundles.values()), room / "bench.json", settings, party),
         **({} if party is None else party.results()),
         "accuracy": {}
         if comparison.shape or not settings.questions
@@ -187,13 +203,15 @@ def _export(model: str, precision: str, bundle: Path, options: Sequence[str]) ->
     return {name: report[name] for name in ("bytes_total", "seconds", "peak_rss_mib")}
 
 
-def _bench(model: str, bundles: Sequence[Path], file: Path, settings: Settings, party: Party | None) -> dict[str, Any]:
+def _bench(
+    model: str, comparison: Comparison, bundles: Sequence[Path], file: Path, settings: Settings, party: Party | None
+) -> dict[str, Any]:
     """In this process, which loads no model: engines and peers have their own."""
     try:
         options = BenchOptions(
             bundles=tuple(bundles),
             reference=model,
-            reference_dtypes=("float32", "bfloat16"),
+            reference_dtypes=comparison.reference_dtypes,
             reference_compiled=settings.compiled,
             workload=Workload(
                 repeats=settings.repeats,

@@ -10,9 +10,14 @@ BLANK = "-"
 LEGEND = "A dash: the engine cannot give that figure; below is why."
 
 
+def reference_of(found: dict[str, Any]) -> dict[str, Any] | None:
+    """PyTorch's first row, which the others are compared with."""
+    return next((one for one in found["bench"]["engines"] if one["label"].startswith("PyTorch ")), None)
+
+
 def peer_lines(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """One tuple of cells a row, under the columns of `tables.COLUMNS`."""
-    reference = next((one for one in found["bench"]["engines"] if one["label"] == "PyTorch float32"), None)
+    reference = reference_of(found)
     first = None if reference is None else reference["time_to_first_token_ms"]["p50"]
     return [_cells(peer, first) for peer in found.get("peers", ())]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers_tables import missing, peer_lines, remarks, target_table
+from benchmarks.peers_tables import missing, peer_lines, reference_of, remarks, target_table
 from benchmarks.targets import row_name
 
 SHOWN = ("edgevlm", "onnxruntime", "torch", "transformers", "numpy")
@@ -21,7 +21,7 @@ COLUMNS = (
     "second question ms",
     "load ms",
     "peak memory MiB",
-    "first token, times PyTorch float32",
+    "first token, times PyTorch {dtype}",
 )
 INTRODUCTION = """# Measured
 
@@ -45,10 +45,12 @@ def section(found: dict[str, Any], file: str) -> str:
     """One comparison: workload, table, machine."""
     bench, workload = found["bench"], found["bench"]["workload"]
     accuracy = found["accuracy"]
-    header = (*COLUMNS, *(ACCURACY if accuracy else ()))
+    reference = reference_of(found)
+    dtype = str((reference or {"label": "float32"})["label"]).removeprefix("PyTorch ")
+    header = (*(column.format(dtype=dtype) for column in COLUMNS), *(ACCURACY if accuracy else ()))
     lines = [_row(header), "| --- |" + " ---: |" * (len(header) - 1)]
     name = Path(file).stem
-    lines += [_row((*_figures(engine, bench, name), *_accuracy(engine, accuracy))) for engine in bench["engines"]]
+    lines += [_row((*_figures(engine, reference, name), *_accuracy(engine, accuracy))) for engine in bench["engines"]]
     lines += [_row((*figures, *("-" for _ in header[len(figures) :]))) for figures in peer_lines(found)]
     width, height = workload["image_size"]
     about = (
@@ -63,8 +65,8 @@ def section(found: dict[str, Any], file: str) -> str:
     return "\n\n".join([f"## {found['title']}", about, "\n".join(lines), *beside, f"{made_on}\n"])
 
 
-def _figures(engine: dict[str, Any], bench: dict[str, Any], comparison: str) -> tuple[str, ...]:
-    first, ratios = engine["time_to_first_token_ms"], bench["ratios"]["by_engine"]
+def _figures(engine: dict[str, Any], reference: dict[str, Any] | None, comparison: str) -> tuple[str, ...]:
+    first = engine["time_to_first_token_ms"]
     return (
         row_name(engine, comparison),
         f"{engine['model_bytes'] / 2**20:.1f}",
@@ -75,7 +77,7 @@ def _figures(engine: dict[str, Any], bench: dict[str, Any], comparison: str) -> 
         f"{engine['repeat_question_ttft_ms']['p50']:.1f}",
         f"{engine['load_ms']:.0f}",
         f"{engine['peak_rss_mib']:.0f}",
-        f"{ratios[engine['label']]['time_to_first_token']:.2f}" if ratios else "-",
+        f"{reference['time_to_first_token_ms']['p50'] / first['p50']:.2f}" if reference else "-",
     )
 
 

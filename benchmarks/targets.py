@@ -33,6 +33,7 @@ TARGETS = (
     Target("int8", "first token", 3.0, ("PyTorch float32",)),
     Target("int4", "prefill", 1.5, ("llama.cpp Q4_0",)),
     Target("int4", "decode", 1.1, ("llama.cpp Q4_0",)),
+    Target("int4-all-block128", "decode", 1.1, ("llama.cpp Q4_0",)),
     Target("int4-prefill-int8", "prefill", 1.5, ("llama.cpp Q4_0",)),
     Target("int4-prefill-int8", "decode", 1.1, ("llama.cpp Q4_0",)),
 )

@@ -1,16 +1,16 @@
 """onnxruntime-genai: the language model alone, made by its own model builder and run through its Python API.
 
-Its builder has no model of LLaVA's architecture, so images are out of its rows.
+Its builder has no model of LLaVA's or SmolVLM's architecture, so images are out of its rows.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import folders
 from benchmarks.peers import child
 from benchmarks.peers.base import FIRST_TOKEN, VISION, Measures, Room, Task, Variant
 from benchmarks.peers.tools import make_environment, run, turn
@@ -18,15 +18,17 @@ from benchmarks.peers.tools import make_environment, run, turn
 NAME = "onnxruntime-genai"
 REQUIREMENTS = ("onnxruntime-genai", "onnx", "onnx-ir", "torch<2.14", "transformers")
 SHOWN = ("onnxruntime-genai", "onnxruntime", "transformers")
-_NO_IMAGES = "its model builder does not make LLaVA's vision encoder: the language model alone is measured"
+_NO_IMAGES = "its model builder does not make this vision encoder: the language model alone is measured"
 _BLANKS = {VISION: _NO_IMAGES, FIRST_TOKEN: _NO_IMAGES}
 _REMARK = "the image's positions are tokens like others"
 VARIANTS = (
     Variant("int8", "int8 block 128, int8 activations", _BLANKS, _REMARK),
     Variant("int4", "int4 block 128, int8 activations", _BLANKS, _REMARK),
 )
-OPTIONS = ("block_size=128", "prune_lm_head=true", "shared_embeddings=true")
-"""The builder's settings that make it fastest here: large blocks, logits of the last position, one tied table."""
+OPTIONS = ("block_size=128", "prune_lm_head=true")
+"""The builder's settings that make it fastest here: large blocks, logits of the last position."""
+SHARED = "shared_embeddings=true"
+"""One table for embeddings and LM head: it refuses this where the model does not tie them."""
 
 
 def install(room: Room) -> dict[str, str]:
@@ -36,15 +38,20 @@ def install(room: Room) -> dict[str, str]:
 
 def convert(room: Room, variant: Variant) -> None:
     """See `Peer`."""
-    made = room.models(NAME) / variant.name
-    if made.is_dir():
-        return
-    partial = made.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    builder = (room.python(NAME), "-m", "onnxruntime_genai.models.builder")
-    what = ("-i", room.decoder, "-o", partial, "-p", variant.name, "-e", "cpu", "-c", room.models(NAME) / "cache")
-    run((*builder, *what, "--extra_options", *OPTIONS), room.models(NAME) / f"{variant.name}.log")
-    partial.rename(made)
+    models, builder = room.models(NAME), (room.python(NAME), "-m", "onnxruntime_genai.models.builder")
+    options = extra_options(room.decoder)
+
+    def build(folder: Path) -> None:
+        what = ("-i", room.decoder, "-o", folder, "-p", variant.name, "-e", "cpu", "-c", models / "cache")
+        run((*builder, *what, "--extra_options", *options), models / f"{variant.name}.log")
+
+    folders.ensure(models / variant.name, build)
+
+
+def extra_options(decoder: Path) -> tuple[str, ...]:
+    """What the builder is told of the language model in `decoder`."""
+    config = json.loads((decoder / "config.json").read_text(encoding="utf-8"))
+    return (*OPTIONS, SHARED) if config["tie_word_embeddings"] else OPTIONS
 
 
 def model_files(room: Room, variant: Variant) -> list[Path]:

@@ -7,15 +7,17 @@ provider are on. Vision tower and projector are exported as one graph by the sam
 
 from __future__ import annotations
 
-import shutil
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import folders
 from benchmarks.peers import child
-from benchmarks.peers.base import SECOND_QUESTION, Measures, Room, Task, Variant
+from benchmarks.peers.base import SECOND_QUESTION, Measures, PeerError, Room, Task, Variant
 from benchmarks.peers.tools import run, turn
 
 NAME = "transformers-exporters"
@@ -37,14 +39,10 @@ def install(room: Room) -> dict[str, str]:
 
 def convert(room: Room, variant: Variant) -> None:
     """See `Peer`."""
-    made = room.models(NAME) / variant.name
-    if made.is_dir():
-        return
-    partial = made.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    command = (sys.executable, "-m", "benchmarks.peers.transformers_exporters", "export", room.checkpoint, partial)
-    run(command, room.models(NAME) / f"{variant.name}.log")
-    partial.rename(made)
+    family(room.checkpoint)
+    command = (sys.executable, "-m", "benchmarks.peers.transformers_exporters", "export", room.checkpoint)
+    log = room.models(NAME) / f"{variant.name}.log"
+    folders.ensure(room.models(NAME) / variant.name, lambda folder: run((*command, folder), log))
 
 
 def model_files(room: Room, variant: Variant) -> list[Path]:
@@ -58,14 +56,55 @@ def measure(room: Room, variant: Variant, task: Task) -> Measures:
     return turn(Path(sys.executable), "transformers_exporters", job, task)
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What an architecture wants that the exporter does not know by itself."""
+
+    shrunk: int
+    """Patches of a side that one image token stands for."""
+    images: Callable[[Any], Any]
+    """[1, 3, height, width] as the `pixel_values` of the whole model."""
+    features: Callable[[Any, Any], Any]
+    """Tower and projector of the base model on [1, 3, height, width]: [1, image tokens, width]."""
+
+
+def _llava_features(model: Any, pixels: Any) -> Any:
+    import torch
+
+    found = model.get_image_features(pixel_values=pixels)
+    found = getattr(found, "pooler_output", found)
+    return torch.stack(list(found)) if isinstance(found, list | tuple) else found
+
+
+def _smolvlm_features(model: Any, pixels: Any) -> Any:
+    """Its own `get_image_features` first drops images that are all padding, which no graph of fixed shape can."""
+    return model.connector(model.vision_model(pixel_values=pixels).last_hidden_state)
+
+
+FAMILIES = {
+    "llava": Family(1, lambda pixels: pixels, _llava_features),
+    "smolvlm": Family(4, lambda pixels: pixels[:, None], _smolvlm_features),
+}
+"""By `model_type`."""
+
+
+def family(checkpoint: Path) -> Family:
+    """Of a checkpoint. Raises `PeerError`."""
+    kind = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["model_type"]
+    if kind not in FAMILIES:
+        raise PeerError(f"no inputs are known for the model type {kind!r}: there are {', '.join(FAMILIES)}")
+    return FAMILIES[kind]
+
+
 def export(checkpoint: str, target: str) -> None:
     """Child side: both exports, and the table of embeddings, which no graph of the prefill holds."""
     import torch
     from safetensors.torch import save_file
-    from transformers import LlavaForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-    model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    about = family(Path(checkpoint))
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
 
     class Images(torch.nn.Module):
         """Tower and projector."""
@@ -75,15 +114,14 @@ def export(checkpoint: str, target: str) -> None:
             self.model = model.model
 
         def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-            found = self.model.get_image_features(pixel_values=pixel_values)
-            found = getattr(found, "pooler_output", found)
-            return torch.stack(list(found)) if isinstance(found, list | tuple) else found
+            found: torch.Tensor = about.features(self.model, pixel_values)
+            return found
 
     vision = model.config.vision_config
     pixels = torch.randn(1, 3, vision.image_size, vision.image_size)
-    tokens = (vision.image_size // vision.patch_size) ** 2
+    tokens = (vision.image_size // vision.patch_size // about.shrunk) ** 2
     ids = torch.tensor([[40] * 8 + [model.config.image_token_id] * tokens + [41] * 8])
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": about.images(pixels)}
     folder = Path(target)
     dynamic, fixed = OnnxConfig(dynamic=True, ort_fusions="cpu"), OnnxConfig(ort_fusions="cpu")
     with torch.no_grad():

@@ -172,7 +172,7 @@ def test_one_new_image_in_threads_is_encoded_once(fresh: Fresh, picture: Picture
 
     def slow(one: ImageInput) -> EncodedImage:
         runs.append(one)
-        time.sleep(0.3)
+        time.sleep(1)  # the others arrive meanwhile, however busy the machine
         return compute(one)
 
     vlm.encoder.compute = slow  # type: ignore[method-assign]
