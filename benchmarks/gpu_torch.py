@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from edgevlm.benchmark.engines.base import Sample, Spec
+from edgevlm.benchmark.engines.pytorch import likeliest
 from edgevlm.benchmark.workload import Task
 from edgevlm_export.generation import generation_defaults
 from edgevlm_export.reference import Reference
@@ -84,10 +85,7 @@ class TorchOnGpu:
         return {name: value.to(kind) if value.is_floating_point() else value for name, value in inputs.items()}
 
     def _pick(self, logits: torch.Tensor) -> int:
-        """Greedy, without the tokens that would end the answer."""
-        last = logits[0, -1].float()
-        last[self._never] = float("-inf")
-        return int(last.argmax())
+        return likeliest(logits, self._never)
 
 
 def _now() -> float:

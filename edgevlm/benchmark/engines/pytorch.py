@@ -93,10 +93,14 @@ class PyTorchEngine:
         return {name: value.to(kind) if value.is_floating_point() else value for name, value in inputs.items()}
 
     def _pick(self, logits: torch.Tensor) -> int:
-        """Greedy, without the tokens that would end the answer."""
-        last = logits[0, -1].float()
-        last[self._never] = float("-inf")
-        return int(last.argmax())
+        return likeliest(logits, self._never)
+
+
+def likeliest(logits: torch.Tensor, never: list[int]) -> int:
+    """The greedy token of the last of `logits` [1, S, vocab], without those that would end the answer (`never`)."""
+    last = logits[0, -1].float()
+    last[never] = float("-inf")
+    return int(last.argmax())
 
 
 class Stopwatch:
