@@ -37,6 +37,7 @@ from edgevlm_runtime.errors import EdgeVLMError
 
 FLAGS = {
     "int4-prefill-int8": ("--int4", "--prefill", "int8"),
+    "int4-nearest": ("--int4", "--layer", "*language_model*[qkvoep]_proj=int4:nearest"),
     "int4-all-block128": ("--int4", "--layer", "*language_model*_proj=int4:block=128"),
 }
 """What `edgevlm export` is told for a precision, where that is not its name."""
@@ -96,7 +97,7 @@ COMPARISONS: dict[str, Comparison] = {
     "llava-1.5-7b": Comparison(
         "LLaVA-1.5-7B shape, random weights",
         "llava-1.5-7b",
-        precisions=("int8", "int4"),
+        precisions=("int8", "int4-nearest"),
         shape=True,
         export_options=UNCHECKED,
         reference_dtypes=("bfloat16",),

@@ -17,6 +17,8 @@ FIRST_TOKEN = "time_to_first_token_ms"
 SECOND_QUESTION = "repeat_question_ttft_ms"
 LOAD = "load_ms"
 MEMORY = "peak_rss_mib"
+ENVIRONMENT = "venv"
+"""A peer's environment, where it needs no second one; a folder's name."""
 
 
 class PeerError(Exception):
@@ -108,9 +110,9 @@ class Room:
         """What a peer made of this shape."""
         return self.work / peer / self.shape
 
-    def python(self, peer: str) -> Path:
-        """The interpreter of its environment."""
-        return self.home(peer) / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    def python(self, peer: str, environment: str = ENVIRONMENT) -> Path:
+        """The interpreter of its environment, or of one of several."""
+        return self.home(peer) / environment / ("Scripts" if os.name == "nt" else "bin") / "python"
 
 
 class Peer(Protocol):

@@ -35,6 +35,8 @@ CLIP_NAMES = {
 TOWER, PROJECTOR = "model.vision_tower.", "model.multi_modal_projector."
 FIRST_BYTE = 300
 """Tokens from here on stand for bytes; the checkpoint's tokenizer has nothing there but fillers."""
+BLANK_LINE = "\n\n"
+"""Before SmolVLM's images llama.cpp puts this as one token, which the models it knows have."""
 
 
 def main() -> None:
@@ -70,7 +72,8 @@ def set_vocab(self: Any) -> None:
     """The checkpoint's characters as a SentencePiece-like vocabulary of the model's size."""
     import gguf
 
-    words = json.loads((self.dir_model / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    tokenizer = json.loads((self.dir_model / "tokenizer.json").read_text(encoding="utf-8"))
+    words = tokenizer["model"]["vocab"]
     size = self.hparams["vocab_size"]
     tokens = [f"[unused{number}]".encode() for number in range(size)]
     kinds = [gguf.TokenType.UNUSED] * size
@@ -79,6 +82,9 @@ def set_vocab(self: Any) -> None:
             tokens[number], kinds[number] = word.replace(" ", "\u2581").encode(), gguf.TokenType.NORMAL
     for byte in range(256):
         tokens[FIRST_BYTE + byte], kinds[FIRST_BYTE + byte] = f"<0x{byte:02X}>".encode(), gguf.TokenType.BYTE
+    special = {one["content"]: one["id"] for one in tokenizer["added_tokens"] if one["special"]}
+    for word, number in {**special, BLANK_LINE: FIRST_BYTE + 256}.items():
+        tokens[number], kinds[number] = word.encode(), gguf.TokenType.CONTROL
     kinds[0] = gguf.TokenType.UNKNOWN
     tokens[1], kinds[1] = b"</s>", gguf.TokenType.CONTROL
     writer = self.gguf_writer

@@ -6,17 +6,20 @@ here only those of the last one are computed, as OpenVINO GenAI does.
 
 from __future__ import annotations
 
-import shutil
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import folders
 from benchmarks.peers import child
-from benchmarks.peers.base import SECOND_QUESTION, Measures, Room, Task, Variant
+from benchmarks.peers.base import ENVIRONMENT, SECOND_QUESTION, Measures, Room, Task, Variant
 from benchmarks.peers.tools import make_environment, run, turn
 
 NAME = "openvino"
 REQUIREMENTS = ("openvino", "openvino-tokenizers", "openvino-genai", "nncf", "optimum-intel", "torch<2.14", "pillow")
+TRANSFORMERS = {"smolvlm": "4.57.6"}
+"""The newest its converter takes, by `model_type`, where that is older than what it is installed with otherwise."""
 SHOWN = ("openvino", "openvino-genai", "optimum-intel", "nncf", "transformers")
 _NO_REWIND = {SECOND_QUESTION: "a stateful model cannot go back to the end of the image: it would begin anew"}
 VARIANTS = (
@@ -33,28 +36,38 @@ PARTS = ("vision_embeddings", "text_embeddings", "language")
 
 def install(room: Room) -> dict[str, str]:
     """See `Peer`."""
-    found = make_environment(room, NAME, REQUIREMENTS, SHOWN)
+    wanted = transformers(room)
+    requirements = (*REQUIREMENTS, f"transformers=={wanted}") if wanted else REQUIREMENTS
+    found = make_environment(room, NAME, requirements, SHOWN, environment(room))
     # optimum-intel asks for torchvision, whose operators a CPU build of torch does not know: importing it would fail.
-    run(
-        [room.python(NAME), "-m", "pip", "uninstall", "--quiet", "-y", "torchvision"],
-        room.home(NAME) / "torchvision.log",
-    )
+    run([python(room), "-m", "pip", "uninstall", "--quiet", "-y", "torchvision"], room.home(NAME) / "torchvision.log")
     return found
+
+
+def transformers(room: Room) -> str | None:
+    """The version that the shape needs; None where any will do."""
+    config = json.loads((room.checkpoint / "config.json").read_text(encoding="utf-8"))
+    return TRANSFORMERS.get(config["model_type"])
+
+
+def environment(room: Room) -> str:
+    """The folder's name of the environment for the shape: an older transformers has one of its own."""
+    wanted = transformers(room)
+    return f"{ENVIRONMENT}-transformers-{wanted}" if wanted else ENVIRONMENT
+
+
+def python(room: Room) -> Path:
+    """The interpreter of that environment."""
+    return room.python(NAME, environment(room))
 
 
 def convert(room: Room, variant: Variant) -> None:
     """See `Peer`. Rows of the same weights share a folder."""
     weights = FORMATS[variant.name]
-    made = room.models(NAME) / weights
-    if made.is_dir():
-        return
-    partial = made.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    program = room.python(NAME).with_name("optimum-cli")
     options = ("--task", "image-text-to-text", "--weight-format", weights)
-    command = (program, "export", "openvino", "--model", room.checkpoint, *options, partial)
-    run(command, room.models(NAME) / f"{weights}.log")
-    partial.rename(made)
+    command = (python(room).with_name("optimum-cli"), "export", "openvino", "--model", room.checkpoint, *options)
+    log = room.models(NAME) / f"{weights}.log"
+    folders.ensure(room.models(NAME) / weights, lambda folder: run((*command, folder), log))
 
 
 def model_files(room: Room, variant: Variant) -> list[Path]:
@@ -65,7 +78,7 @@ def model_files(room: Room, variant: Variant) -> list[Path]:
 def measure(room: Room, variant: Variant, task: Task) -> Measures:
     """See `Peer`."""
     job = {"folder": str(room.models(NAME) / FORMATS[variant.name]), "hint": HINTS.get(variant.name)}
-    return turn(room.python(NAME), "openvino", job, task)
+    return turn(python(room), "openvino", job, task)
 
 
 def _part(folder: Path, part: str) -> Path:
@@ -92,11 +105,15 @@ class Pipeline:
                 _keep_last_logits(model)
             requests.append(core.compile_model(model, "CPU", options).create_infer_request())
         self._vision, self._words, self._language = requests
+        self._inputs = {port.get_any_name() for port in self._vision.model_inputs}
+        vision = json.loads((Path(job["folder"]) / "config.json").read_text(encoding="utf-8"))["vision_config"]
+        self._patch = int(vision["patch_size"])
         self._past = 0
 
     def see(self, pixels: Any) -> Any:
         """[1, image tokens, width]."""
-        return self._vision.infer({0: pixels})[0].copy()
+        inputs = {"pixel_values": pixels, **whole_image(pixels.shape[-2:], self._patch)}
+        return self._vision.infer({name: inputs[name] for name in self._inputs})[0].copy()
 
     def begin(self, ids: Sequence[int], seen: Any) -> int:
         """See `child.Model`."""
@@ -130,6 +147,20 @@ class Pipeline:
             "beam_idx": np.zeros(1, np.int32),
         }
         return int(self._language.infer(inputs)[0][0, -1].argmax())
+
+
+def whole_image(size: tuple[int, int], patch: int) -> dict[str, Any]:
+    """What SmolVLM's tower is told beside the pixels, for an image of its own size [height, width] without padding.
+
+    No patch is masked, and each has the position embedding of its place.
+    """
+    import numpy as np
+
+    rows, columns = size[0] // patch, size[1] // patch
+    return {
+        "patch_attention_mask": np.ones((1, rows, columns), np.bool_),
+        "patch_position_ids": np.arange(rows * columns, dtype=np.int64)[None],
+    }
 
 
 def _keep_last_logits(model: Any) -> None:

@@ -47,7 +47,7 @@ def model_files(room: Room, variant: Variant) -> list[Path]:
 def measure(room: Room, variant: Variant, task: Task) -> Measures:
     """See `Peer`."""
     job = {"folder": str(room.models(openvino.NAME) / openvino.FORMATS[variant.name])}
-    return turn(room.python(openvino.NAME), "openvino_genai", job, task)
+    return turn(openvino.python(room), "openvino_genai", job, task)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.base import Measures, PeerError, Room, Task
+from benchmarks.peers.base import ENVIRONMENT, Measures, PeerError, Room, Task
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TURN_SECONDS = 900
@@ -23,11 +23,13 @@ _VERSIONS = (
 )
 
 
-def make_environment(room: Room, peer: str, requirements: Sequence[str], shown: Sequence[str]) -> dict[str, str]:
+def make_environment(
+    room: Room, peer: str, requirements: Sequence[str], shown: Sequence[str], environment: str = ENVIRONMENT
+) -> dict[str, str]:
     """A virtual environment with `requirements`, unless it is there; the versions of the packages `shown`."""
-    python = room.python(peer)
+    python = room.python(peer, environment)
     if not python.exists():
-        venv.create(room.home(peer) / "venv", with_pip=True)
+        venv.create(room.home(peer) / environment, with_pip=True)
     try:
         return versions(python, shown)
     except PeerError:

@@ -11,7 +11,7 @@ from edgevlm_export.ops import DOMAIN
 from edgevlm_export.precision import get_holder
 from edgevlm_export.precision.base import WeightJob
 from edgevlm_export.precision.blocks import Blockwise
-from edgevlm_export.precision.plan import CALIBRATED_BITS, GraphPrecision
+from edgevlm_export.precision.plan import GraphPrecision
 
 
 def held(graph: ir.Model, precision: GraphPrecision) -> dict[str, str]:
@@ -34,12 +34,12 @@ def lower(graph: ir.Model, holders: Mapping[str, str], dialect: str) -> dict[str
 
 
 def calibrated(names: Mapping[str, str], dialect: str) -> dict[str, Blockwise]:
-    """Weights that calibration rounds, with their holders: only four bits are few enough to need it."""
+    """Weights that calibration rounds, with their holders."""
     holders = {weight: get_holder(name, dialect) for weight, name in names.items()}
     return {
         weight: holder
         for weight, holder in holders.items()
-        if isinstance(holder, Blockwise) and holder.options.bits == CALIBRATED_BITS
+        if isinstance(holder, Blockwise) and holder.options.calibrated
     }
 
 

@@ -33,6 +33,7 @@ PADDING = 16
 """At most this part of a row may be padding, where the block can be made smaller."""
 INT8_ACTIVATIONS = 4
 """MatMulNBits' accuracy level: activations in int8, one scale a block."""
+CALIBRATED_BITS = 4
 BIAS = 5
 """Which input of MatMulNBits is the bias."""
 
@@ -47,12 +48,19 @@ class BlockOptions:
     """No zero points: values lie around the middle of the range."""
     signed_scales: bool = True
     """Symmetric four bits may have negative scales, which puts the extreme value on the longer side."""
+    nearest: bool = False
+    """Four bits are rounded to the nearest value, without samples, as eight always are."""
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
             raise ExportError(f"cannot hold weights in {self.bits} bits: choose 4 or 8")
         if self.block not in (16, 32, 64, 128, 256):
             raise ExportError(f"block size {self.block} is not supported: choose 16, 32, 64, 128 or 256")
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether samples say how to round: four bits are too few to take the nearest value."""
+        return self.bits == CALIBRATED_BITS and not self.nearest
 
     @property
     def middle(self) -> int:
@@ -154,7 +162,10 @@ class Blockwise:
         self.options = options
 
     def configured(self, text: str) -> Blockwise:
-        """The same with options from text: "block=N", "symmetric", "asymmetric", by comma. Raises `ExportError`."""
+        """The same with options from text: "block=N", "symmetric", "asymmetric", "nearest", by comma.
+
+        Raises `ExportError`.
+        """
         options = self.options
         for option in text.split(","):
             key, _, value = option.partition("=")
@@ -162,9 +173,11 @@ class Blockwise:
                 options = replaced(options, block=int(value))
             elif option in ("symmetric", "asymmetric"):
                 options = replaced(options, symmetric=option == "symmetric")
+            elif option == "nearest":
+                options = replaced(options, nearest=True)
             else:
                 raise ExportError(
-                    f"unknown option of {self.name}: {option!r}: known are block=N, symmetric, asymmetric"
+                    f"unknown option of {self.name}: {option!r}: known are block=N, symmetric, asymmetric, nearest"
                 )
         return type(self)(f"{self.name}:{text}", options)
 

@@ -13,7 +13,6 @@ from edgevlm_export.precision.kv_cache import FLOAT, KVPrecision
 from edgevlm_export.transforms import get_transform
 from edgevlm_runtime.errors import ExportError
 
-CALIBRATED_BITS = 4
 EXACT = frozenset({"fp32", "fp16"})
 """Holders whose loss is no more than rounding."""
 ROLES = ("head", "mlp_down")
@@ -130,6 +129,6 @@ class PrecisionPlan:
 
 
 def needs_samples(holder: str, dialect: str) -> bool:
-    """Whether a holder has so few bits that rounding to the nearest value is not good enough."""
+    """Whether a holder's weights are rounded by samples (`BlockOptions.calibrated`)."""
     found = get_holder(holder, dialect)
-    return isinstance(found, Blockwise) and found.options.bits == CALIBRATED_BITS
+    return isinstance(found, Blockwise) and found.options.calibrated

@@ -49,6 +49,11 @@ def test_llama_mtmd_cli_with_a_clock_of_the_prompt_alone():
     assert read_question(log)[1] == 29940.0 + 15184.08
 
 
+def test_llama_mtmd_cli_with_two_images_of_one():
+    """SmolVLM's tile and overview: the time of one of them, and no time to first token that could be compared."""
+    assert read_question(sample("llama-mtmd-cli-tiles.log")) == ((8221.0 + 10279.0) / 2, None, 3451.49)
+
+
 def test_llama_mtmd_cli_without_timings():
     with pytest.raises(PeerError, match="no timings: error: no such model"):
         read_question("error: no such model\n")

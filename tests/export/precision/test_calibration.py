@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from edgevlm_export.calibration.streamed import streamed
 from edgevlm_export.decoder import kv_shape
 from edgevlm_export.plan import plan_export
 from edgevlm_export.precision import plans
-from edgevlm_export.precision.plan import GraphPrecision, PrecisionPlan
 from edgevlm_runtime.errors import ExportError
 from tests.support import checkpoints
 from tests.support.operators import run_decoder
@@ -54,7 +52,7 @@ def test_streamed_model_computes_like_the_whole_one(decoder, tmp_path):
     assert all(parameter.is_meta for parameter in model.parameters())
 
 
-def test_calibration_beats_rounding(tmp_path, export_bundle, monkeypatch):
+def test_calibration_beats_rounding(tmp_path, export_bundle):
     """The exported decoder's error on English that it was not calibrated with."""
     folder = checkpoints.llava(tmp_path / "checkpoint", "llama-full-heads")
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
@@ -70,9 +68,19 @@ def test_calibration_beats_rounding(tmp_path, export_bundle, monkeypatch):
         return float(np.linalg.norm(found - wanted))
 
     calibrated = error(export_bundle(folder, precision="int4"))
-    nearest = replace(plans.PLANS["int4"].decoder, calibrated=False)
-    monkeypatch.setitem(plans.PLANS, "int4", PrecisionPlan(*[GraphPrecision("int8")] * 2, nearest, embedding="int8b"))
-    assert calibrated < 0.95 * error(export_bundle(folder, precision="int4"))
+    # the plan's own layers in four bits: all but down_proj and the head
+    nearest = {"*language_model*[qkvoep]_proj": "int4:nearest"}
+    assert calibrated < 0.95 * error(export_bundle(folder, precision="int4", layers=nearest))
+
+
+def test_nothing_is_calibrated_where_all_is_nearest(tmp_path):
+    folder = checkpoints.llava(tmp_path / "checkpoint", "qwen2")
+    options = ExportOptions(str(folder), precision="int4", decoder="int4:nearest")
+    assert not options.plan.calibrates
+    plan = plan_export(folder, options.plan, None, lambda *_: None)
+    decoder = plan.graphs["decoder"]
+    assert set(decoder.held.values()) == {"int4:nearest"}
+    assert not decoder.calibrated
 
 
 def test_same_bytes_twice(tmp_path, export_bundle):

@@ -11,7 +11,15 @@ from edgevlm_export.precision import HOLDERS, get_holder
 from edgevlm_runtime.errors import ExportError
 from tests.support.operators import linear_layer
 
-BLOCKWISE = ("int8b", "int8b:block=32", "int4", "int4:symmetric", "int4:block=128", "int4:block=64,symmetric")
+BLOCKWISE = (
+    "int8b",
+    "int8b:block=32",
+    "int4",
+    "int4:symmetric",
+    "int4:block=128",
+    "int4:block=64,symmetric",
+    "int4:nearest",
+)
 FEW = settings(max_examples=12, deadline=None)
 
 
