@@ -30,6 +30,8 @@ VARIANTS = (
 )
 FORMATS = {"float32": "fp32", "bfloat16": "fp32", "int8": "int8", "int4": "int4"}
 """Weights by row; the converter's word for them, and the folder's name."""
+OPTIONS = {"int4": ("--group-size-fallback", "adjust")}
+"""What the converter is told of weights: to halve its groups of 128 for layers whose width is no multiple of it."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 PARTS = ("vision_embeddings", "text_embeddings", "language")
 
@@ -64,7 +66,7 @@ def python(room: Room) -> Path:
 def convert(room: Room, variant: Variant) -> None:
     """See `Peer`. Rows of the same weights share a folder."""
     weights = FORMATS[variant.name]
-    options = ("--task", "image-text-to-text", "--weight-format", weights)
+    options = ("--task", "image-text-to-text", "--weight-format", weights, *OPTIONS.get(weights, ()))
     command = (python(room).with_name("optimum-cli"), "export", "openvino", "--model", room.checkpoint, *options)
     log = room.models(NAME) / f"{weights}.log"
     folders.ensure(room.models(NAME) / weights, lambda folder: run((*command, folder), log))

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.peers import openvino
 from benchmarks.peers.base import Measures, PeerError, Room, Task, Variant
 from benchmarks.peers.child import WARMUP_TOKENS
-from benchmarks.peers.tools import turn
+from benchmarks.peers.tools import run, turn
 
 NAME = "openvino-genai"
 _REMARK = (
@@ -32,9 +32,15 @@ def install(room: Room) -> dict[str, str]:
 
 
 def convert(room: Room, variant: Variant) -> None:
-    """See `Peer`. It shares the models of `openvino`; the pipeline also needs the tokenizer, converted with them."""
+    """See `Peer`. It shares the models of `openvino`; the pipeline also needs the tokenizer, converted with them.
+
+    It knows fewer architectures than the converter: whether it takes this one, it says itself.
+    """
     openvino.convert(room, variant)
-    tokenizer = room.models(openvino.NAME) / openvino.FORMATS[variant.name] / "openvino_tokenizer.xml"
+    folder = room.models(openvino.NAME) / openvino.FORMATS[variant.name]
+    command = (openvino.python(room), "-m", "benchmarks.peers.openvino_genai", "check", folder)
+    run(command, room.models(NAME) / f"{variant.name}.log")
+    tokenizer = folder / "openvino_tokenizer.xml"
     if not tokenizer.exists():
         raise PeerError(f"openvino-tokenizers did not convert the tokenizer: {tokenizer} is missing")
 
@@ -50,11 +56,18 @@ def measure(room: Room, variant: Variant, task: Task) -> Measures:
     return turn(openvino.python(room), "openvino_genai", job, task)
 
 
+def check(folder: str) -> None:
+    """Child side: load the pipeline, or end with its own error."""
+    import openvino_genai as genai  # type: ignore[import-not-found]
+
+    genai.VLMPipeline(folder, "CPU")
+
+
 def main() -> None:
     """Child side: warm up, two questions in one chat, `Measures` as JSON on the last line."""
     import numpy as np
     import openvino as runtime  # type: ignore[import-not-found]
-    import openvino_genai as genai  # type: ignore[import-not-found]
+    import openvino_genai as genai
     from PIL import Image
 
     job = json.loads(sys.argv[1])
@@ -106,4 +119,7 @@ def read_metrics(metrics: Any, decoded: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "check":
+        check(sys.argv[2])
+    else:
+        main()

@@ -60,8 +60,6 @@ def measure(room: Room, variant: Variant, task: Task) -> Measures:
 class Family:
     """What an architecture wants that the exporter does not know by itself."""
 
-    shrunk: int
-    """Patches of a side that one image token stands for."""
     images: Callable[[Any], Any]
     """[1, 3, height, width] as the `pixel_values` of the whole model."""
     features: Callable[[Any, Any], Any]
@@ -82,8 +80,8 @@ def _smolvlm_features(model: Any, pixels: Any) -> Any:
 
 
 FAMILIES = {
-    "llava": Family(1, lambda pixels: pixels, _llava_features),
-    "smolvlm": Family(4, lambda pixels: pixels[:, None], _smolvlm_features),
+    "llava": Family(lambda pixels: pixels, _llava_features),
+    "smolvlm": Family(lambda pixels: pixels[:, None], _smolvlm_features),
 }
 """By `model_type`."""
 
@@ -119,7 +117,8 @@ def export(checkpoint: str, target: str) -> None:
 
     vision = model.config.vision_config
     pixels = torch.randn(1, 3, vision.image_size, vision.image_size)
-    tokens = (vision.image_size // vision.patch_size // about.shrunk) ** 2
+    shuffled = getattr(model.config, "scale_factor", 1)  # patches of a side that one token of SmolVLM stands for
+    tokens = (vision.image_size // vision.patch_size // shuffled) ** 2
     ids = torch.tensor([[40] * 8 + [model.config.image_token_id] * tokens + [41] * 8])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": about.images(pixels)}
     folder = Path(target)
