@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -15,7 +16,7 @@ import pytest
 import edgevlm_runtime
 from edgevlm_runtime.engines import ENGINES, cores, make_engine
 from edgevlm_runtime.engines.memory import lazy_zeros
-from edgevlm_runtime.engines.ort import OrtEngine
+from edgevlm_runtime.engines.ort import WHOLE_ATTENTION, OrtEngine
 from edgevlm_runtime.engines.providers import provider_name
 from edgevlm_runtime.errors import BundleError, EdgeVLMError, ProviderError
 from edgevlm_runtime.options import RuntimeOptions
@@ -33,6 +34,27 @@ def test_every_engine_in_the_registry_is_there(name: str) -> None:
 
 def test_default_engine_is_made() -> None:
     assert isinstance(make_engine(RuntimeOptions()), OrtEngine)
+
+
+@pytest.mark.parametrize("before", [None, "0", "1"])
+def test_attention_is_computed_whole_unless_asked_otherwise(
+    handmade_bundle: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    """For our sessions; the process's environment is as it was."""
+    monkeypatch.delenv(WHOLE_ATTENTION, raising=False)
+    if before is not None:
+        monkeypatch.setenv(WHOLE_ATTENTION, before)
+    seen: list[str | None] = []
+    real = onnxruntime.InferenceSession
+
+    def session(*arguments: Any, **more: Any) -> Any:
+        seen.append(os.environ.get(WHOLE_ATTENTION))
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    edgevlm_runtime.load(handmade_bundle)
+    assert set(seen) == {before or "1"}
+    assert os.environ.get(WHOLE_ATTENTION) == before
 
 
 def test_provider_that_is_not_installed(handmade_bundle: Path) -> None:

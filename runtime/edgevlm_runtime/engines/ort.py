@@ -6,6 +6,9 @@ Asking for a provider that onnxruntime cannot load is an error here; onnxruntime
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,11 @@ except ImportError as _error:  # the extras are exclusive: both wheels own the s
 from edgevlm_runtime.engines.ort_graph import OrtGraph, one_line
 
 log = logging.getLogger(__name__)
+
+WHOLE_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
+"""Environment variable that GroupQueryAttention's kernel for processors reads when a session is made: 1 computes a
+chunk's attention scores whole rather than in tiles, which made prompts 18 to 29 % faster where we measured. Set
+before, it is left as it is."""
 
 _SILENT = 4  # onnxruntime's "fatal": its messages also arrive as exceptions, which is where users should see them
 
@@ -64,7 +72,8 @@ class OrtEngine:
         providers = [self.provider] if self.provider == CPU else [self.provider, CPU]
         options = self._session_options(keeps_spinning)
         try:
-            session = ort.InferenceSession(str(path), options, providers=providers)
+            with _whole_attention():
+                session = ort.InferenceSession(str(path), options, providers=providers)
         except NotImplemented_ as error:
             raise ProviderError(
                 f"{self.provider} lacks an operator of {path}: {one_line(error)}: export with another precision, or "
@@ -94,3 +103,16 @@ class OrtEngine:
         if self.provider != CPU:
             options.add_session_config_entry(RECORD, "1")
         return options
+
+
+@contextmanager
+def _whole_attention() -> Iterator[None]:
+    """`WHOLE_ATTENTION` for the sessions made within; other sessions of this process are not concerned."""
+    if WHOLE_ATTENTION in os.environ:
+        yield
+        return
+    os.environ[WHOLE_ATTENTION] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(WHOLE_ATTENTION, None)
