@@ -63,7 +63,10 @@ ROWS: dict[str, GraphPrecision] = {
     "int4-symmetric": dataclasses.replace(PLANS["int4"].decoder, default="int4:symmetric"),
     "int4-all": _FOUR,
     "int4-all-block64": dataclasses.replace(_FOUR, default="int4:block=64"),
-    "int4-all-block128": dataclasses.replace(_FOUR, default="int4:block=128"),
+    "int4-all-block128": dataclasses.replace(
+        _FOUR, default="int4:block=128", transforms=PLANS["int4"].decoder.transforms
+    ),
+    "int4-down-in-blocks": GraphPrecision("int4", roles=_DOWN, transforms=_ROTATED, calibrated=True),
     "int4-all-symmetric": dataclasses.replace(_FOUR, default="int4:symmetric"),
     "int4-all-unrotated": dataclasses.replace(_FOUR, transforms=()),
     "int4-all-nearest": dataclasses.replace(_FOUR, calibrated=False),

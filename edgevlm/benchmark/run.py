@@ -167,13 +167,16 @@ def _rounds(measured: Sequence[_Measured], guests: Sequence[Guest], workload: Wo
         progress(stage, number, total)
         for one in players if number % 2 == 0 else reversed(players):
             time.sleep(SETTLE_S if len(players) > 1 else 0)
-            _take_turn(one, keep=number >= workload.warmup)
+            _take_turn(one, keep=number >= workload.warmup, warm=bool(guests))
     progress(stage, total, total)
 
 
-def _take_turn(one: _Measured | Guest, keep: bool) -> None:
-    """A guest is not asked in rounds that are not kept: its turns have warm-ups of their own."""
+def _take_turn(one: _Measured | Guest, keep: bool, warm: bool = False) -> None:
+    """A guest is not asked in rounds that are not kept: its turns have warm-ups of their own. Beside guests an engine
+    has one as well (`warm`): while they load their models, the system takes the pages of its mapped weights away."""
     if isinstance(one, _Measured):
+        if keep and warm:
+            one.process.ask()
         sample, one.tokens = one.process.ask()
         if keep:
             one.rows.append(sample)

@@ -25,6 +25,7 @@ from edgevlm_export.precision.base import (
     matrix_shape,
     weight_of,
 )
+from edgevlm_export.slices import slices
 from edgevlm_runtime.errors import ExportError
 
 SMALLEST = 32
@@ -105,7 +106,17 @@ def split(weight: Tensor, options: BlockOptions) -> Tensor:
 
 def quantize(weight: Tensor, options: BlockOptions) -> Blocks:
     """Round each value of `weight` [rows, columns] to the nearest step of its block."""
-    blocks = split(weight, options)
+    parts = [_quantize(rows, options) for rows in slices(weight)]
+    zeros = [part.zeros for part in parts if part.zeros is not None]
+    return Blocks(
+        torch.cat([part.quants for part in parts]),
+        torch.cat([part.scales for part in parts]),
+        torch.cat(zeros) if zeros else None,
+    )
+
+
+def _quantize(rows: Tensor, options: BlockOptions) -> Blocks:
+    blocks = split(rows, options)
     scales, zeros = scale_blocks(blocks, options)
     return Blocks(round_blocks(blocks, scales, zeros, options), scales, zeros)
 

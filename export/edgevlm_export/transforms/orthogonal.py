@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgevlm_export.slices import in_slices
+
 Matrix = NDArray[np.float64]
 
 SEED = 0
@@ -69,13 +71,19 @@ class Orthogonal:
     def core(self, x: Tensor) -> Tensor:
         """x (A x B) along the last axis; its own inverse."""
         left, right = (torch.from_numpy(even(order)) for order in self.shape)
-        blocks = x.double().reshape(-1, *self.shape)
-        return (left @ blocks @ right).reshape(x.shape).float()
+
+        def few(rows: Tensor) -> Tensor:
+            blocks: Tensor = left @ rows.double().unflatten(-1, self.shape) @ right
+            return blocks.flatten(-2).float()
+
+        return in_slices(few, x.reshape(-1, self.width)).reshape(x.shape)
 
     def apply(self, x: Tensor) -> Tensor:
         """x Q along the last axis, computed in float64."""
-        return self.core(x * torch.from_numpy(self.signs))
+        signs = torch.from_numpy(self.signs)
+        rows = x.reshape(-1, self.width)
+        return in_slices(lambda few: self.core(few * signs), rows).reshape(x.shape)
 
     def undo(self, x: Tensor) -> Tensor:
         """x Q^T along the last axis."""
-        return self.core(x) * torch.from_numpy(self.signs)
+        return self.core(x).mul_(torch.from_numpy(self.signs))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from edgevlm_export.graph_edit import PRODUCT, ROWS, Rows, constant_before, insert_before, weight_name
+from edgevlm_export.slices import in_slices
 from edgevlm_export.transforms.edits import Edits
 from edgevlm_export.transforms.orthogonal import Matrix, even
 from edgevlm_export.transforms.residual import is_op
@@ -55,5 +56,10 @@ def _reads_product(layer: ir.Node) -> bool:
 
 def _rotated(rotation: Matrix, x: Tensor, _: object = None) -> Tensor:
     """Every block along the last axis, whether of a weight [out, in] or of what it multiplies."""
-    blocks: Tensor = x.double().unflatten(-1, (-1, len(rotation)))
-    return (blocks @ torch.from_numpy(rotation)).flatten(-2).float()
+    matrix = torch.from_numpy(rotation)
+
+    def few(rows: Tensor) -> Tensor:
+        blocks: Tensor = rows.double().unflatten(-1, (-1, len(matrix))) @ matrix
+        return blocks.flatten(-2).float()
+
+    return in_slices(few, x.reshape(-1, x.shape[-1])).reshape(x.shape)

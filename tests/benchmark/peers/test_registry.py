@@ -14,6 +14,7 @@ from benchmarks.peers.base import FIRST_TOKEN, Measures, PeerError, Room, Task, 
 from benchmarks.peers.guests import MEASURES, Party, PeerGuest, medians
 from benchmarks.peers_tables import missing, peer_lines, remarks
 from benchmarks.tables import COLUMNS
+from edgevlm.benchmark.process import EngineProcess
 from edgevlm.benchmark.run import BenchOptions, bench
 from edgevlm.benchmark.workload import Workload
 
@@ -107,7 +108,16 @@ def test_a_failing_turn_is_the_last_one(tmp_path, monkeypatch):
     assert party.results() == {"peers": [], "missing": {"openvino int8": "failed: killed"}}
 
 
-def test_guests_take_turns_in_the_rounds_that_are_kept(tiny_bundle):
+def test_guests_take_turns_in_the_rounds_that_are_kept(tiny_bundle, monkeypatch):
+    """Beside them, our engines warm up in every turn as they do."""
+    asks, ask = [], EngineProcess.ask
+
+    def counted(self):
+        asks.append(self.spec.label)
+        return ask(self)
+
+    monkeypatch.setattr(EngineProcess, "ask", counted)
+
     class Guest:
         turns = 0
 
@@ -123,6 +133,7 @@ def test_guests_take_turns_in_the_rounds_that_are_kept(tiny_bundle):
     options = BenchOptions(bundles=(tiny_bundle,), workload=Workload(repeats=2, warmup=3, new_tokens=2, text_tokens=30))
     found = bench(options, guests=guests)
     assert guest.turns == 2
+    assert len(asks) == 3 + 2 * 2
     assert asked == [(2, tiny_bundle)]
     assert len(found.engines[0].rows) == 2
 

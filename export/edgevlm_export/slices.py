@@ -1,0 +1,30 @@
+"""Large tensors a few rows at a time, so that what a computation holds in between stays small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+VALUES = 2**22
+"""In a slice: 32 MiB in float64."""
+
+
+def slices(rows: Tensor) -> Iterator[Tensor]:
+    """`rows` [n, ...] in parts of about VALUES values, at least one row each; an empty tensor is one part."""
+    count = max(1, VALUES // max(1, rows[0].numel())) if len(rows) else 1
+    return iter(rows.split(count))
+
+
+def in_slices(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """function(rows), of a function that treats each row by itself, computed slice by slice."""
+    out: Tensor | None = None
+    start = 0
+    for part in slices(rows):
+        made = function(part)
+        if out is None:
+            out = made.new_empty((len(rows), *made.shape[1:]))
+        out[start : start + len(part)] = made
+        start += len(part)
+    assert out is not None
+    return out
