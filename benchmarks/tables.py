@@ -60,6 +60,7 @@ def section(found: dict[str, Any], file: str) -> str:
     asked = next(iter(accuracy.values()), {"n": 0})["n"]
     if asked:
         about += f" {asked} questions of the inspection test set."
+    about += f" {found['remark']}" if "remark" in found else ""
     made_on = f"{_machine(bench['machine'])} [{file}]({file})"
     beside = [part for part in (remarks(found), missing(found), target_table(found)) if part]
     return "\n\n".join([f"## {found['title']}", about, "\n".join(lines), *beside, f"{made_on}\n"])

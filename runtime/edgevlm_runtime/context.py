@@ -49,12 +49,6 @@ class PromptSequence:
         return max((span.stop for span in self.layout.images if span.image == image), default=0)
 
 
-SCORES = 2**25
-"""Attention scores, heads x positions run at once x positions they see, that a prompt's chunk may have: 128 MiB."""
-LEAST_CHUNK = 32
-"""Chunks are made no shorter to keep within that."""
-
-
 class Context:
     """One KV cache with the record of what is in it. For one thread at a time."""
 
@@ -72,7 +66,6 @@ class Context:
         self._decoder = decoder
         self._positions = positions
         self._chunk = chunk
-        self._heads = -(-decoder.info.hidden_size // decoder.info.kv.head_dim)
         self._baked = baked
         self._rows = rows or capacity
         self._run = decoder.new_run(capacity)
@@ -115,7 +108,7 @@ class Context:
             if cancelled():
                 return None
             self._run.fill(self._embed(prompt, first, stop, embeddings_of), self._feeds(prompt, first, stop))
-        for first, stop in chunks(self.length, len(prompt), self._most(len(prompt))):
+        for first, stop in chunks(self.length, len(prompt), self._chunk):
             if cancelled():
                 return None
             last = np.array([stop - first - 1], dtype=np.int64)
@@ -133,7 +126,7 @@ class Context:
         self._begin(prompt, identities, 0)
         wanted = np.arange(len(prompt), dtype=np.int64) if rows is None else rows
         logits = np.empty((wanted.size, self._decoder.info.vocab_size), dtype=np.float32)
-        size = min(self._most(len(prompt)), self._rows)
+        size = min(self._chunk, self._rows)
         for chunk, stop in chain(chunks(0, baked, size), chunks(baked, len(prompt), size)):
             if chunk == baked > 0 and self._baked is not None:
                 self._baked.copy(self._run.kv, baked)
@@ -189,11 +182,7 @@ class Context:
     def _fillable(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Chunks for the graph for prompts: all but the last position, whose logits are wanted; none for few."""
         worth = self._decoder.prompts is not None and stop - start >= WORTH_FILLING
-        return chunks(start, stop - 1 if worth else start, self._most(stop))
-
-    def _most(self, length: int) -> int:
-        """Positions of a prompt of `length` that run at once."""
-        return min(self._chunk, max(LEAST_CHUNK, SCORES // (self._heads * max(length, 1))))
+        return chunks(start, stop - 1 if worth else start, self._chunk)
 
     def _embed(self, prompt: PromptSequence, start: int, stop: int, embeddings_of: EmbeddingsOf) -> Rows:
         """Decoder inputs [stop - start, hidden]: token embeddings, image embeddings over the image tokens."""

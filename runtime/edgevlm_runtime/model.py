@@ -82,7 +82,7 @@ class VLM:
         self._positions = make_positions(manifest.decoder.positions)
         embeddings = TokenEmbeddings(bundle)
         files = {name: bundle.file(info.file) for name, info in manifest.graphs.items()}
-        self.engine, graph = load_graphs(options, files)
+        self.engine, graph = load_graphs(options, files, scores=self._scores())
         store = None
         if options.image_cache_dir is not None:
             store = DiskStore(options.image_cache_dir, options.image_cache_dir_bytes)
@@ -120,6 +120,12 @@ class VLM:
         """Tokens of prompt, images and answer together that a session can hold."""
         allowed = self.manifest.decoder.max_context
         return allowed if self.options.max_context is None else min(allowed, self.options.max_context)
+
+    def _scores(self) -> int:
+        """Attention scores of a prompt's chunk, over the whole KV cache."""
+        info = self.manifest.decoder
+        heads = -(-info.hidden_size // info.kv.head_dim)  # where they are as wide as the model together, as is usual
+        return heads * (self.options.prefill_chunk or tuning.DEFAULT_CHUNK) * self.context_tokens
 
     def session(self, *images: ImageSources, system: str | None = None) -> Session:
         """Independent questions about the same images (none, one, several, or a list of them): paths, bytes, PIL

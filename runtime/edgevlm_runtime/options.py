@@ -41,8 +41,7 @@ class RuntimeOptions:
     max_context: int | None = None
     """Tokens a session's KV cache holds; None takes what the model allows, which is also the most there can be."""
     prefill_chunk: int | None = None
-    """Prompt positions computed at once, at most; fewer of a long prompt, whose attention scores take much memory.
-    None takes what this machine was tuned to (`VLM.tune`), else 320."""
+    """Prompt positions computed at once, at most; None takes what this machine was tuned to (`VLM.tune`), else 320."""
     vision_batch: int = 1
     """Image tiles encoded at once, where the vision encoder takes them independently."""
     image_cache_bytes: int = 256 * MIB

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgevlm_runtime
-from edgevlm_runtime import context as context_module
 from edgevlm_runtime.context import Context, PromptSequence
-from edgevlm_runtime.decoder import DecoderRun
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.positions.base import ImageSpan, SequenceLayout
 from tests.support.contexts import HIDDEN, PICTURES, ROWS, Part, embeddings_of, new_context, prefill, prompt_of
@@ -69,31 +66,6 @@ def test_all_positions_at_once_equal_one_by_one(
     np.testing.assert_allclose(prefill(context, beginning), scores[len(beginning) - 1], atol=2e-5)
     for place, token in enumerate(said, start=len(beginning)):
         np.testing.assert_allclose(context.step(token), scores[place], atol=2e-5)
-
-
-def test_long_prompts_run_in_smaller_chunks(model: edgevlm_runtime.VLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a chunk's attention scores stay within a bound; the logits are the same."""
-    heads = model.decoder.info.hidden_size // model.decoder.info.kv.head_dim
-    monkeypatch.setattr(context_module, "SCORES", 100 * heads)
-    monkeypatch.setattr(context_module, "LEAST_CHUNK", 3)
-    ran: list[int] = []
-    run = DecoderRun.prefill
-
-    def counting(self: DecoderRun, embeddings: np.ndarray, *rest: Any) -> np.ndarray:
-        ran.append(len(embeddings))
-        return run(self, embeddings, *rest)
-
-    monkeypatch.setattr(DecoderRun, "prefill", counting)
-    for length, chunks in ((10, [10]), (20, [5, 5, 5, 5]), (90, [3] * 30), (1, [1])):
-        prompt = prompt_of([1, 2, 3, 4, 5] * (length // 5) if length > 1 else [1])
-        ran.clear()
-        found = prefill(new_context(model), prompt)
-        assert ran == chunks
-        ran.clear()
-        scores = new_context(model).score(prompt, embeddings_of(prompt))
-        assert ran == chunks
-        np.testing.assert_allclose(found, scores[-1], atol=2e-5)
-    assert new_context(model).prefill(prompt_of([]), lambda _: PICTURES["x"]) is None
 
 
 def test_generated_tokens_are_a_prefix_too(model: edgevlm_runtime.VLM) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import edgevlm_runtime
 from edgevlm_runtime.engines import ENGINES, cores, make_engine
+from edgevlm_runtime.engines import ort as ort_engine
 from edgevlm_runtime.engines.memory import lazy_zeros
 from edgevlm_runtime.engines.ort import WHOLE_ATTENTION, OrtEngine
 from edgevlm_runtime.engines.providers import provider_name
@@ -54,6 +55,10 @@ def test_attention_is_computed_whole_unless_asked_otherwise(
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     edgevlm_runtime.load(handmade_bundle)
     assert set(seen) == {before or "1"}
+    seen.clear()
+    monkeypatch.setattr(ort_engine, "MOST_SCORES", 100)
+    edgevlm_runtime.load(handmade_bundle)
+    assert set(seen) == {before}, "a long context: tiles"
     assert os.environ.get(WHOLE_ATTENTION) == before
 
 

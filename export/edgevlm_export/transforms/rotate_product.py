@@ -25,6 +25,9 @@ from edgevlm_export.transforms.residual import is_op
 BLOCK = 64
 """Channels that are mixed; the largest power of two up to this that divides the width."""
 
+MIXING = 32
+"""Blocks from this size on leave no channel that stands out."""
+
 
 def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
     """See `Transform`."""
@@ -43,7 +46,9 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
         mixed = insert_before(layer, "MatMul", [blocks, constant_before(layer, rotation.astype(np.float32))], {})
         rotated = insert_before(layer, "Reshape", [mixed, constant_before(layer, np.array([1, -1, width]))], {})
         rotated.shape, rotated.type = x.shape, x.type
-        rotated.meta[PRODUCT], rotated.meta[ROWS] = True, Rows.MIXED
+        rotated.meta[PRODUCT] = True
+        if block >= MIXING:
+            rotated.meta[ROWS] = Rows.MIXED
         layer.replace_input_with(0, rotated)
     return bool(found)
 

@@ -28,22 +28,23 @@ def make_engine(options: RuntimeOptions) -> Engine:
 
 
 def load_graphs(
-    options: RuntimeOptions, files: Mapping[str, Path], spinning: str = "decoder"
+    options: RuntimeOptions, files: Mapping[str, Path], spinning: str = "decoder", scores: int | None = None
 ) -> tuple[Engine, dict[str, Graph]]:
     """The engine named in the options, and the graphs, by name, that it made of `files`; all on one engine.
 
-    Runs of the graph `spinning` follow each other closely. Raises as `make_engine` and `Engine.load` do.
+    Runs of the graph `spinning` follow each other closely; `scores` as for `Engine.load`.
+    Raises as `make_engine` and `Engine.load` do.
     """
     engine = make_engine(options)
     try:
-        return engine, _load(engine, files, spinning)
+        return engine, _load(engine, files, spinning, scores)
     except ProviderError as error:
         other = engine.instead(error)
         if other is None:
             raise
         log.info("%s: %s", other.identity, other.reason)
-    return other, _load(other, files, spinning)
+    return other, _load(other, files, spinning, scores)
 
 
-def _load(engine: Engine, files: Mapping[str, Path], spinning: str) -> dict[str, Graph]:
-    return {name: engine.load(file, keeps_spinning=name == spinning) for name, file in files.items()}
+def _load(engine: Engine, files: Mapping[str, Path], spinning: str, scores: int | None) -> dict[str, Graph]:
+    return {name: engine.load(file, keeps_spinning=name == spinning, scores=scores) for name, file in files.items()}

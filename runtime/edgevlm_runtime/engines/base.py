@@ -110,8 +110,9 @@ class Engine(Protocol):
         because this one was asked for."""
         ...
 
-    def load(self, path: Path, *, keeps_spinning: bool = False) -> Graph:
+    def load(self, path: Path, *, keeps_spinning: bool = False, scores: int | None = None) -> Graph:
         """Load one graph. `keeps_spinning`: runs follow each other closely (decoding), so threads may wait busily.
+        `scores`: attention scores of a prompt's chunk, heads x its positions x the KV cache's, where known.
 
         Raises `BundleError` when the file is no graph this engine can load, `ProviderError` when the execution
         provider asked for is not there.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,9 @@ WHOLE_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 """Environment variable that GroupQueryAttention's kernel for processors reads when a session is made: 1 computes a
 chunk's attention scores whole rather than in tiles, which made prompts 18 to 29 % faster where we measured. Set
 before, it is left as it is."""
+MOST_SCORES = 2**26
+"""Computed whole, scores are reserved for the whole KV cache, 4 bytes each: more than these are left to the tiles."""
+_environment = threading.Lock()
 
 _SILENT = 4  # onnxruntime's "fatal": its messages also arrive as exceptions, which is where users should see them
 
@@ -65,14 +69,14 @@ class OrtEngine:
             return None
         return OrtEngine(CPU, self.threads, f"auto: {error}")
 
-    def load(self, path: Path, *, keeps_spinning: bool = False) -> Graph:
+    def load(self, path: Path, *, keeps_spinning: bool = False, scores: int | None = None) -> Graph:
         """See `Engine.load`. External weights are memory-mapped by onnxruntime."""
         if not path.is_file():
             raise BundleError(f"no graph file: {path}: copy or export the bundle again")
         providers = [self.provider] if self.provider == CPU else [self.provider, CPU]
         options = self._session_options(keeps_spinning)
         try:
-            with _whole_attention():
+            with _attention(whole=scores is not None and scores <= MOST_SCORES):
                 session = ort.InferenceSession(str(path), options, providers=providers)
         except NotImplemented_ as error:
             raise ProviderError(
@@ -106,13 +110,14 @@ class OrtEngine:
 
 
 @contextmanager
-def _whole_attention() -> Iterator[None]:
-    """`WHOLE_ATTENTION` for the sessions made within; other sessions of this process are not concerned."""
-    if WHOLE_ATTENTION in os.environ:
-        yield
-        return
-    os.environ[WHOLE_ATTENTION] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(WHOLE_ATTENTION, None)
+def _attention(whole: bool) -> Iterator[None]:
+    """`WHOLE_ATTENTION` for the session made within, one at a time."""
+    with _environment:
+        own = whole and WHOLE_ATTENTION not in os.environ
+        if own:
+            os.environ[WHOLE_ATTENTION] = "1"
+        try:
+            yield
+        finally:
+            if own:
+                os.environ.pop(WHOLE_ATTENTION, None)

@@ -45,7 +45,7 @@ class TensorRTEngine:
     def instead(self, error: ProviderError) -> None:
         """See `Engine.instead`: an engine that was asked for by name is the one that runs."""
 
-    def load(self, path: Path, *, keeps_spinning: bool = False) -> Graph:
+    def load(self, path: Path, *, keeps_spinning: bool = False, scores: int | None = None) -> Graph:
         """See `Engine.load`: the engine that the bundle around the graph file `path` has for it.
 
         Raises `BundleError` for a bundle without one, or with one that is altered or of another version, and
