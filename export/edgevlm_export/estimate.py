@@ -61,8 +61,7 @@ def with_samples(needs: Estimate, plan: ExportPlan, material: Material) -> Estim
     Gram matrix of the widest input with its factors. Measuring keeps logits of the reference on disk, the hidden states
     between all layers and one layer's gradients in memory. Raises `ExportError` for material that cannot be used.
     """
-    rounds = any(graph.calibrated for graph in plan.graphs.values())
-    if not (rounds or plan.precision.max_kl is not None or plan.precision.kv.scales is not None):
+    if not (plan.precision.measures or any(graph.calibrated for graph in plan.graphs.values())):
         return needs
     config = plan.family.text_config
     vocab, hidden, layers = int(config.vocab_size), int(config.hidden_size), int(config.num_hidden_layers)

@@ -16,8 +16,9 @@ def slices(rows: Tensor) -> Iterator[Tensor]:
     return iter(rows.split(count))
 
 
-def in_slices(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """function(rows), of a function that treats each row by itself, computed slice by slice."""
+def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x), of a function that treats each row (the last axis) by itself, computed slice by slice."""
+    rows = x.reshape(-1, x.shape[-1])
     out: Tensor | None = None
     start = 0
     for part in slices(rows):
@@ -27,4 +28,4 @@ def in_slices(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         out[start : start + len(part)] = made
         start += len(part)
     assert out is not None
-    return out
+    return out.reshape(*x.shape[:-1], *out.shape[1:])

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
-from edgevlm_export.graph_edit import declare_initializer
+from edgevlm_export.graph_edit import constant_before, declare_initializer, insert_before
 from edgevlm_runtime.errors import CheckpointError
 
 
@@ -117,6 +118,15 @@ def declare_outputs(model: ir.Model, job: WeightJob) -> list[ir.Value]:
         known[name] if name in known else declare_initializer(model, name, spec.dtype, spec.shape)
         for name, spec in job.outputs.items()
     ]
+
+
+def row_scale(node: ir.Node, x: ir.Value | None, smallest: np.float32) -> ir.Value:
+    """max|x| of each row, [..., 1], at least `smallest`, before `node`. Layers with the same input share it once the
+    graph is finished."""
+    magnitude = insert_before(node, "Abs", [x], {})
+    axis = constant_before(node, np.array([-1], np.int64))
+    largest = insert_before(node, "ReduceMax", [magnitude, axis], {"keepdims": 1})
+    return insert_before(node, "Max", [largest, constant_before(node, np.array(smallest))], {})
 
 
 def drop_unused(model: ir.Model, weight: ir.Value) -> None:

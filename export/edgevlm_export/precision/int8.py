@@ -24,6 +24,7 @@ from edgevlm_export.precision.base import (
     declare_outputs,
     drop_unused,
     matrix_shape,
+    row_scale,
     weight_of,
 )
 
@@ -41,17 +42,9 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scales[:, None]).round().to(torch.int8).t().contiguous(), scales
 
 
-def row_scale(node: ir.Node, x: ir.Value | None) -> ir.Value:
-    """max|x| of each row, [..., 1], before `node`. Layers with the same input share it once the graph is finished."""
-    magnitude = insert_before(node, "Abs", [x], {})
-    axis = constant_before(node, np.array([-1], np.int64))
-    largest = insert_before(node, "ReduceMax", [magnitude, axis], {"keepdims": 1})
-    return insert_before(node, "Max", [largest, constant_before(node, np.array(NO_ROW))], {})
-
-
 def by_magnitude(node: ir.Node, x: ir.Value | None) -> tuple[ir.Value, str, ir.Value]:
     """x divided by the largest magnitude of each row, and what undoes that: an operator and what it takes."""
-    scale = row_scale(node, x)
+    scale = row_scale(node, x, NO_ROW)
     return insert_before(node, "Div", [x, scale], {}), "Mul", scale
 
 

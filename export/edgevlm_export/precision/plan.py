@@ -80,7 +80,12 @@ class PrecisionPlan:
     def calibrates(self) -> bool:
         """Whether samples are needed: to calibrate, or to measure."""
         graphs = (self.vision_encoder, self.projector, self.decoder)
-        return any(one.calibrated for one in graphs) or self.kv.scales is not None or self.max_kl is not None
+        return any(one.calibrated for one in graphs) or self.measures
+
+    @property
+    def measures(self) -> bool:
+        """Whether samples run through the model whatever is calibrated: for the KV cache's ranges, or a target."""
+        return self.kv.scales is not None or self.max_kl is not None
 
     def held_to(self, max_kl: float | None) -> PrecisionPlan:
         """The same with another target; None keeps the plan's own, infinity is none.

@@ -58,10 +58,16 @@ class Orthogonal:
         return min(factors, key=sum)
 
     @cached_property
-    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def exact(self) -> tuple[Matrix, Matrix]:
         """A and B."""
         a, b = self.shape
-        return even(a).astype(np.float32), even(b).astype(np.float32)
+        return even(a), even(b)
+
+    @cached_property
+    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A and B as a graph holds them."""
+        a, b = self.exact
+        return a.astype(np.float32), b.astype(np.float32)
 
     @cached_property
     def signs(self) -> NDArray[np.float32]:
@@ -70,20 +76,18 @@ class Orthogonal:
 
     def core(self, x: Tensor) -> Tensor:
         """x (A x B) along the last axis; its own inverse."""
-        left, right = (torch.from_numpy(even(order)) for order in self.shape)
-
-        def few(rows: Tensor) -> Tensor:
-            blocks: Tensor = left @ rows.double().unflatten(-1, self.shape) @ right
-            return blocks.flatten(-2).float()
-
-        return in_slices(few, x.reshape(-1, self.width)).reshape(x.shape)
+        return in_slices(self._mixed, x)
 
     def apply(self, x: Tensor) -> Tensor:
         """x Q along the last axis, computed in float64."""
         signs = torch.from_numpy(self.signs)
-        rows = x.reshape(-1, self.width)
-        return in_slices(lambda few: self.core(few * signs), rows).reshape(x.shape)
+        return in_slices(lambda rows: self._mixed(rows * signs), x)
 
     def undo(self, x: Tensor) -> Tensor:
         """x Q^T along the last axis."""
         return self.core(x).mul_(torch.from_numpy(self.signs))
+
+    def _mixed(self, rows: Tensor) -> Tensor:
+        left, right = map(torch.from_numpy, self.exact)
+        blocks: Tensor = left @ rows.double().unflatten(-1, self.shape) @ right
+        return blocks.flatten(-2).float()

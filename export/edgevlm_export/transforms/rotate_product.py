@@ -67,4 +67,4 @@ def _rotated(rotation: Matrix, x: Tensor, _: object = None) -> Tensor:
         blocks: Tensor = rows.double().unflatten(-1, (-1, len(matrix))) @ matrix
         return blocks.flatten(-2).float()
 
-    return in_slices(few, x.reshape(-1, x.shape[-1])).reshape(x.shape)
+    return in_slices(few, x)

@@ -24,6 +24,7 @@ from edgevlm_export.precision.base import (
     declare_outputs,
     drop_unused,
     matrix_shape,
+    row_scale,
     weight_of,
 )
 
@@ -67,7 +68,7 @@ class PerChannel:
         last: list[ir.Value | None] = [x, turned]
         operator = "MatMul"
         if self._quantized_inputs:
-            largest = row_scale(node, x)
+            largest = row_scale(node, x, SMALLEST_ROW)
             product = insert_before(node, "MatMul", [self._rounded(node, x, largest), turned], {})
             last, operator = [product, largest], "Mul"
         if bias:
@@ -83,14 +84,6 @@ class PerChannel:
         attributes = {"output_dtype": int(self._dtype)}
         held = insert_before(node, "QuantizeLinear", [even, scale], attributes)
         return insert_before(node, "DequantizeLinear", [held, scale], {})
-
-
-def row_scale(node: ir.Node, x: ir.Value | None) -> ir.Value:
-    """max|x| of each row, [..., 1], before `node`. Layers with the same input share it once the graph is finished."""
-    magnitude = insert_before(node, "Abs", [x], {})
-    axis = constant_before(node, np.array([-1], np.int64))
-    largest = insert_before(node, "ReduceMax", [magnitude, axis], {"keepdims": 1})
-    return insert_before(node, "Max", [largest, constant_before(node, np.array(SMALLEST_ROW))], {})
 
 
 def channel_scales(weight: Tensor, top: float) -> Tensor:
