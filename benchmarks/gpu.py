@@ -31,7 +31,7 @@ from benchmarks.gpu_report import write_report
 from edgevlm.benchmark.engines.base import Spec
 from edgevlm.benchmark.run import describe_machine
 from edgevlm.benchmark.workload import Workload, prepare
-from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.bundle.folder import Bundle
 
 HERE = Path(__file__).parent
 WORK = HERE.parent / "build" / "gpu"

@@ -11,7 +11,7 @@ import torch
 from edgevlm.benchmark.engines.base import Sample, Spec
 from edgevlm.benchmark.engines.pytorch import likeliest
 from edgevlm.benchmark.workload import Task
-from edgevlm_export.generation import generation_defaults
+from edgevlm_export.checkpoints.generation import generation_defaults
 from edgevlm_export.reference import Reference
 
 DEVICE = "cuda"

@@ -13,10 +13,10 @@ from benchmarks.peers import get_peer, state
 from benchmarks.peers.base import Measures, PeerError, Room, Task, Variant
 from edgevlm.benchmark import workload
 from edgevlm.benchmark.run import Guests
-from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.images import load_image, make_processor
-from edgevlm_runtime.prompt import PromptEncoder
+from edgevlm_runtime.text.prompt import PromptEncoder
 
 MEASURES = tuple(one.name for one in fields(Measures))
 

@@ -20,7 +20,7 @@ from edgevlm.benchmark.results import REFERENCE, EngineResult, Results, Sustaine
 from edgevlm.benchmark.sustained import intervals
 from edgevlm.benchmark.workload import Facts, Task, Workload, prepare
 from edgevlm.machine import memory, package_versions, processor
-from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.errors import EdgeVLMError
 
 Progress = Callable[[str, int, int], None]

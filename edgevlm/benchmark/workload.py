@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.engines.cores import physical_cores
 from edgevlm_runtime.errors import ContextOverflow, EdgeVLMError
 from edgevlm_runtime.images import load_image, make_processor
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.prompt import PromptEncoder
+from edgevlm_runtime.text.prompt import PromptEncoder
 
 FALLBACK_SIDE = 448
 """Side of the random image where the model takes any size."""

@@ -11,9 +11,9 @@ import msgspec
 from edgevlm.cli.output import emit_json, human_bytes, json_option, table
 
 if TYPE_CHECKING:
-    from edgevlm_runtime.bundle import Bundle
-    from edgevlm_runtime.certificate import Certificate
-    from edgevlm_runtime.manifest import GraphInfo, KVLayout, Manifest, SelfTest
+    from edgevlm_runtime.bundle.certificate import Certificate
+    from edgevlm_runtime.bundle.folder import Bundle
+    from edgevlm_runtime.bundle.manifest import GraphInfo, KVLayout, Manifest, SelfTest
 
 THOUSAND_TOKENS = 1024
 
@@ -33,7 +33,7 @@ def command(bundle: Path, sizes_only: bool, as_json: bool) -> None:
       edgevlm inspect llava-fp16
       edgevlm inspect llava-fp16 --sizes-only --json
     """
-    from edgevlm_runtime.bundle import Bundle
+    from edgevlm_runtime.bundle.folder import Bundle
 
     opened = Bundle.open(bundle, verify="size" if sizes_only else "full")
     if as_json:
@@ -145,7 +145,7 @@ def _exceptions(manifest: Manifest) -> list[str]:
 
 
 def _certificate(bundle: Bundle) -> Certificate | None:
-    from edgevlm_runtime.certificate import read_certificate
+    from edgevlm_runtime.bundle.certificate import read_certificate
 
     return read_certificate(bundle)
 

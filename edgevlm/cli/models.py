@@ -39,7 +39,7 @@ def command(as_json: bool) -> None:
 
 
 def _known() -> tuple[list[dict[str, Any]], list[str]]:
+    from edgevlm_export.checkpoints.aliases import ALIASES
     from edgevlm_export.families import FAMILIES
-    from edgevlm_export.models import ALIASES
 
     return [{"alias": alias, **asdict(model)} for alias, model in ALIASES.items()], list(FAMILIES)

@@ -12,8 +12,8 @@ from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
 
 if TYPE_CHECKING:
-    from edgevlm_runtime.bundle import Bundle
-    from edgevlm_runtime.verification import FilesReport, ProviderResult
+    from edgevlm_runtime.bundle.folder import Bundle
+    from edgevlm_runtime.checks.verification import FilesReport, ProviderResult
 
 ORT = "ort"
 """The engine that has execution providers."""
@@ -69,7 +69,7 @@ def command(
       edgevlm verify inspector-fp16 --engine tensorrt-rtx
       edgevlm verify inspector-int8 --reference inspector
     """
-    from edgevlm_runtime.verification import check_files
+    from edgevlm_runtime.checks.verification import check_files
 
     if engine not in (None, ORT) and providers:
         raise click.UsageError(f"--provider is ONNX Runtime's: leave it out with --engine {engine}")
@@ -94,7 +94,7 @@ def command(
 def _self_tests(
     bundle: Bundle, providers: tuple[str, ...], engine: str | None, threads: int | None
 ) -> list[ProviderResult]:
-    from edgevlm_runtime.verification import check_self_test
+    from edgevlm_runtime.checks.verification import check_self_test
 
     if bundle.manifest.self_test is None:
         note("This bundle carries no self-test.")
@@ -107,12 +107,12 @@ def _self_tests(
 def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
     """The figures measured now, and what about them does not hold."""
     from edgevlm.cli.progress import StageProgress
-    from edgevlm_export.certificate import allowed_misses, certify, differences
-    from edgevlm_export.checkpoint import locate
-    from edgevlm_export.fingerprint import other_checkpoint
+    from edgevlm_export.checkpoints.checkpoint import locate
+    from edgevlm_export.checkpoints.fingerprint import other_checkpoint
+    from edgevlm_export.proof.certificate import allowed_misses, certify, differences
+    from edgevlm_export.proof.selftest import run_bytes
     from edgevlm_export.reference import open_reference
-    from edgevlm_export.selftest import run_bytes
-    from edgevlm_runtime.certificate import parity_json, read_certificate
+    from edgevlm_runtime.bundle.certificate import parity_json, read_certificate
 
     other = other_checkpoint(bundle.manifest, locate(reference))
     opened = open_reference(reference, beside=run_bytes(bundle.manifest))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from edgevlm.evaluation.datasets import Case
+from edgevlm_runtime.asking.session import system_message, user_message
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.session import system_message, user_message
 
 if TYPE_CHECKING:
     from edgevlm_export.reference import Reference

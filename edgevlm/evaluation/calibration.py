@@ -103,7 +103,7 @@ def _loss(verdicts: Verdicts, temperature: float) -> float:
 
 
 def _probabilities(scores: Scores, temperature: float) -> Scores:
-    from edgevlm_runtime.choices import weigh
+    from edgevlm_runtime.asking.choices import weigh
 
     return weigh(scores, temperature)
 

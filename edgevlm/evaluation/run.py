@@ -19,7 +19,7 @@ from edgevlm_runtime.errors import EdgeVLMError
 
 if TYPE_CHECKING:
     from edgevlm_runtime import VLM
-    from edgevlm_runtime.bundle import Bundle
+    from edgevlm_runtime.bundle.folder import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +119,10 @@ def _check_reference(bundle: Path, reference: str) -> str | None:
     Two models may be compared that are not made from one another, but nobody shall take what differs for drift of the
     export: then the line that says so. Raises `CheckpointError` and `ReferenceTooLarge`.
     """
-    from edgevlm_export.checkpoint import locate
-    from edgevlm_export.fingerprint import other_checkpoint
+    from edgevlm_export.checkpoints.checkpoint import locate
+    from edgevlm_export.checkpoints.fingerprint import other_checkpoint
     from edgevlm_export.reference.memory import check_memory
-    from edgevlm_runtime.bundle import Bundle
+    from edgevlm_runtime.bundle.folder import Bundle
 
     folder = locate(reference)
     check_memory(folder)
@@ -134,7 +134,7 @@ def _check_reference(bundle: Path, reference: str) -> str | None:
 
 def _fit(bundle: Bundle, verdicts: Verdicts, dataset: Dataset) -> tuple[float, Path]:
     """The temperature and where it was written. Raises `EdgeVLMError` when there is too little to fit it on."""
-    from edgevlm_runtime.calibration import Calibration, write_calibration
+    from edgevlm_runtime.asking.choice_temperature import Calibration, write_calibration
 
     if len(verdicts) < FEWEST:
         raise EdgeVLMError(

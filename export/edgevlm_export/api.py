@@ -9,22 +9,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgevlm_export import bundle, certificate, checkpoint, estimate, output, prefix, selftest
+from edgevlm_export import prefix
 from edgevlm_export.calibration.kv_ranges import calibrate_cache
 from edgevlm_export.calibration.material import Material, read_folder
 from edgevlm_export.calibration.run import calibrate
-from edgevlm_export.calibration.spool import Spool
 from edgevlm_export.calibration.target import Target
-from edgevlm_export.plan import ExportPlan, Progress, plan_export
+from edgevlm_export.checkpoints import checkpoint
+from edgevlm_export.planning import estimate
+from edgevlm_export.planning.plan import ExportPlan, Progress, plan_export
+from edgevlm_export.planning.targets import get_target
 from edgevlm_export.precision.kv_cache import quantize_cache
 from edgevlm_export.precision.plan import PrecisionPlan
 from edgevlm_export.precision.plans import choose
+from edgevlm_export.proof import certificate, selftest
 from edgevlm_export.reference.memory import give_back_large_blocks
-from edgevlm_export.targets import get_target
-from edgevlm_runtime.certificate import MISSED
+from edgevlm_export.writing import bundle, output
+from edgevlm_export.writing.spool import Spool
+from edgevlm_runtime.bundle.certificate import MISSED
+from edgevlm_runtime.bundle.fidelity import Fidelity
+from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.errors import ExportError, ParityMissed
-from edgevlm_runtime.fidelity import Fidelity
-from edgevlm_runtime.manifest import Manifest
 from edgevlm_runtime.peak_memory import peak_rss_mib
 
 logger = logging.getLogger(__name__)

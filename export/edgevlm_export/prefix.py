@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgevlm_export.bundle import file_records
 from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.observed_cache import run_observed
-from edgevlm_export.plan import ExportPlan, Progress
+from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.kv_cache import Scales, stored
+from edgevlm_export.writing.bundle import file_records
+from edgevlm_runtime.asking.session import system_message
+from edgevlm_runtime.bundle.manifest import Manifest, PrefixCache
 from edgevlm_runtime.errors import ExportError, PromptError
-from edgevlm_runtime.manifest import Manifest, PrefixCache
-from edgevlm_runtime.prompt import PromptEncoder
-from edgevlm_runtime.session import system_message
-from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.text.prompt import PromptEncoder
+from edgevlm_runtime.text.tokenizer import Tokenizer
 
 FILE = "prefix.npy"
 STAGE = "computing the prompt's beginning"

@@ -7,9 +7,11 @@ with vlm.session("part.png") as session:
 """
 
 from edgevlm_runtime._version import __version__
-from edgevlm_runtime.answer import Answer, Timings
-from edgevlm_runtime.chat import Chat
-from edgevlm_runtime.choices import Choice
+from edgevlm_runtime.asking.answer import Answer, Timings
+from edgevlm_runtime.asking.chat import Chat
+from edgevlm_runtime.asking.choices import Choice
+from edgevlm_runtime.asking.session import Session
+from edgevlm_runtime.asking.stream import AnswerStream
 from edgevlm_runtime.errors import (
     BundleAltered,
     BundleError,
@@ -24,8 +26,6 @@ from edgevlm_runtime.errors import (
 )
 from edgevlm_runtime.model import VLM, load
 from edgevlm_runtime.options import GenerationOptions, RuntimeOptions
-from edgevlm_runtime.session import Session
-from edgevlm_runtime.stream import AnswerStream
 
 __all__ = [
     "VLM",

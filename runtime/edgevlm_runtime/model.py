@@ -23,30 +23,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevlm_runtime import tuning
-from edgevlm_runtime.answer import Answer
-from edgevlm_runtime.baked_prefix import BakedPrefix
-from edgevlm_runtime.bundle import Bundle
-from edgevlm_runtime.calibration import read_calibration
-from edgevlm_runtime.chat import Chat
-from edgevlm_runtime.context import Context, PromptSequence
-from edgevlm_runtime.decoder import Decoder, Logits
-from edgevlm_runtime.embeddings import TokenEmbeddings
+from edgevlm_runtime.asking.answer import Answer
+from edgevlm_runtime.asking.chat import Chat
+from edgevlm_runtime.asking.choice_temperature import read_calibration
+from edgevlm_runtime.asking.session import Session
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.decoding import tuning
+from edgevlm_runtime.decoding.baked_prefix import BakedPrefix
+from edgevlm_runtime.decoding.context import Context, PromptSequence
+from edgevlm_runtime.decoding.decoder import Decoder, Logits
+from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
+from edgevlm_runtime.decoding.positions import make_positions
+from edgevlm_runtime.decoding.tuning import Tuning
 from edgevlm_runtime.engines import load_graphs
 from edgevlm_runtime.engines.cores import physical_cores
 from edgevlm_runtime.errors import ContextOverflow
-from edgevlm_runtime.image_cache import ImageCache
-from edgevlm_runtime.image_store import DiskStore
 from edgevlm_runtime.images import make_processor
 from edgevlm_runtime.images.load import ImageSource, ImageSources, LoadOptions, load_image, several
-from edgevlm_runtime.manifest import Manifest
 from edgevlm_runtime.options import RuntimeOptions, runtime_options
-from edgevlm_runtime.positions import make_positions
-from edgevlm_runtime.prompt import Message, PromptEncoder
-from edgevlm_runtime.session import Session
-from edgevlm_runtime.tokenizer import Tokenizer
-from edgevlm_runtime.tuning import Tuning
-from edgevlm_runtime.vision import ImageEncoder, ImageInput
+from edgevlm_runtime.text.prompt import Message, PromptEncoder
+from edgevlm_runtime.text.tokenizer import Tokenizer
+from edgevlm_runtime.vision.cache import ImageCache
+from edgevlm_runtime.vision.encoder import ImageEncoder, ImageInput
+from edgevlm_runtime.vision.store import DiskStore
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.images.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from edgevlm_runtime.manifest import GenerationDefaults
+    from edgevlm_runtime.bundle.manifest import GenerationDefaults
 
 MIB = 1 << 20
 MAX_THREADS = max(64, 4 * (os.cpu_count() or 1))

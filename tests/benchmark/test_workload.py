@@ -8,7 +8,7 @@ from PIL import Image
 
 from edgevlm.benchmark.workload import Workload, fit, prepare
 from edgevlm_runtime import ContextOverflow, EdgeVLMError, ImageError, load
-from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.bundle.folder import Bundle
 
 
 @pytest.fixture(scope="module")

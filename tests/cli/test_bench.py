@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgevlm.cli.errors import CHECK_FAILED
-from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.bundle.folder import Bundle
 from tests.support import browser
 from tests.support.pages import parse
 

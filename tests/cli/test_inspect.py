@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from edgevlm_runtime.manifest import SCHEMA_VERSION
+from edgevlm_runtime.bundle.manifest import SCHEMA_VERSION
 
 KEYS = [
     "bundle",

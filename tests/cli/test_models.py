@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import edgevlm_export
+from edgevlm_export.checkpoints.aliases import ALIASES
 from edgevlm_export.families import FAMILIES
-from edgevlm_export.models import ALIASES
 
 EXPORTER = Path(edgevlm_export.__file__).parents[1]
 WITHOUT_EXPORTER = f"import sys; sys.path.remove({str(EXPORTER)!r}); from edgevlm.cli import main; main()"

@@ -65,7 +65,7 @@ def test_a_flipped_byte_in_any_file_is_named(invoke, bundle):
 
 @pytest.fixture
 def few_inputs(monkeypatch):
-    from edgevlm_export.certificate import inputs
+    from edgevlm_export.proof.certificate import inputs
 
     monkeypatch.setattr(inputs, "IMAGES", {name: inputs.IMAGES[name] for name in ("shapes", "noise")})
     monkeypatch.setattr(inputs, "TEXTS", inputs.TEXTS[:1])
@@ -119,7 +119,7 @@ def test_against_a_model_of_another_family(invoke, tiny_bundle, tmp_path):
 def test_an_export_that_drifts_exits_with_1(invoke, tiny_checkpoint, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from edgevlm_export.certificate import thresholds
+    from edgevlm_export.proof.certificate import thresholds
 
     strict = replace(thresholds.EXACT, top1_agreement=2.0)
     monkeypatch.setitem(thresholds.BY_PRECISION, "fp32", strict)

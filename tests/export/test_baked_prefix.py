@@ -15,12 +15,12 @@ from transformers import AutoModelForImageTextToText
 import edgevlm_runtime
 from edgevlm_export import prefix
 from edgevlm_export.api import ExportOptions
-from edgevlm_export.plan import ExportPlan, plan_export
+from edgevlm_export.planning.plan import ExportPlan, plan_export
 from edgevlm_export.precision import plans
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.reference import Reference
+from edgevlm_runtime.asking.session import system_message, user_message
 from edgevlm_runtime.errors import ExportError
-from edgevlm_runtime.session import system_message, user_message
 from tests.support import checkpoints
 
 SYSTEM = "describe what is in the picture"
@@ -59,7 +59,7 @@ def test_equals_the_graphs_own_cache(exported):
     embeddings = np.empty((count, info.hidden_size), np.float32)
     model.decoder.embeddings.gather(np.array(known.token_ids), embeddings)
     run = model.decoder.new_run(64 + count)
-    feeds = model._positions.feeds(edgevlm_runtime.positions.SequenceLayout(), 0, count)
+    feeds = model._positions.feeds(edgevlm_runtime.decoding.positions.SequenceLayout(), 0, count)
     run.prefill(embeddings, np.array([0]), feeds)
     own = np.stack([tensor.host()[0, :, :count] for tensor in run.kv.tensors]).reshape(known.shape)
     np.testing.assert_allclose(baked, own, atol=1e-4)

@@ -13,13 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from edgevlm_export import api, certificate
+from edgevlm_export import api
 from edgevlm_export.api import ExportOptions, export
-from edgevlm_export.certificate import differences, inputs, measure, thresholds
 from edgevlm_export.precision import FOLDERS
+from edgevlm_export.proof import certificate
+from edgevlm_export.proof.certificate import differences, inputs, measure, thresholds
 from edgevlm_export.reference import Reference, ReferenceTooLarge
-from edgevlm_runtime import certificate as schema
-from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.bundle import certificate as schema
+from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.errors import BundleError, ParityMissed
 
 NONE = thresholds.Thresholds(2.0, 2.0, -1.0, -1.0, -1.0, 2.0, 2.0, 2.0)
@@ -182,7 +183,7 @@ def test_inputs_are_the_same_everywhere() -> None:
     """Digests of the pictures: a change of one would make certificates incomparable without a word."""
     import hashlib
 
-    from edgevlm_export.certificate import inputs as module
+    from edgevlm_export.proof.certificate import inputs as module
 
     pictures = {name: draw() for name, draw in module.IMAGES.items()}
     assert all(isinstance(image, Image.Image) and image.mode == "RGB" for image in pictures.values())

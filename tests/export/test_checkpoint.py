@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, LlamaConfig, Phi3Config
 
-from edgevlm_export import checkpoint, skeleton
-from edgevlm_export.decoder import DECODERS, check_decoder, max_context
+from edgevlm_export.checkpoints import checkpoint, skeleton
+from edgevlm_export.families.decoder import DECODERS, check_decoder, max_context
 from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedModel
 from tests.support import checkpoints
 

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from transformers import CLIPVisionConfig, LlavaConfig, Qwen2Config
 
-from edgevlm_export import skeleton
-from edgevlm_export.decoder import decoder_source
+from edgevlm_export.checkpoints import skeleton
+from edgevlm_export.families.decoder import decoder_source
 from edgevlm_export.precision.plan import GraphPrecision
-from edgevlm_export.writer import plan_graph
+from edgevlm_export.writing.writer import plan_graph
 
 LAYERS = 24
 

@@ -18,14 +18,14 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edgevlm_export import selftest
-from edgevlm_export.bundle import file_records, write_manifest
-from edgevlm_export.certificate import certify, inputs
-from edgevlm_export.output import seal
+from edgevlm_export.proof import selftest
+from edgevlm_export.proof.certificate import certify, inputs
 from edgevlm_export.reference import Reference
-from edgevlm_runtime import manifest as schema
-from edgevlm_runtime.bundle import Bundle
-from edgevlm_runtime.verification import check_files, check_self_test
+from edgevlm_export.writing.bundle import file_records, write_manifest
+from edgevlm_export.writing.output import seal
+from edgevlm_runtime.bundle import manifest as schema
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.checks.verification import check_files, check_self_test
 from tests.support import checkpoints
 
 Fault = Callable[[Path, Path], None]

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevlm_export.fusions import attention_bias, packed_products, residual_norms
+from edgevlm_export.graphs.fusions import attention_bias, packed_products, residual_norms
 
 HEADS, KV_HEADS, DIM, TOKENS, CACHE = 4, 2, 16, 5, 8
 WIDTH = HEADS * DIM

@@ -18,8 +18,8 @@ from edgevlm.cli import cli
 from edgevlm_export import inspection
 from edgevlm_export.inspector import checkpoint_path
 from edgevlm_export.reference import Reference
-from edgevlm_runtime.bundle import Bundle
-from edgevlm_runtime.certificate import Certificate, parity_json, read_certificate
+from edgevlm_runtime.bundle.certificate import Certificate, parity_json, read_certificate
+from edgevlm_runtime.bundle.folder import Bundle
 
 QUESTIONS = 300
 FIRST_IMAGE = 3000

@@ -13,7 +13,7 @@ import pytest
 
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions, export
-from edgevlm_export.output import UNSEALED, recover
+from edgevlm_export.writing.output import UNSEALED, recover
 from edgevlm_runtime.errors import OutputError
 
 SCRIPT = """

@@ -59,7 +59,7 @@ def _run(model: edgevlm_runtime.VLM, ids: np.ndarray):
     run = model.decoder.new_run(count)
     embeddings = np.empty((count, model.manifest.decoder.hidden_size), np.float32)
     model.decoder.embeddings.gather(ids, embeddings)
-    feeds = model._positions.feeds(edgevlm_runtime.positions.SequenceLayout(), 0, count)
+    feeds = model._positions.feeds(edgevlm_runtime.decoding.positions.SequenceLayout(), 0, count)
     return run.prefill(embeddings, np.arange(count), feeds), run.kv
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevlm_export import slices
+from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
 from edgevlm_export.precision.blocks import BlockOptions, quantize
-from edgevlm_export.transforms.orthogonal import Orthogonal
 
 
 @given(st.integers(0, 9), st.integers(1, 5), st.integers(1, 12))

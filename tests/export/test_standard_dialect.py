@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from transformers import Qwen2Config
 
-from edgevlm_export.dialects.standard import OPSET, check_operators
-from edgevlm_export.dialects.standard import decoder as decoder_lowering
-from edgevlm_export.graph_edit import MICROSOFT
-from edgevlm_export.graph_source import GraphSource, Port
-from edgevlm_export.ops import DOMAIN
+from edgevlm_export.graphs.dialects.standard import OPSET, check_operators
+from edgevlm_export.graphs.dialects.standard import decoder as decoder_lowering
+from edgevlm_export.graphs.edit import MICROSOFT
+from edgevlm_export.graphs.ops import DOMAIN
+from edgevlm_export.graphs.source import GraphSource, Port
+from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.precision.plans import STANDARD_PLANS, choose
-from edgevlm_export.profiles import profiles
-from edgevlm_runtime.decoder import DecoderRun
+from edgevlm_runtime.decoding.decoder import DecoderRun
 from edgevlm_runtime.errors import UnsupportedModel
 from tests.export.test_parity import CASES
 from tests.support import checkpoints

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import nn
 
 from edgevlm_export.api import ExportOptions, export
-from edgevlm_export.certificate import certify, inputs
+from edgevlm_export.checkpoints.shards import StoredTensor
+from edgevlm_export.proof.certificate import certify, inputs
 from edgevlm_export.reference import (
     Forced,
     Reference,
@@ -28,9 +29,8 @@ from edgevlm_export.reference import (
 )
 from edgevlm_export.reference.in_step import in_step
 from edgevlm_export.reference.memory import streamed_bytes, whole_bytes
-from edgevlm_export.shards import StoredTensor
-from edgevlm_runtime.bundle import Bundle
-from edgevlm_runtime.certificate import Certificate, read_certificate
+from edgevlm_runtime.bundle.certificate import Certificate, read_certificate
+from edgevlm_runtime.bundle.folder import Bundle
 from tests.support import checkpoints
 
 MAKERS: dict[str, Callable[[Path], Path]] = {

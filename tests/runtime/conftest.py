@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import edgevlm_runtime
-from edgevlm_runtime import manifest as schema
+from edgevlm_runtime.bundle import manifest as schema
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import edgevlm_runtime
-from edgevlm_runtime.baked_prefix import BakedPrefix
-from edgevlm_runtime.context import Context, PromptSequence
+from edgevlm_runtime.decoding.baked_prefix import BakedPrefix
+from edgevlm_runtime.decoding.context import Context, PromptSequence
+from edgevlm_runtime.decoding.positions.base import SequenceLayout
 from edgevlm_runtime.errors import BundleError, BundleIncomplete, EdgeVLMError
-from edgevlm_runtime.positions.base import SequenceLayout
 
 BEGINNING = "<s><|system|>Be brief.<|user|>"
 Rewrite = Callable[..., None]
@@ -199,5 +199,5 @@ def test_manifest_without_a_prefix_is_as_before(handmade_bundle):
     assert manifest["decoder"]["prefix"] is None
     for name in ("prefix", "step_inputs"):
         manifest["decoder"].pop(name, None)
-    decoded = edgevlm_runtime.manifest.decode(json.dumps(manifest).encode(), "manifest")
+    decoded = edgevlm_runtime.bundle.manifest.decode(json.dumps(manifest).encode(), "manifest")
     assert decoded.decoder.prefix is None

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgevlm_runtime
-from edgevlm_runtime import manifest as schema
-from edgevlm_runtime.bundle import Bundle, _release, altered_files
+from edgevlm_runtime.bundle import manifest as schema
+from edgevlm_runtime.bundle.folder import Bundle, _release, altered_files
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, BundleTooNew, EdgeVLMError
 
 FILES = (

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import edgevlm_runtime
-from edgevlm_runtime.choices import ChoiceOptions, log_softmax, verdict, weigh
-from edgevlm_runtime.context import PromptSequence
+from edgevlm_runtime.asking.choices import ChoiceOptions, log_softmax, verdict, weigh
+from edgevlm_runtime.decoding.context import PromptSequence
 from edgevlm_runtime.engines.ort_graph import OrtBinding
 from edgevlm_runtime.errors import Cancelled, ContextOverflow, EdgeVLMError
 

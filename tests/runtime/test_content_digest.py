@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 import edgevlm_runtime
-from edgevlm_runtime import tuning
-from edgevlm_runtime.bundle import Bundle
-from edgevlm_runtime.calibration import Calibration, write_calibration
+from edgevlm_runtime.asking.choice_temperature import Calibration, write_calibration
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.decoding import tuning
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.fake_engines import add_fake_engines, write_manifest
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgevlm_runtime
-from edgevlm_runtime.context import Context, PromptSequence
+from edgevlm_runtime.decoding.context import Context, PromptSequence
+from edgevlm_runtime.decoding.positions.base import ImageSpan, SequenceLayout
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.positions.base import ImageSpan, SequenceLayout
 from tests.support.contexts import HIDDEN, PICTURES, ROWS, Part, embeddings_of, new_context, prefill, prompt_of
 
 PARTS = st.lists(st.one_of(st.integers(0, 3), st.sampled_from("xyz")), min_size=1, max_size=14)

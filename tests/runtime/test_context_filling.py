@@ -13,7 +13,7 @@ import pytest
 
 import edgevlm_runtime
 from edgevlm_runtime import VLM
-from edgevlm_runtime.context import Context
+from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.contexts import PICTURES, Part, embeddings_of, new_context, prefill, prompt_of

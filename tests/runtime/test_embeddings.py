@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgevlm_runtime import manifest as schema
-from edgevlm_runtime.bundle import Bundle
-from edgevlm_runtime.embeddings import TokenEmbeddings
+from edgevlm_runtime.bundle import manifest as schema
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
 from edgevlm_runtime.errors import BundleError, PromptError
 
 VOCAB, HIDDEN = 262, 32

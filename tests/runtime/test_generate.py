@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgevlm_runtime.generate import Ending, TokenEvent, generate
+from edgevlm_runtime.decoding.generate import Ending, TokenEvent, generate
+from edgevlm_runtime.decoding.sampling import Sampler
 from edgevlm_runtime.options import GenerationOptions
-from edgevlm_runtime.sampling import Sampler
-from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.text.tokenizer import Tokenizer
 
 VOCAB, EOS = 262, 257
 Go = Callable[..., list[TokenEvent]]

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.image_cache import ImageCache
-from edgevlm_runtime.image_store import DiskStore
+from edgevlm_runtime.vision.cache import ImageCache
+from edgevlm_runtime.vision.store import DiskStore
 
 
 def _embeddings(value: float, rows: int = 4) -> np.ndarray:
@@ -121,8 +121,8 @@ def test_many_threads(tmp_path: Path) -> None:
 def test_outlives_the_process(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np\n"
-        "from edgevlm_runtime.image_cache import ImageCache\n"
-        "from edgevlm_runtime.image_store import DiskStore\n"
+        "from edgevlm_runtime.vision.cache import ImageCache\n"
+        "from edgevlm_runtime.vision.store import DiskStore\n"
         "cache = ImageCache(10_000, DiskStore(sys.argv[1], 10_000))\n"
         "cache.put('a', np.full((4, 8), 3.5, np.float32))\n"
     )

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import edgevlm_runtime
-from edgevlm_runtime.decoder import DecoderRun
+from edgevlm_runtime.decoding.decoder import DecoderRun
+from edgevlm_runtime.decoding.kv_cache import KVCache
 from edgevlm_runtime.engines.base import Cache
 from edgevlm_runtime.engines.ort_caches import HostCache
 from edgevlm_runtime.engines.ort_graph import OrtBinding
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.kv_cache import KVCache
 
 CAPACITY = 64
 

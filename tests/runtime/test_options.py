@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import edgevlm_runtime
+from edgevlm_runtime.bundle.manifest import GenerationDefaults
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.manifest import GenerationDefaults
 from edgevlm_runtime.options import GenerationOptions, RuntimeOptions, generation_options, runtime_options
 
 DEFAULTS = GenerationDefaults(

@@ -11,13 +11,13 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from edgevlm_runtime.chat_template import ChatTemplate
+from edgevlm_runtime.bundle.manifest import PromptFormat
+from edgevlm_runtime.decoding.positions import ImageSpan
 from edgevlm_runtime.errors import BundleIncomplete, PromptError
 from edgevlm_runtime.images import PreparedImage
-from edgevlm_runtime.manifest import PromptFormat
-from edgevlm_runtime.positions import ImageSpan
-from edgevlm_runtime.prompt import PromptEncoder
-from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.text.prompt import PromptEncoder
+from edgevlm_runtime.text.template import ChatTemplate
+from edgevlm_runtime.text.tokenizer import Tokenizer
 
 FOLDER = Path(__file__).parent / "chat_templates"
 TEMPLATES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.jinja"))}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgevlm_runtime import record
-from edgevlm_runtime.generate import TokenEvent
-from edgevlm_runtime.record import AnswerRecord
+from edgevlm_runtime.asking import record
+from edgevlm_runtime.asking.record import AnswerRecord
+from edgevlm_runtime.decoding.generate import TokenEvent
 
 
 @pytest.fixture

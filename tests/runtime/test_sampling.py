@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgevlm_runtime import sampling
+from edgevlm_runtime.decoding import sampling
+from edgevlm_runtime.decoding.sampling import Sampler, candidates, log_probability
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import GenerationOptions
-from edgevlm_runtime.sampling import Sampler, candidates, log_probability
 
 torch = pytest.importorskip("torch")
 processors = pytest.importorskip("transformers.generation.logits_process")

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import edgevlm_runtime
-from edgevlm_runtime import manifest as schema
+from edgevlm_runtime.bundle import manifest as schema
+from edgevlm_runtime.checks.selftest import run_self_test
 from edgevlm_runtime.errors import BundleError
-from edgevlm_runtime.selftest import run_self_test
 
 Picture = Callable[[int], Image.Image]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.decoding.step_inputs import make_step_inputs
 from edgevlm_runtime.errors import BundleError
-from edgevlm_runtime.manifest import StepInputs
-from edgevlm_runtime.step_inputs import make_step_inputs
 
 ROWS = 12
 STATIC = StepInputs("static", {"attention_mask": 0, "attention_mask_window_3": 3})

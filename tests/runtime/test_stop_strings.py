@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevlm_runtime.errors import PromptError
-from edgevlm_runtime.stop_strings import StopStrings
+from edgevlm_runtime.text.stop_strings import StopStrings
 
 
 def run(stops: list[str], pieces: list[str]) -> tuple[str, str | None]:

@@ -13,7 +13,7 @@ from PIL import Image
 import edgevlm_runtime
 from edgevlm_runtime import VLM, Answer
 from edgevlm_runtime.engines.ort_graph import OrtBinding
-from edgevlm_runtime.vision import EncodedImage, ImageInput
+from edgevlm_runtime.vision.encoder import EncodedImage, ImageInput
 
 Picture = Callable[[int], Image.Image]
 Fresh = Callable[..., VLM]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from edgevlm_runtime.errors import BundleError, BundleIncomplete
-from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.text.tokenizer import Tokenizer
 
 LINES = [
     "Is there a scratch on this part? No, the part is good.",

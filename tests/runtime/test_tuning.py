@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgevlm_runtime
-from edgevlm_runtime import tuning
-from edgevlm_runtime.chunks import chunks
+from edgevlm_runtime.decoding import tuning
+from edgevlm_runtime.decoding.chunks import chunks
 from edgevlm_runtime.errors import EdgeVLMError
 
 

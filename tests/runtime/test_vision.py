@@ -11,9 +11,9 @@ import pytest
 import edgevlm_runtime
 from edgevlm_runtime.engines.base import Port
 from edgevlm_runtime.errors import BundleError
-from edgevlm_runtime.image_cache import ImageCache
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.vision import ImageEncoder, ImageInput
+from edgevlm_runtime.vision.cache import ImageCache
+from edgevlm_runtime.vision.encoder import ImageEncoder, ImageInput
 
 WIDTH = 3
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 import edgevlm_runtime
-from edgevlm_runtime.context import Context, PromptSequence
-from edgevlm_runtime.positions.base import ImageSpan, SequenceLayout
+from edgevlm_runtime.decoding.context import Context, PromptSequence
+from edgevlm_runtime.decoding.positions.base import ImageSpan, SequenceLayout
 
 HIDDEN, ROWS, IMAGE = 32, 4, 258
 PICTURES = {

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText
 
-from edgevlm_export import checkpoint, skeleton
-from edgevlm_export.decoder import kv_shape
+from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.families import get_family
+from edgevlm_export.families.decoder import kv_shape
 from edgevlm_export.precision.plan import GraphPrecision
-from edgevlm_export.writer import GraphPlan, plan_graph, write_graph
-from edgevlm_runtime import manifest
-from edgevlm_runtime.decoder import Decoder, DecoderRun
+from edgevlm_export.writing.writer import GraphPlan, plan_graph, write_graph
+from edgevlm_runtime.bundle import manifest
+from edgevlm_runtime.decoding.decoder import Decoder, DecoderRun
 from edgevlm_runtime.engines import make_engine
 from edgevlm_runtime.options import RuntimeOptions
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgevlm_runtime.engine_info import Profile
+from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.engines.nvidia.cuda import Device
 from edgevlm_runtime.engines.nvidia.graph import TensorRTGraph
 from edgevlm_runtime.engines.nvidia.messages import make_logger

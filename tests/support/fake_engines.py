@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from edgevlm_runtime import manifest as schema
-from edgevlm_runtime.engine_info import EngineInfo, Profile, this_platform
+from edgevlm_runtime.bundle import manifest as schema
+from edgevlm_runtime.bundle.engine_info import EngineInfo, Profile, this_platform
 from tests.support.fake_cuda import SM, FakeCuda
 from tests.support.fake_nvidia import VERSION
 

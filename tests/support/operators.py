@@ -11,11 +11,11 @@ import onnxruntime as ort
 import torch
 from onnx import helper
 
-from edgevlm_export import passes
-from edgevlm_export.graph_edit import MICROSOFT, ROWS, Rows
-from edgevlm_export.ops import DOMAIN
+from edgevlm_export.graphs import passes
+from edgevlm_export.graphs.edit import MICROSOFT, ROWS, Rows
+from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.precision.base import Holder, WeightJob
-from edgevlm_export.writer import CONVERSIONS
+from edgevlm_export.writing.writer import CONVERSIONS
 
 Run = Callable[[np.ndarray], np.ndarray]
 

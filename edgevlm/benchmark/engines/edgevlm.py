@@ -8,8 +8,8 @@ from edgevlm.benchmark.engines.base import Engine, Sample, Spec
 from edgevlm.benchmark.workload import Task
 from edgevlm_runtime import VLM, Answer
 from edgevlm_runtime import load as load_bundle
+from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.manifest import Manifest
 
 IMPORTS = "edgevlm_runtime, edgevlm_runtime.engines.ort"
 

@@ -35,8 +35,8 @@ class PyTorchEngine:
     """See `Engine`."""
 
     def __init__(self, reference: Reference) -> None:
+        from edgevlm_export.checkpoints.generation import generation_defaults
         from edgevlm_export.families import get_family
-        from edgevlm_export.generation import generation_defaults
         from edgevlm_export.reference import weight_bytes
 
         model = reference.model

@@ -1,4 +1,4 @@
-"""A folder of images with a questions file (`edgevlm_runtime.question_file`) as a data set."""
+"""A folder of images with a questions file (`edgevlm_runtime.checks.question_file`) as a data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgevlm.evaluation.datasets.base import Case, DatasetOptions
-from edgevlm_runtime import question_file
+from edgevlm_runtime.checks import question_file
 from edgevlm_runtime.errors import EdgeVLMError
 
 

@@ -18,7 +18,7 @@ from edgevlm_export.calibration.material import Material
 from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.observed_cache import run_observed
 from edgevlm_export.calibration.samples import rows_at_most
-from edgevlm_export.plan import ExportPlan, Progress
+from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.kv_cache import SMALLEST, STEPS, Scales, quantize_cache
 
 KnownLayers = Sequence[tuple[Tensor, Tensor]]

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from edgevlm_export.calibration.spool import Spool
 from edgevlm_export.precision.blocks import Blockwise, dequantize
 from edgevlm_export.precision.gptq import Curvature, gptq
+from edgevlm_export.writing.spool import Spool
 
 ROWS = 8192
 """Rows of inputs added to a Gram matrix at once."""

@@ -16,9 +16,9 @@ from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.samples import Samples
 from edgevlm_export.calibration.streamed import streamed
 from edgevlm_runtime import VLM
-from edgevlm_runtime.bundle import Bundle
-from edgevlm_runtime.decoder import Decoder
-from edgevlm_runtime.manifest import Manifest
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.decoding.decoder import Decoder
 from edgevlm_runtime.options import RuntimeOptions
 
 CHUNK = 128

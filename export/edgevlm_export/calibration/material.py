@@ -16,7 +16,7 @@ from PIL import Image
 from edgevlm_export import inspection
 from edgevlm_export.calibration.samples import part
 from edgevlm_export.errors import reason
-from edgevlm_runtime import question_file
+from edgevlm_runtime.checks import question_file
 from edgevlm_runtime.errors import EdgeVLMError, ExportError
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from edgevlm_export.calibration.layerwise import Rounding
 from edgevlm_export.calibration.material import Material
 from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.samples import rows_at_most
-from edgevlm_export.calibration.spool import Spool
 from edgevlm_export.calibration.streamed import streamed
-from edgevlm_export.plan import ExportPlan, Progress
+from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.blocks import Blockwise
+from edgevlm_export.writing.spool import Spool
 
 IMAGES = 8
 """Images that the vision encoder and the projector are calibrated with, all at once."""

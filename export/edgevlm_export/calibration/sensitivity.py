@@ -25,10 +25,10 @@ from torch.utils.hooks import RemovableHandle
 from edgevlm_export.calibration.loss import CHUNK
 from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.samples import Samples
-from edgevlm_export.calibration.spool import Spool
 from edgevlm_export.calibration.streamed import resident, streamed
 from edgevlm_export.precision import get_holder
 from edgevlm_export.precision.simulated import Made, simulate
+from edgevlm_export.writing.spool import Spool
 
 SEED = 0
 """Of the drawn tokens."""

@@ -22,12 +22,12 @@ from edgevlm_export.calibration.material import Material
 from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.samples import MEASURED
 from edgevlm_export.calibration.sensitivity import Sensitivity
-from edgevlm_export.calibration.spool import Spool
-from edgevlm_export.plan import ExportPlan, Progress, with_exceptions
+from edgevlm_export.planning.plan import ExportPlan, Progress, with_exceptions
 from edgevlm_export.precision import get_holder
-from edgevlm_export.selftest import run_bytes
-from edgevlm_runtime.fidelity import Fidelity, LiftedLayer
-from edgevlm_runtime.manifest import Manifest
+from edgevlm_export.proof.selftest import run_bytes
+from edgevlm_export.writing.spool import Spool
+from edgevlm_runtime.bundle.fidelity import Fidelity, LiftedLayer
+from edgevlm_runtime.bundle.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 

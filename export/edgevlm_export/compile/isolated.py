@@ -23,11 +23,11 @@ import msgspec
 
 from edgevlm_export.compile.build import BuiltEngine, out_of_memory
 from edgevlm_export.compile.options import CompileOptions
+from edgevlm_runtime.bundle.manifest import GraphInfo
 from edgevlm_runtime.errors import ExportError
-from edgevlm_runtime.manifest import GraphInfo
 
 if TYPE_CHECKING:
-    from edgevlm_export.plan import Progress  # which imports torch
+    from edgevlm_export.planning.plan import Progress  # which imports torch
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgevlm_export.plan import Progress  # which imports torch
+    from edgevlm_export.planning.plan import Progress  # which imports torch
 
 
 def make_monitor(module: Any, progress: Progress, stage: str) -> Any:

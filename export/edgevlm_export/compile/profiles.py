@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgevlm_runtime.engine_info import Profile
+from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.errors import ExportError
 
 Shape = tuple[int, ...]

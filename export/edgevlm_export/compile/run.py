@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgevlm_export.bundle import write_manifest
 from edgevlm_export.compile.build import BuiltEngine, build_engine
 from edgevlm_export.compile.gpu import compute_capability
 from edgevlm_export.compile.isolated import build_isolated
 from edgevlm_export.compile.modules import load_module
 from edgevlm_export.compile.options import CompileOptions
-from edgevlm_export.output import atomic_folder, recover
-from edgevlm_export.plan import GRAPHS, Progress
-from edgevlm_runtime.bundle import Bundle
-from edgevlm_runtime.engine_info import EngineInfo, this_platform
+from edgevlm_export.planning.plan import GRAPHS, Progress
+from edgevlm_export.writing.bundle import write_manifest
+from edgevlm_export.writing.output import atomic_folder, recover
+from edgevlm_runtime.bundle.engine_info import EngineInfo, this_platform
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.bundle.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Manifest
 from edgevlm_runtime.errors import ExportError
-from edgevlm_runtime.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Manifest
 
 FOLDER = "engines"
 STANDARD = "static"

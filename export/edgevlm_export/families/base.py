@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.decoder import check_decoder, decoder_source
-from edgevlm_export.graph_source import GraphSource
+from edgevlm_export.families.decoder import check_decoder, decoder_source
+from edgevlm_export.graphs.source import GraphSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgevlm_export.families.base import Family, Normalization, Normalize
-from edgevlm_export.graph_source import GraphSource, Port
+from edgevlm_export.graphs.source import GraphSource, Port
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 
 TOWERS = frozenset({"clip_vision_model", "siglip_vision_model"})

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgevlm_export import ops
 from edgevlm_export.families.base import Family, Normalization, Normalize
-from edgevlm_export.graph_source import GraphSource, Port, Range
+from edgevlm_export.graphs import ops
+from edgevlm_export.graphs.source import GraphSource, Port, Range
 
 
 class Qwen25VL(Family):

@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionEmbeddings
 
 from edgevlm_export.families.base import Family, Normalization, Normalize
-from edgevlm_export.graph_source import GraphSource, Port
+from edgevlm_export.graphs.source import GraphSource, Port
 
 
 class SmolVLM(Family):

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from edgevlm_export.graph_edit import constant_before, declare_initializer, insert_before
+from edgevlm_export.graphs.edit import constant_before, declare_initializer, insert_before
 from edgevlm_runtime.errors import CheckpointError
 
 
@@ -36,7 +36,7 @@ class TableLayout:
     embeddings can be read from the very bytes that the LM head computes with."""
 
     dtype: str
-    """A key of `edgevlm_runtime.embeddings.READERS`."""
+    """A key of `edgevlm_runtime.decoding.embeddings.READERS`."""
     rows: str
     """The initializer that holds the rows; the other two where the format has them."""
     scales: str | None = None

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graph_edit import MICROSOFT, Attributes, replace
+from edgevlm_export.graphs.edit import MICROSOFT, Attributes, replace
 from edgevlm_export.precision.base import (
     TableLayout,
     TensorSpec,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import torch
 
-from edgevlm_export.graph_edit import insert_before
+from edgevlm_export.graphs.edit import insert_before
 from edgevlm_export.precision.base import WeightJob, as_stored, matrix_shape, weight_of
 from edgevlm_export.precision.float32 import product
 

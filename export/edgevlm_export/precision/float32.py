@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 import torch
 
-from edgevlm_export.graph_edit import MICROSOFT, Attributes, insert_before, replace
+from edgevlm_export.graphs.edit import MICROSOFT, Attributes, insert_before, replace
 from edgevlm_export.precision.base import WeightJob, as_stored, matrix_shape, weight_of
 
 

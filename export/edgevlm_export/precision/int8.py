@@ -17,7 +17,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graph_edit import MICROSOFT, Rows, constant_before, insert_before, replace, rows_of
+from edgevlm_export.graphs.edit import MICROSOFT, Rows, constant_before, insert_before, replace, rows_of
 from edgevlm_export.precision.base import (
     TensorSpec,
     WeightJob,

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgevlm_export.graph_edit import MICROSOFT
+from edgevlm_export.graphs.edit import MICROSOFT
 from edgevlm_runtime.errors import ExportError
 
 Scales = tuple[Tensor, Tensor]

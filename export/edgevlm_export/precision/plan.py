@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+from edgevlm_export.graphs.transforms import get_transform
 from edgevlm_export.precision import get_holder
 from edgevlm_export.precision.blocks import Blockwise
 from edgevlm_export.precision.kv_cache import FLOAT, KVPrecision
-from edgevlm_export.transforms import get_transform
 from edgevlm_runtime.errors import ExportError
 
 EXACT = frozenset({"fp32", "fp16"})
@@ -36,11 +36,11 @@ class GraphPrecision:
     patterns: Mapping[str, str] = field(default_factory=dict)
     """Likewise by shell pattern of the layer's name ("*.down_proj"); the first that matches counts."""
     transforms: tuple[str, ...] = ()
-    """What is done to the graph before its weights are quantized (`edgevlm_export.transforms`), in order."""
+    """What is done to the graph before its weights are quantized (`edgevlm_export.graphs.transforms`), in order."""
     calibrated: bool = False
     """Whether 4-bit layers are rounded by GPTQ, on sample text, rather than to the nearest value."""
     dialect: str = "ort"
-    """Whose holders these are (`edgevlm_export.dialects`)."""
+    """Whose holders these are (`edgevlm_export.graphs.dialects`)."""
     activations: str = "float32"
     """Type of the values between operators; "float16" in the standard dialect alone."""
 

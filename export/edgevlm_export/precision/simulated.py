@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-from edgevlm_export.graph_edit import Rows
+from edgevlm_export.graphs.edit import Rows
 from edgevlm_export.precision.base import Holder
 from edgevlm_export.precision.blocks import Blockwise, dequantize, quantize
 from edgevlm_export.precision.int8 import NO_ROW, RowwiseInt8

@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig
 from edgevlm_export.preprocessing.images import image_processing
 from edgevlm_export.preprocessing.loading import CheckpointProcessor, load_processor
 from edgevlm_export.preprocessing.prompt import prompt_files, prompt_format
-from edgevlm_runtime.manifest import ImageProcessing, PromptFormat
+from edgevlm_runtime.bundle.manifest import ImageProcessing, PromptFormat
 
 __all__ = ["CheckpointProcessor", "Preprocessing", "load_processor", "translate"]
 

@@ -12,9 +12,9 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
+from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 from edgevlm_runtime.images import fixed, native, tiles
-from edgevlm_runtime.manifest import ImageProcessing
 
 _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 """Outputs of a vision tower that belong to no patch."""

@@ -7,10 +7,10 @@ import json
 from transformers import PreTrainedConfig
 
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
+from edgevlm_runtime.bundle.manifest import ImageProcessing, PromptFormat
 from edgevlm_runtime.errors import CheckpointError, PromptError, UnsupportedModel
-from edgevlm_runtime.manifest import ImageProcessing, PromptFormat
-from edgevlm_runtime.prompt import PromptEncoder
-from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.text.prompt import PromptEncoder
+from edgevlm_runtime.text.tokenizer import Tokenizer
 
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"

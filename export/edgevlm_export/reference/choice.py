@@ -6,7 +6,7 @@ import logging
 
 import torch
 
-from edgevlm_export import checkpoint
+from edgevlm_export.checkpoints import checkpoint
 from edgevlm_export.reference.memory import ReferenceTooLarge, available, streamed_bytes, whole_bytes
 from edgevlm_export.reference.streamed import StreamedReference
 from edgevlm_export.reference.whole import Reference

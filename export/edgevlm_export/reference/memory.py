@@ -12,8 +12,8 @@ import numpy as np
 import psutil
 import torch
 
-from edgevlm_export import checkpoint
-from edgevlm_export.shards import StoredTensor, index
+from edgevlm_export.checkpoints import checkpoint
+from edgevlm_export.checkpoints.shards import StoredTensor, index
 from edgevlm_runtime.errors import ExportError
 
 HEADROOM = 1.3

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
-from edgevlm_export import checkpoint
+from edgevlm_export.checkpoints import checkpoint
 from edgevlm_export.errors import reason
 from edgevlm_export.joint_processor import load_joint_processor
 from edgevlm_export.reference import asking

@@ -4,7 +4,7 @@
     process = make_processor(manifest.image)   # once for each bundle
     prepared = process(image)                  # PreparedImage: feeds, tokens, placeholder, order, grid
 
-Embeddings are cached by what `PreparedImage` holds, see `ImageEncoder.key` in `edgevlm_runtime.vision`.
+Embeddings are cached by what `PreparedImage` holds, see `ImageEncoder.key` in `edgevlm_runtime.vision.encoder`.
 
 A kind of processing is a file in this package that holds a frozen dataclass `Options` and a class `Processor` made
 from it; the manifest names the file. Every kind reproduces the transformers PIL image processors bit by bit and
@@ -20,10 +20,10 @@ from typing import Any
 
 import msgspec
 
+from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import BundleError
 from edgevlm_runtime.images.base import ImageProcessor, PreparedImage
 from edgevlm_runtime.images.load import ImageSource, LoadOptions, load_image
-from edgevlm_runtime.manifest import ImageProcessing
 
 __all__ = [
     "ImageProcessor",

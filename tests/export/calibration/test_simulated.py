@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgevlm_export.graph_edit import Rows
+from edgevlm_export.graphs.edit import Rows
 from edgevlm_export.precision import get_holder
 from edgevlm_export.precision.simulated import simulate
 from tests.support.operators import linear_layer

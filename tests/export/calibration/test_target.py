@@ -12,20 +12,20 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.api import ExportOptions, export
-from edgevlm_export.bundle import write_bundle
 from edgevlm_export.calibration.loss import Loss
 from edgevlm_export.calibration.material import Material
 from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.sensitivity import Sensitivity
-from edgevlm_export.calibration.spool import Spool
-from edgevlm_export.estimate import estimate, with_samples
-from edgevlm_export.graph_edit import Rows
-from edgevlm_export.plan import plan_export
+from edgevlm_export.graphs.edit import Rows
+from edgevlm_export.graphs.transforms import rotate_product
+from edgevlm_export.planning.estimate import estimate, with_samples
+from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.precision import get_holder
 from edgevlm_export.precision.blocks import dequantize, quantize
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.precision.plans import choose
-from edgevlm_export.transforms import rotate_product
+from edgevlm_export.writing.bundle import write_bundle
+from edgevlm_export.writing.spool import Spool
 from edgevlm_runtime import load
 from tests.support import checkpoints
 
@@ -100,7 +100,7 @@ def test_costs_of_layers_are_foreseen(folder, model, samples, tmp_path):
 
 def _turned_back(model: StreamedModel, name: str, error: torch.Tensor) -> torch.Tensor:
     """Readers of the residual stream give x Q W^T with the norm's weight in W; writers give Q^T W."""
-    from edgevlm_export.transforms.orthogonal import Orthogonal
+    from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
 
     rotation = Orthogonal(model.plan.family.text_config.hidden_size)
     if name.endswith("down_proj.weight"):

@@ -13,9 +13,9 @@ from edgevlm_export.compile import isolated, run
 from edgevlm_export.compile.build import BuiltEngine
 from edgevlm_export.compile.options import CompileOptions
 from edgevlm_export.compile.run import compile_bundle
-from edgevlm_runtime.bundle import Bundle
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.bundle.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, FileRecord
 from edgevlm_runtime.errors import BundleAltered, BundleError, ExportError
-from edgevlm_runtime.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, FileRecord
 from tests.export.compile.conftest import needs_rtx
 
 GRAPHS = ("vision_encoder", "projector", "decoder")

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgevlm_export.compile import network, profiles
-from edgevlm_runtime.engine_info import Profile
+from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.engines.nvidia.messages import make_logger
 from edgevlm_runtime.errors import ExportError
 

@@ -13,7 +13,7 @@ from benchmarks.shapes import make_checkpoint
 from edgevlm_export.compile.options import CompileOptions
 from edgevlm_export.compile.run import compile_bundle
 from edgevlm_export.inspector import checkpoint_path
-from edgevlm_runtime.bundle import GRAPHS, Bundle
+from edgevlm_runtime.bundle.folder import GRAPHS, Bundle
 from tests.export.compile.conftest import needs_rtx
 
 SMS = (86, 89, 120)

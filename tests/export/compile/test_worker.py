@@ -10,8 +10,8 @@ import pytest
 
 from edgevlm_export.compile import isolated
 from edgevlm_export.compile.options import CompileOptions
+from edgevlm_runtime.bundle.manifest import GraphInfo
 from edgevlm_runtime.errors import ExportError
-from edgevlm_runtime.manifest import GraphInfo
 
 INFO = GraphInfo("decoder.onnx", (), (), "fp16", 1, 1)
 START = """

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from edgevlm_export.passes import SplitSequencePass
+from edgevlm_export.graphs.passes import SplitSequencePass
 
 SIZES = (2, 3, 1)
 

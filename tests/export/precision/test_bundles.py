@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from edgevlm_export.precision.plans import choose
 from edgevlm_runtime import load
+from edgevlm_runtime.bundle.manifest import MANIFEST_NAME, decode
 from edgevlm_runtime.errors import ExportError
-from edgevlm_runtime.manifest import MANIFEST_NAME, decode
 from tests.support import checkpoints
 
 

@@ -20,8 +20,8 @@ from edgevlm_export.families.base import Normalization
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
 from edgevlm_runtime.errors import CheckpointError, ImageError, UnsupportedModel
-from edgevlm_runtime.prompt import PromptEncoder
-from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.text.prompt import PromptEncoder
+from edgevlm_runtime.text.tokenizer import Tokenizer
 
 TOWERS: dict[str, Callable[..., PreTrainedConfig]] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}
 SIZE = 56

@@ -16,7 +16,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from edgevlm_export.preprocessing import CheckpointProcessor, load_processor, translate
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.text.tokenizer import Tokenizer
 
 CROP = {"height": 56, "width": 56}
 

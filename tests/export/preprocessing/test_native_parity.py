@@ -21,8 +21,8 @@ from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
 from edgevlm_runtime.errors import CheckpointError, ImageError
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.prompt import PromptEncoder
-from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.text.prompt import PromptEncoder
+from edgevlm_runtime.text.tokenizer import Tokenizer
 
 SPECIAL = ["<|vision_start|>", "<|image_pad|>", "<|vision_end|>"]
 

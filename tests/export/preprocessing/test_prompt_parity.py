@@ -15,8 +15,8 @@ from transformers.models.llava.processing_llava import LlavaProcessor
 
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
-from edgevlm_runtime.prompt import EncodedPrompt, PromptEncoder
-from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.text.prompt import EncodedPrompt, PromptEncoder
+from edgevlm_runtime.text.tokenizer import Tokenizer
 
 SETTINGS = {"patch_size": 14, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"}
 BODY = (

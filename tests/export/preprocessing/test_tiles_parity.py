@@ -19,8 +19,8 @@ from edgevlm_export.families.base import Normalization
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
 from edgevlm_runtime.errors import CheckpointError, ImageError, UnsupportedModel
-from edgevlm_runtime.prompt import PromptEncoder
-from edgevlm_runtime.tokenizer import Tokenizer
+from edgevlm_runtime.text.prompt import PromptEncoder
+from edgevlm_runtime.text.tokenizer import Tokenizer
 
 TILE = 32
 SPECIAL = ["<image>", "<fake_token_around_image>", "<global-img>", "<row_1_col_1>", "<row_1_col_2>", "<row_2_col_1>"]

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText
 
-from edgevlm_export import checkpoint, skeleton
-from edgevlm_export.decoder import decoder_source, kv_shape
+from edgevlm_export.checkpoints import checkpoint, skeleton
+from edgevlm_export.families.decoder import decoder_source, kv_shape
+from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
 from edgevlm_export.precision.plan import GraphPrecision
-from edgevlm_export.transforms.orthogonal import Orthogonal
-from edgevlm_export.writer import plan_graph, write_graph
+from edgevlm_export.writing.writer import plan_graph, write_graph
 from edgevlm_runtime.errors import ExportError
 from tests.support import checkpoints
 from tests.support.operators import run_decoder

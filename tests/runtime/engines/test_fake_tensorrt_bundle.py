@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import edgevlm_runtime
-from edgevlm_runtime.engine_info import this_platform
+from edgevlm_runtime.bundle.engine_info import this_platform
+from edgevlm_runtime.bundle.manifest import MANIFEST_NAME, FileRecord, decode
 from edgevlm_runtime.engines import make_engine
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, ProviderError
-from edgevlm_runtime.manifest import MANIFEST_NAME, FileRecord, decode
 from edgevlm_runtime.options import RuntimeOptions
 from tests.support.fake_cuda import FakeCuda
 from tests.support.fake_engines import add_fake_engines, install, write_manifest

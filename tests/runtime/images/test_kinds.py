@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import BundleError, ImageError
 from edgevlm_runtime.images import make_processor
-from edgevlm_runtime.manifest import ImageProcessing
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "fixed": {

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgevlm_runtime.decoding.positions import ImageSpan, SequenceLayout, make_positions
 from edgevlm_runtime.errors import BundleError, PromptError
-from edgevlm_runtime.positions import ImageSpan, SequenceLayout, make_positions
 
 GRIDS = st.tuples(st.integers(1, 6), st.integers(1, 6))
 PARTS = st.lists(st.tuples(st.integers(1, 5), GRIDS), min_size=0, max_size=4)

@@ -11,7 +11,7 @@ from dataclasses import replace as replaced
 import onnx_ir as ir
 from torch import Tensor
 
-from edgevlm_export.graph_edit import insert_before
+from edgevlm_export.graphs.edit import insert_before
 from edgevlm_export.precision.base import TensorSpec, WeightJob, declare_outputs, drop_unused, matrix_shape, weight_of
 from edgevlm_export.precision.blocks import BlockOptions, Blocks, Blockwise, pack_nibbles, quantize, unpack_nibbles
 from edgevlm_export.precision.standard.product import product

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
-from edgevlm_export.graph_edit import constant_before, insert_before, replace
+from edgevlm_export.graphs.edit import constant_before, insert_before, replace
 from edgevlm_export.precision.base import (
     TensorSpec,
     WeightJob,

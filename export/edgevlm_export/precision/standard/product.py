@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgevlm_export.graph_edit import insert_before, replace
+from edgevlm_export.graphs.edit import insert_before, replace
 
 
 def product(node: ir.Node, x: ir.Value | None, weight: ir.Value) -> None:

@@ -7,15 +7,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from edgevlm_runtime.bundle import Bundle
-from edgevlm_runtime.engine_info import EngineInfo, this_platform
+from edgevlm_runtime.bundle.engine_info import EngineInfo, this_platform
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.bundle.manifest import FileRecord
 from edgevlm_runtime.engines.base import Graph
 from edgevlm_runtime.engines.nvidia.cuda import Device
 from edgevlm_runtime.engines.nvidia.graph import TensorRTGraph
 from edgevlm_runtime.engines.nvidia.library import Library, import_library
 from edgevlm_runtime.engines.nvidia.messages import make_logger
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, ProviderError
-from edgevlm_runtime.manifest import FileRecord
 from edgevlm_runtime.options import RuntimeOptions
 
 log = logging.getLogger(__name__)

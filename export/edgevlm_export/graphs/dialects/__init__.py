@@ -1,0 +1,35 @@
+"""Dialects lower the neutral operators of `edgevlm_export.graphs.ops` to an engine's own. One a file, found by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Protocol, cast
+
+import onnx_ir as ir
+
+from edgevlm_export.graphs.source import GraphSource
+from edgevlm_runtime.bundle.manifest import StepInputs
+
+DIALECTS = ("ort", "standard")
+
+
+class Dialect(Protocol):
+    """What a dialect's module offers."""
+
+    def lower(self, model: ir.Model, source: GraphSource) -> StepInputs:
+        """Replace every neutral operator but Linear, in place. Linear is lowered by the precision stage.
+
+        Returns what the decoder's inputs about its cache are afterwards.
+        """
+        ...
+
+    def fuse(self, model: ir.Model) -> None:
+        """Join operators where the engine has one for several, in place, once every layer is lowered."""
+        ...
+
+
+def get_dialect(name: str) -> Dialect:
+    """The dialect called `name`, one of `DIALECTS`."""
+    if name not in DIALECTS:
+        raise ValueError(f"unknown dialect {name!r}: known are {', '.join(DIALECTS)}")
+    return cast(Dialect, import_module(f"edgevlm_export.graphs.dialects.{name}"))

@@ -1,0 +1,89 @@
+"""ONNX Runtime's own operators (domain com.microsoft): the KV cache updated in place, attention fused.
+
+CausalAttention -> GroupQueryAttention, Attention -> MultiHeadAttention, Rotary -> RotaryEmbedding,
+RMSNorm -> SimplifiedLayerNormalization. Once every layer is lowered, what fits together is fused
+(`edgevlm_export.graphs.fusions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from edgevlm_export.graphs import fusions
+from edgevlm_export.graphs.edit import MICROSOFT, constant_before, insert_before, replace
+from edgevlm_export.graphs.ops import DOMAIN
+from edgevlm_export.graphs.source import GraphSource
+from edgevlm_runtime.bundle.manifest import StepInputs
+
+
+def lower(model: ir.Model, source: GraphSource) -> StepInputs:
+    """See `Dialect.lower`."""
+    for node in list(model.graph):
+        if node.domain == DOMAIN and node.op_type in LOWERINGS:
+            LOWERINGS[node.op_type](node)
+    model.opset_imports[MICROSOFT] = 1
+    common.CommonSubexpressionEliminationPass()(model)  # arange and masks made once a layer
+    common.RemoveUnusedNodesPass()(model)
+    return StepInputs("in_place")
+
+
+def fuse(model: ir.Model) -> None:
+    """See `Dialect.fuse`."""
+    fusions.fuse(model)
+
+
+def _causal_attention(node: ir.Node) -> None:
+    """Inputs map one to one; a sliding window of w keys including the token itself is local_window_size w."""
+    q, k, v, past_k, past_v, seqlens_k, total, *tables = node.inputs
+    attributes = {
+        "num_heads": node.attributes["num_heads"].as_int(),
+        "kv_num_heads": node.attributes["kv_num_heads"].as_int(),
+        "scale": node.attributes["scale"].as_float(),
+        "do_rotary": int(bool(tables)),
+    }
+    if "sliding_window" in node.attributes:
+        attributes["local_window_size"] = node.attributes["sliding_window"].as_int()
+    if "softcap" in node.attributes:
+        attributes["softcap"] = node.attributes["softcap"].as_float()
+    inputs = [q, k, v, past_k, past_v, seqlens_k, total, *tables]
+    replace(node, "GroupQueryAttention", inputs, attributes, MICROSOFT)
+
+
+def _attention(node: ir.Node) -> None:
+    """`valid` [B, S] bool becomes MultiHeadAttention's key padding mask."""
+    q, k, v, *valid = node.inputs
+    inputs: list[ir.Value | None] = [q, k, v]
+    if valid:
+        cast = insert_before(node, "Cast", [valid[0]], {"to": ir.DataType.INT32})
+        inputs += [None, cast]
+    attributes = {"num_heads": node.attributes["num_heads"].as_int(), "scale": node.attributes["scale"].as_float()}
+    replace(node, "MultiHeadAttention", inputs, attributes, MICROSOFT)
+
+
+def _rotary(node: ir.Node) -> None:
+    """cos and sin hold one row for each of the S positions, so position ids are simply 0..S-1."""
+    x, cos, sin = node.inputs
+    length = insert_before(node, "Shape", [cos], {"start": 0, "end": 1})
+    scalar = insert_before(node, "Squeeze", [length], {})
+    zero, one = (constant_before(node, np.array(value, np.int64)) for value in (0, 1))
+    count = insert_before(node, "Range", [zero, scalar, one], {})
+    positions = insert_before(node, "Unsqueeze", [count, constant_before(node, np.array([0], np.int64))], {})
+    attributes = {"num_heads": node.attributes["num_heads"].as_int()}
+    replace(node, "RotaryEmbedding", [x, positions, cos, sin], attributes, MICROSOFT)
+
+
+def _rms_norm(node: ir.Node) -> None:
+    attributes = {"epsilon": node.attributes["epsilon"].as_float(), "axis": -1, "stash_type": 1}
+    replace(node, "SimplifiedLayerNormalization", list(node.inputs), attributes)
+
+
+LOWERINGS: dict[str, Callable[[ir.Node], None]] = {
+    "CausalAttention": _causal_attention,
+    "Attention": _attention,
+    "Rotary": _rotary,
+    "RMSNorm": _rms_norm,
+}

@@ -1,0 +1,229 @@
+"""The neutral operators of a traced graph, and the seam that makes transformers' modules emit them.
+
+A trace holds standard ONNX operators plus five of domain `edgevlm`, which a dialect
+(`edgevlm_export.graphs.dialects`) lowers to what its engine runs fastest. They keep every decision about kernels, caches and number formats out of the trace:
+
+    Linear(x, weight[, bias])                           weight [out, in], as torch holds it
+    RMSNorm(x, weight)                                  attribute epsilon
+    Rotary(x, cos, sin)                                 x [1, S, heads*dim], cos and sin [S, dim/2]; attribute num_heads
+    Attention(q, k, v[, valid])                         bidirectional; [B, S, heads*dim], valid [B, S] bool (keys)
+    CausalAttention(q, k, v, past_k, past_v, seqlens_k, total[, cos, sin])
+                                                        owns the KV cache [1, kv_heads, T, dim]; rotates by the tables
+
+`neutral_ops(model, rotary)` is the context in which a model's forward emits them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
+
+DOMAIN = "edgevlm"
+IMPLEMENTATION = "edgevlm"
+"""The name under which our attention is registered with transformers."""
+
+
+def emit(
+    op: str, inputs: list[Tensor | None], attributes: dict[str, Any], outputs: list[tuple[torch.dtype, Any]]
+) -> list[Tensor]:
+    """Put one neutral operator into the trace and return its (symbolic) outputs."""
+    return list(
+        torch.onnx.ops.symbolic_multi_out(
+            f"{DOMAIN}::{op}",
+            inputs,
+            attributes,
+            dtypes=[dtype for dtype, _ in outputs],
+            shapes=[shape for _, shape in outputs],
+            version=1,
+        )
+    )
+
+
+def linear(module: nn.Linear, x: Tensor) -> Tensor:
+    """`nn.Linear.forward`, as one operator."""
+    inputs = [x, module.weight] + ([] if module.bias is None else [module.bias])
+    return emit("Linear", list(inputs), {}, [(x.dtype, (*x.shape[:-1], module.out_features))])[0]
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Root-mean-square layer normalisation over the last axis (Zhang and Sennrich 2019)."""
+    return emit("RMSNorm", [x, weight], {"epsilon": float(epsilon)}, [(x.dtype, x.shape)])[0]
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
+    """Rotate halves (Su et al. 2021, the GPT-NeoX layout). x: [1, S, heads*dim]; cos, sin: [S, dim/2]."""
+    return emit("Rotary", [x, cos, sin], {"num_heads": num_heads}, [(x.dtype, x.shape)])[0]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float, valid: Tensor | None = None) -> Tensor:
+    """Bidirectional attention. q, k, v: [B, S, heads*dim]; `valid` [B, S] marks keys that count."""
+    inputs = [q, k, v] + ([] if valid is None else [valid])
+    return emit("Attention", list(inputs), {"num_heads": num_heads, "scale": float(scale)}, [(q.dtype, q.shape)])[0]
+
+
+@dataclass
+class CacheBinding:
+    """The decoder graph's cache inputs while it is traced, and the outputs collected layer by layer."""
+
+    past: list[Tensor]
+    """Key and value of layer 0, key and value of layer 1, ...: [1, kv_heads, T, dim] each."""
+    seqlens_k: Tensor
+    total: Tensor
+    tables: tuple[Tensor, Tensor] | None
+    """cos and sin, [max_context, dim/2], when the operator rotates; None when the graph does."""
+    present: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def outputs(self) -> list[Tensor]:
+        """The presents in the order of `past`."""
+        return [tensor for layer in sorted(self.present) for tensor in self.present[layer]]
+
+
+_binding: list[CacheBinding] = []
+
+
+@contextmanager
+def bind_cache(binding: CacheBinding) -> Iterator[CacheBinding]:
+    """Causal attention traced inside uses this binding."""
+    _binding.append(binding)
+    try:
+        yield binding
+    finally:
+        _binding.pop()
+
+
+class PassThroughCache(Cache):
+    """Hands new keys and values on unchanged: the CausalAttention operator owns the real cache."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        return key_states, value_states
+
+    def get_seq_length(self, *args: Any, **kwargs: Any) -> int:
+        return 0
+
+    def get_query_offset(self, *args: Any, **kwargs: Any) -> int:
+        return 0
+
+    def get_mask_sizes(self, query_length: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        return query_length, 0
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, heads, S, dim] to [B, S, heads*dim]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def _attention_function(  # noqa: PLR0913, PLR0917 (the signature is transformers')
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in place of eager attention: one operator, [B, S, heads, dim] out."""
+    batch, heads, length, dim = query.shape
+    q, k, v = _rows(query), _rows(key), _rows(value)
+    scale = dim**-0.5 if scaling is None else scaling
+    if not getattr(module, "is_causal", False):
+        return attention(q, k, v, heads, scale).view(batch, length, heads, dim), None
+    binding, layer = _binding[-1], int(module.layer_idx)  # type: ignore[arg-type]
+    past_key, past_value = binding.past[2 * layer : 2 * layer + 2]
+    attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": key.shape[1], "scale": float(scale)}
+    if sliding_window is not None:
+        attributes["sliding_window"] = int(sliding_window)
+    if softcap is not None:
+        attributes["softcap"] = float(softcap)
+    output, present_key, present_value = emit(
+        "CausalAttention",
+        [q, k, v, past_key, past_value, binding.seqlens_k, binding.total, *(binding.tables or ())],
+        attributes,
+        [(q.dtype, q.shape), (past_key.dtype, past_key.shape), (past_value.dtype, past_value.shape)],
+    )
+    binding.present[layer] = (present_key, present_value)
+    return output.view(batch, length, heads, dim), None
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention_function)
+AttentionMaskInterface.register(IMPLEMENTATION, lambda *args, **kwargs: None)
+
+
+def _rotate_inside(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Stands in for `apply_rotary_pos_emb` where the CausalAttention operator rotates."""
+    return q, k
+
+
+def _rotate_outside(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Stands in for `apply_rotary_pos_emb` where positions are inputs (M-RoPE). Tables: [1, S, dim]."""
+    half = cos.shape[-1] // 2
+    cos, sin = cos[0, :, :half], sin[0, :, :half]
+
+    def rotate(x: Tensor) -> Tensor:
+        batch, heads, length, dim = x.shape
+        return rotary(_rows(x), cos, sin, heads).view(batch, length, heads, dim).transpose(1, 2)
+
+    return rotate(q), rotate(k)
+
+
+ROTARY: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"inside": _rotate_inside, "outside": _rotate_outside}
+
+
+def _patch_rms_norm(module: nn.Module) -> None:
+    """Give one RMSNorm instance a forward that emits the operator (class-specific weight offsets respected)."""
+    epsilon: Any = getattr(module, "variance_epsilon", None) or module.eps
+    offset = 1.0 if type(module).__name__ in ADDS_ONE else 0.0
+
+    def forward(hidden_states: Tensor) -> Tensor:
+        stored: Any = module.weight
+        return rms_norm(hidden_states, stored + offset if offset else stored, epsilon)
+
+    module.forward = forward
+
+
+ADDS_ONE = frozenset({"GemmaRMSNorm", "Gemma2RMSNorm", "Gemma3RMSNorm"})
+"""RMSNorm classes whose stored weight is an offset from one."""
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name` is `value` inside, and what it was afterwards."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+@contextmanager
+def neutral_ops(model: PreTrainedModel, rotary: str) -> Iterator[None]:
+    """Within, `model`'s forward emits neutral operators. The model is for tracing only afterwards.
+
+    `rotary` is "inside" or "outside" (see `CausalAttention`).
+    """
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.config._attn_implementation = IMPLEMENTATION
+        if type(module).__name__.endswith("RMSNorm"):
+            _patch_rms_norm(module)
+    sources = {type(module).__module__ for module in model.modules()}
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(nn.Linear, "forward", linear))
+        for name in sources:
+            source = sys.modules[name]
+            if hasattr(source, "apply_rotary_pos_emb"):
+                stack.enter_context(_replaced(source, "apply_rotary_pos_emb", ROTARY[rotary]))
+        yield

@@ -1,0 +1,40 @@
+"""How weights change while they are read from the checkpoint."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from edgevlm_export.checkpoints.checkpoint import WeightSource
+
+Read = Callable[[str], Tensor]
+"""A weight of the checkpoint by name, as it is stored."""
+Edit = Callable[[Tensor, Read], Tensor]
+"""A weight in float32 and a way to read others, to the changed weight of the same shape."""
+
+
+@dataclass(slots=True)
+class Edits:
+    """The changes to each weight of one graph, in the order they are made."""
+
+    entry: Callable[[Tensor], Tensor] | None = None
+    """What the graph does to its first input before the changed layers see it."""
+    inputs: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """What the graph does to the input of single layers, by the weight's name, before they see it."""
+    leave: Callable[[Tensor], Tensor] | None = None
+    """What the graph does to its last hidden states before a final norm and a head that stay as they are stored."""
+    by_name: dict[str, list[Edit]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, weight: str, edit: Edit) -> None:
+        """Change `weight` further."""
+        self.by_name[weight].append(edit)
+
+    def read(self, weights: WeightSource, name: str) -> Tensor:
+        """One weight with its changes; in the checkpoint's own dtype where there are none."""
+        tensor = weights.read(name)
+        for edit in self.by_name.get(name, ()):
+            tensor = edit(tensor.float(), weights.read)
+        return tensor

@@ -1,0 +1,104 @@
+"""Finds the residual stream of a decoder in its neutral graph: what reads it, what adds to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgevlm_export.graphs.ops import DOMAIN
+
+
+@dataclass(frozen=True, slots=True)
+class NormScale:
+    """Where the weight of a norm comes from: the parameter plus a constant (Gemma stores the difference from one)."""
+
+    weight: str
+    offset: float
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """One RMSNorm on the stream and the linear layers that read its result."""
+
+    node: ir.Node
+    scale: NormScale
+    readers: tuple[ir.Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualStream:
+    """Everything that touches the stream."""
+
+    entry: ir.Value
+    """inputs_embeds, [1, S, width]."""
+    width: int
+    norms: tuple[Norm, ...]
+    """In order; only the last one's reader is the head, by way of the selection of rows."""
+    writers: tuple[ir.Node, ...]
+    """Linear layers whose results are added."""
+
+
+def is_op(node: ir.Node | None, op_type: str) -> bool:
+    """Whether this is a neutral operator of that type."""
+    return node is not None and (node.domain, node.op_type) == (DOMAIN, op_type)
+
+
+def find_residual(model: ir.Model) -> ResidualStream | None:
+    """The stream, or None when anything touches it that is no RMSNorm, linear layer or addition."""
+    entry = model.graph.inputs[0]
+    stream: list[ir.Value] = [entry]
+    norms: list[Norm] = []
+    writers: list[ir.Node] = []
+    for value in stream:  # grows while additions are found
+        for node in value.consumers():
+            if is_op(node, "RMSNorm"):
+                norm = _norm(node)
+                if norm is None:
+                    return None
+                norms.append(norm)
+            elif node.op_type == "Add" and (writer := _writer(node, value)) is not None:
+                writers.append(writer)
+                stream.append(node.outputs[0])
+            else:
+                return None
+        if value.is_graph_output():
+            return None
+    if entry.shape is None or not isinstance(entry.shape[-1], int):
+        return None
+    return ResidualStream(entry, entry.shape[-1], tuple(norms), tuple(writers))
+
+
+def _writer(addition: ir.Node, stream: ir.Value) -> ir.Node | None:
+    """The linear layer on the other side of an addition, its result used nowhere else."""
+    other = [value for value in addition.inputs if value is not stream]
+    producer = other[0].producer() if len(other) == 1 and other[0] is not None else None
+    if producer is None or not is_op(producer, "Linear") or len(producer.outputs[0].consumers()) != 1:
+        return None
+    return producer
+
+
+def _norm(node: ir.Node) -> Norm | None:
+    scale = _scale(node.inputs[1])
+    readers: list[ir.Node] = []
+    for user in node.outputs[0].consumers():
+        selected = user.outputs[0].consumers() if user.op_type == "Gather" else (user,)
+        readers.extend(selected)
+    if scale is None or node.outputs[0].is_graph_output() or not all(is_op(reader, "Linear") for reader in readers):
+        return None
+    return Norm(node, scale, tuple(readers))
+
+
+def _scale(value: ir.Value | None) -> NormScale | None:
+    if value is None or value.name is None:
+        return None
+    if value.is_initializer():
+        return NormScale(value.name, 0.0)
+    producer = value.producer()
+    if producer is None or producer.op_type != "Add":
+        return None
+    weights = [term for term in producer.inputs if term is not None and term.const_value is None]
+    constants = [term.const_value for term in producer.inputs if term is not None and term.const_value is not None]
+    if len(weights) != 1 or len(constants) != 1 or not weights[0].is_initializer():
+        return None
+    return NormScale(str(weights[0].name), float(constants[0].numpy()))

@@ -1,0 +1,139 @@
+"""An export, planned: every graph traced and lowered, every byte of the bundle accounted for, no weight read yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from edgevlm_export.checkpoints import checkpoint, skeleton
+from edgevlm_export.checkpoints.generation import generation_defaults
+from edgevlm_export.errors import reason
+from edgevlm_export.families import get_family
+from edgevlm_export.families.base import Family, Normalization
+from edgevlm_export.families.decoder import max_context
+from edgevlm_export.planning.profiles import profiles
+from edgevlm_export.planning.targets import get_target
+from edgevlm_export.precision import WeightJob, get_holder
+from edgevlm_export.precision.plan import PrecisionPlan, matches
+from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
+from edgevlm_export.writing.writer import GraphPlan, check_weights, plan_graph
+from edgevlm_runtime.bundle.engine_info import Profile
+from edgevlm_runtime.bundle.manifest import GenerationDefaults
+from edgevlm_runtime.errors import CheckpointError, ExportError
+
+GRAPHS = ("vision_encoder", "projector", "decoder")
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage's name, how much of it is done, and how much there is (steps, or bytes while writing)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """What will be written."""
+
+    folder: Path
+    model: PreTrainedModel
+    family: Family
+    preprocessing: Preprocessing
+    generation: GenerationDefaults
+    graphs: Mapping[str, GraphPlan]
+    weights: checkpoint.WeightSource
+    precision: PrecisionPlan
+    target: str
+    """Key of `edgevlm_export.planning.targets.TARGETS`."""
+    profiles: Mapping[str, tuple[Profile, ...]]
+    """Sizes that each graph's engine is to be built for; none for targets without."""
+
+    @property
+    def tied_head(self) -> WeightJob | None:
+        """The head that is the embedding table as well, or None (also where its format has no rows to read)."""
+        names = table_names(self.family)
+        jobs = (job for job in self.graphs["decoder"].jobs if job.table is not None)
+        return next((job for job in jobs if job.source in names), None)
+
+    @property
+    def embedding(self) -> WeightJob:
+        """The table of token embeddings, as a file of its own."""
+        config = self.family.text_config
+        shape = (int(config.vocab_size), int(config.hidden_size))
+        return get_holder(self.precision.embedding).pack(self.family.embedding_name, shape)
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Of the table, where it is a file of its own."""
+        return 0 if self.tied_head is not None else self.embedding.nbytes
+
+
+def table_names(family: Family) -> frozenset[str]:
+    """Every name that the table of token embeddings has among the model's parameters."""
+    name = family.embedding_name
+    ties = checkpoint.tied_weights(family.model)
+    return frozenset({name, ties.get(name, name)} | {tied for tied, owner in ties.items() if owner == name})
+
+
+def _check_patterns(precision: PrecisionPlan, graphs: Mapping[str, GraphPlan]) -> None:
+    """Raise `ExportError` for a pattern that means no layer of any graph."""
+    layers = [weight for graph in graphs.values() for weight in graph.held]
+    for pattern in dict.fromkeys(pattern for name in GRAPHS for pattern in precision.graph(name).patterns):
+        if not any(matches(pattern, layer) for layer in layers):
+            near = get_close_matches(pattern, [layer.removesuffix(".weight") for layer in layers], 1, 0.0)
+            raise ExportError(f"no such linear layer: {pattern}: this model has {', '.join(near)} and others like it")
+
+
+def with_exceptions(plan: ExportPlan, layers: Mapping[str, str]) -> ExportPlan:
+    """The same with single layers of the decoder held otherwise: weight to holder."""
+    held = plan.precision.decoder
+    precision = replace(plan.precision, decoder=replace(held, exceptions={**held.exceptions, **layers}))
+    family = plan.family
+    decoder = plan_graph("decoder", family.decoder(), plan.model, precision.decoder, table_names(family))
+    return replace(plan, precision=precision, graphs={**plan.graphs, "decoder": decoder})
+
+
+def _translated(processor: CheckpointProcessor, config: PreTrainedConfig) -> Preprocessing:
+    """`translate`, where a value of the wrong type or size in either file is one clear line."""
+    try:
+        return translate(processor, config)
+    except (TypeError, ValueError, ArithmeticError, AttributeError, KeyError) as error:
+        raise CheckpointError(
+            f"processor and model config do not fit together: {processor.folder}: {reason(error)}"
+        ) from error
+
+
+def plan_export(
+    folder: Path, precision: PrecisionPlan, context: int | None, progress: Progress, target: str = "onnx"
+) -> ExportPlan:
+    """Read configs and headers, trace every graph, check that the checkpoint has every weight.
+
+    Raises `CheckpointError`, `UnsupportedModel`, and `ExportError` for a `precision` that does not fit the model.
+    """
+    progress("reading the checkpoint", 0, 1)
+    config = checkpoint.load_config(folder)
+    family_type = get_family(config.model_type)
+    processor = load_processor(folder)
+    preprocessing = _translated(processor, config)
+    model = skeleton.build(config)
+    weights = checkpoint.open_weights(folder, model)
+    generation = generation_defaults(folder, config)
+    family = family_type(
+        model,
+        Normalization.of(processor.image_processor),
+        preprocessing.image.options,
+        max_context(config.get_text_config(), context, get_target(target).context),
+    )
+    progress("reading the checkpoint", 1, 1)
+    graphs: dict[str, GraphPlan] = {}
+    kept = table_names(family)
+    names = GRAPHS if precision.prefill is None else (*GRAPHS, "prefill")
+    for done, name in enumerate(names):
+        progress("tracing", done, len(names))
+        graphs[name] = plan_graph(name, getattr(family, name)(), model, precision.graph(name), kept)
+        check_weights(graphs[name], weights)
+    progress("tracing", len(names), len(names))
+    _check_patterns(precision, graphs)
+    built = get_target(target).profiles
+    ranges = {name: profiles(name, graph.source) if built else () for name, graph in graphs.items()}
+    return ExportPlan(folder, model, family, preprocessing, generation, graphs, weights, precision, target, ranges)

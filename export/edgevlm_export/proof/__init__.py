@@ -1,0 +1,1 @@
+"""What a new bundle answered, and how far it is from the PyTorch model."""

@@ -1,0 +1,13 @@
+"""Measure how close a bundle is to the PyTorch model it was made from.
+
+    certificate = certify(Bundle.open("inspector-int8"), Reference.load("inspector"))
+    certificate.missed          # thresholds that were not reached, in words
+
+Both are asked the same on the named inputs of `inputs`; nothing of the runtime's preprocessing reaches the reference.
+"""
+
+from edgevlm_export.proof.certificate.at_export import attach
+from edgevlm_export.proof.certificate.certify import allowed_misses, certify, differences, not_checked, write
+from edgevlm_export.proof.certificate.thresholds import thresholds_for
+
+__all__ = ["allowed_misses", "attach", "certify", "differences", "not_checked", "thresholds_for", "write"]

@@ -1,0 +1,1 @@
+"""Sessions, chats and streams: a question on its way to an answer."""

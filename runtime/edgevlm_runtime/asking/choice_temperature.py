@@ -1,0 +1,72 @@
+"""The temperature that makes probabilities of choices mean what they say, fitted on questions with known answers.
+
+`edgevlm eval --fit-calibration` writes it beside the bundle, `inspector-int8.calibration.json` for `inspector-int8/`:
+the bundle itself stays as the exporter wrote it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.errors import EdgeVLMError
+
+SUFFIX = ".calibration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was fitted, on what, and what it changed."""
+
+    bundle: str
+    """`Bundle.content_digest` of the bundle it was fitted for."""
+    temperature: float
+    dataset: str
+    n: int
+    """Questions it was fitted on."""
+    ece_before: float
+    """Expected calibration error on those questions, at temperature 1."""
+    ece_after: float
+
+
+def calibration_path(bundle: str | os.PathLike[str]) -> Path:
+    """Where the calibration of the bundle in this folder lies."""
+    folder = Path(bundle).resolve()
+    return folder.with_name(folder.name + SUFFIX)
+
+
+def read_calibration(bundle: Bundle) -> Calibration | None:
+    """The bundle's calibration, None when there is none.
+
+    Raises `EdgeVLMError` when the file is damaged or was fitted for another bundle.
+    """
+    path = calibration_path(bundle.path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EdgeVLMError(f"cannot read {path}: {error.strerror or error}") from error
+    again = "fit it again with `edgevlm eval --fit-calibration`, or remove the file"
+    try:
+        found = msgspec.json.decode(data, type=Calibration)
+    except msgspec.DecodeError as error:
+        raise EdgeVLMError(f"not a calibration: {path}: {error}: {again}") from error
+    if found.bundle != bundle.content_digest:
+        raise EdgeVLMError(f"{path} was fitted for another bundle: {again}")
+    if not 0 < found.temperature < float("inf"):
+        raise EdgeVLMError(f"{path} has a bad temperature {found.temperature}: {again}")
+    return found
+
+
+def write_calibration(bundle: Bundle, calibration: Calibration) -> Path:
+    """Write it beside the bundle; returns where."""
+    path = calibration_path(bundle.path)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
+    partial.replace(path)
+    return path

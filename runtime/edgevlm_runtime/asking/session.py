@@ -1,0 +1,155 @@
+"""Independent questions about the same images."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from edgevlm_runtime.asking.answer import Answer
+from edgevlm_runtime.asking.choices import Choice, ChoiceOptions, check_choices
+from edgevlm_runtime.asking.question import Pieces, Question
+from edgevlm_runtime.asking.stream import AnswerStream
+from edgevlm_runtime.asking.turns import Turns
+from edgevlm_runtime.decoding.context import Context
+from edgevlm_runtime.errors import ContextOverflow
+from edgevlm_runtime.images.load import ImageSources, several
+from edgevlm_runtime.options import generation_options, make_options
+from edgevlm_runtime.text.prompt import Message
+from edgevlm_runtime.vision.encoder import ImageInput
+
+if TYPE_CHECKING:
+    from edgevlm_runtime.model import VLM
+
+
+class Session:
+    """Independent questions about the same images. Made by `VLM.session`; use it in a `with` block, or `close` it.
+
+    A session owns its KV cache; sessions of one `VLM` may run in different threads at the same time. One session may
+    be shared by threads too, and answers one question at a time: `ask` and `choose` wait for each other. A stream has
+    the session only while it computes a piece; a newer question, of whichever thread, takes the session over, and the
+    stream then ends as "cancelled". So nobody waits for a stream that its reader has left.
+    """
+
+    def __init__(self, vlm: VLM, images: ImageSources = (), system: str | None = None) -> None:
+        """Prepares the images now, so that what happens to their files later does not matter.
+
+        Raises `ImageError`, and `ContextOverflow` when the images alone exceed the context.
+        """
+        self._vlm = vlm
+        self._system = vlm.manifest.prompt.system_prompt if system is None else system
+        self._images, self._preprocess_ms = self._prepare(images)
+        self._last_answer: Answer | None = None
+        self._turns = Turns(vlm.new_context(), self._ended)
+
+    def ask(self, question: str, *, cancel: threading.Event | None = None, **generation: Any) -> Answer:
+        """Answer a question. `generation`: fields of `GenerationOptions`; `cancel`: ends the answer when set.
+
+        Raises `EdgeVLMError` for bad options, `PromptError`, `ContextOverflow`; the session stays usable.
+        """
+        return self._ask(self._question(question, (), cancel, generation))
+
+    def stream(self, question: str, *, cancel: threading.Event | None = None, **generation: Any) -> AnswerStream:
+        """Answer a question piece by piece; pieces hold whole characters. Options and errors as for `ask`."""
+        return AnswerStream(self._question(question, (), cancel, generation), self._turns, self._begin)
+
+    def choose(
+        self, question: str, choices: Sequence[str], *, cancel: threading.Event | None = None, **weighing: Any
+    ) -> Choice:
+        """How probable each of a few answers is (`asking.choices`). `weighing`: fields of `ChoiceOptions`.
+
+        Nothing is generated, and a chat does not remember it. Raises as `ask` does, and `Cancelled`.
+        """
+        options = make_options(ChoiceOptions, weighing, "choice option")
+        texts = check_choices(choices)
+        options = replace(options, temperature=options.temperature or self._vlm.choice_temperature)
+        asked = Question(question, cancel=cancel)
+        with self._turns.hold(asked) as context:
+            messages, images = self._bring(asked)
+            return asked.choose(self._vlm, context, messages, images, texts, options)
+
+    @property
+    def last_answer(self) -> Answer | None:
+        """The answer to the last question that was finished or cancelled."""
+        return self._last_answer
+
+    def cancel(self) -> None:
+        """End the answer in the making, from any thread; it then says "cancelled"."""
+        self._turns.cancel()
+
+    def close(self) -> None:
+        """Release the KV cache. Waits for an `ask` in another thread; a stream ends as "cancelled"."""
+        self._turns.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _prepare(self, images: ImageSources) -> tuple[tuple[ImageInput, ...], float]:
+        """The images ready for the encoder, and the milliseconds it took."""
+        given = several(images)
+        if not given:
+            return (), 0.0
+        start = time.perf_counter()
+        prepared = tuple(self._vlm.prepare(image) for image in given)
+        tokens, capacity = sum(image.prepared.tokens for image in prepared), self._vlm.context_tokens
+        if tokens >= capacity:
+            raise ContextOverflow(
+                f"{len(prepared)} images need {tokens} tokens, the context holds {capacity}: give fewer images"
+            )
+        return prepared, (time.perf_counter() - start) * 1e3
+
+    def _question(
+        self, text: str, images: ImageSources, cancel: threading.Event | None, generation: dict[str, Any]
+    ) -> Question:
+        options = generation_options(self._vlm.manifest.generation, generation)
+        return Question(text, *self._prepare(images), options, cancel)
+
+    def _ask(self, question: Question) -> Answer:
+        with self._turns.hold(question) as context:
+            for _ in self._begin(question, context):
+                pass
+        assert question.answer is not None  # a generator that ended without an error has left one
+        return question.answer
+
+    def _begin(self, question: Question, context: Context) -> Pieces:
+        """The generator that answers; called under the session's lock, as all that follow are."""
+        messages, images = self._bring(question)
+        return question.run(self._vlm, context, messages, images)
+
+    def _bring(self, question: Question) -> tuple[list[Message], list[ImageInput]]:
+        """The conversation; the session's own images are paid for by the first question."""
+        question.preprocess_ms += self._preprocess_ms
+        self._preprocess_ms = 0.0
+        return self._conversation(question)
+
+    def _conversation(self, question: Question) -> tuple[list[Message], list[ImageInput]]:
+        """Messages of the prompt and the images they refer to, in order."""
+        return [*system_message(self._system), user_message(question.text, self._images)], list(self._images)
+
+    def _ended(self, question: Question, answer: Answer) -> None:
+        self._last_answer = answer
+        self._remember(question, answer)
+
+    def _remember(self, question: Question, answer: Answer) -> None:
+        """Independent questions leave nothing behind but the KV cache."""
+
+
+def system_message(text: str | None) -> list[Message]:
+    """The system prompt as the chat template gets it; no message without one."""
+    return [] if not text else [{"role": "system", "content": [text_part(text)]}]
+
+
+def user_message(text: str, images: Sequence[object]) -> Message:
+    """A question as the chat template gets it: its images, then its text."""
+    return {"role": "user", "content": [*({"type": "image"} for _ in images), text_part(text)]}
+
+
+def text_part(text: str) -> Message:
+    """Text within a message."""
+    return {"type": "text", "text": text}

@@ -1,0 +1,161 @@
+"""The bundle's certificate: how close it came to the PyTorch model when it was exported, as `certificate.json`.
+
+The exporter writes it (`edgevlm_export.proof.certificate`), a device reads it. Figures are of the bundle as it lies on
+disk, run by this runtime, against transformers in float32, on named inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.errors import BundleError
+
+CERTIFICATE_NAME = "certificate.json"
+FORMAT = 1
+PASSED, MISSED, ALLOWED, NOT_CHECKED = "passed", "missed", "drift allowed", "not checked"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFigures:
+    """One image through vision encoder and projector. Cosines and errors are the worst over the image's rows."""
+
+    vision_cosine: float | None
+    """None where the rows are not the reference's one by one."""
+    vision_max_abs: float | None
+    embeddings_cosine: float
+    embeddings_max_abs: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderFigures:
+    """Teacher-forced: both get the same tokens, each its own image embeddings, and predict every next text token."""
+
+    positions: int
+    kl_mean: float
+    """Kullback-Leibler divergence of the bundle's distribution from the reference's, in nats."""
+    kl_p99: float
+    top1_agreement: float
+    """Share of positions with the same likeliest token."""
+
+
+@dataclass(frozen=True, slots=True)
+class GreedyFigures:
+    """One prompt answered freely by both."""
+
+    prompt: str
+    image: str | None
+    tokens: int
+    """How many the reference generated."""
+    first_divergence: int | None
+    """Number (from 0) of the first token that differs; None when none does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """Do different images make a difference? A vision graph that sees nothing is fluent all the same."""
+
+    pairs: int
+    least_ratio: float
+    """Smallest ratio, over pairs of images, of the distance between the bundle's embeddings to the reference's."""
+    answers_follow: float | None
+    """Among pairs that the reference answers differently, the share that the bundle answers differently too; None
+    where the reference answers all the same. Compared are images that were asked the same question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What figures must reach."""
+
+    vision_cosine: float
+    embeddings_cosine: float
+    kl_mean: float
+    kl_p99: float
+    text_kl_mean: float
+    """On prompts without images, which a model that was trained on pictures alone has never seen: it has more room."""
+    top1_agreement: float
+    sensitivity: float
+    answers_follow: float
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Everything that was measured, and what was asked for."""
+
+    format: int
+    reference: str
+    """The PyTorch model: name and dtype."""
+    precision: dict[str, str]
+    versions: dict[str, str]
+    seed: int
+    thresholds: Thresholds
+    images: dict[str, ImageFigures] = field(default_factory=dict)
+    decoder: DecoderFigures | None = None
+    decoder_text: DecoderFigures | None = None
+    """On prompts without images: the decoder alone."""
+    greedy: tuple[GreedyFigures, ...] = ()
+    sensitivity: Sensitivity | None = None
+    missed: tuple[str, ...] = ()
+    """Thresholds that were not reached, in words."""
+    allowed_drift: str | None = None
+    """Why the bundle was made all the same."""
+    not_checked: str | None = None
+    """Why nothing (or not everything) was measured."""
+
+    @property
+    def verdict(self) -> str:
+        """One of `PASSED`, `MISSED`, `ALLOWED`, `NOT_CHECKED`."""
+        if self.not_checked is not None:
+            return NOT_CHECKED
+        if not self.missed:
+            return PASSED
+        return MISSED if self.allowed_drift is None else ALLOWED
+
+
+def encode(certificate: Certificate) -> bytes:
+    """As indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(certificate), indent=2) + b"\n"
+
+
+def decode(data: bytes) -> Certificate:
+    """The certificate in `data`. Raises `msgspec.DecodeError`."""
+    return msgspec.json.decode(data, type=Certificate)
+
+
+def read_certificate(bundle: Bundle) -> Certificate | None:
+    """The bundle's certificate; None when it has none. Raises `BundleError` when it is damaged."""
+    if CERTIFICATE_NAME not in bundle.manifest.files:
+        return None
+    file = bundle.file(CERTIFICATE_NAME)
+    try:
+        return decode(file.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise BundleError(f"damaged certificate: {file}: {error}: export the model again") from error
+
+
+def parity_json(certificate: Certificate) -> dict[str, object]:
+    """The figures in the form of `edgevlm verify --json`."""
+    images = certificate.images.values()
+    cosines = [one.vision_cosine for one in images if one.vision_cosine is not None]
+    errors = [one.vision_max_abs for one in images if one.vision_max_abs is not None]
+    decoder = certificate.decoder
+    follow = certificate.sensitivity
+    return {
+        "vision_encoder": {"cosine_min": min(cosines, default=None), "max_abs": max(errors, default=None)},
+        "projector": {
+            "cosine_min": min((one.embeddings_cosine for one in images), default=None),
+            "max_abs": max((one.embeddings_max_abs for one in images), default=None),
+        },
+        "decoder": None
+        if decoder is None
+        else {"kl_mean": decoder.kl_mean, "kl_p99": decoder.kl_p99, "top1_agreement": decoder.top1_agreement},
+        "greedy": {
+            "prompts": len(certificate.greedy),
+            "identical": sum(one.first_divergence is None for one in certificate.greedy),
+        },
+        "sensitivity": None
+        if follow is None
+        else {"least_ratio": follow.least_ratio, "answers_follow": follow.answers_follow},
+    }

@@ -1,0 +1,281 @@
+"""The bundle's manifest: the contract between the exporter, which writes it, and the runtime, which reads it.
+
+These frozen dataclasses are the single source of truth for `manifest.json`. `decode` checks types and names the
+field at fault; fields this version does not know are ignored, fields it needs must be there. `SCHEMA_VERSION` rises
+when an older runtime could misread a bundle; a bundle with a higher one is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from edgevlm_runtime.bundle.engine_info import EngineInfo, Profile
+from edgevlm_runtime.bundle.fidelity import Fidelity
+from edgevlm_runtime.errors import BundleError, BundleTooNew
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+MANIFEST_DIGEST_NAME = "manifest.sha256"
+"""sha256 of the manifest, which holds the digest of every other file; as `sha256sum` writes and reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """Digest and size of one file of the bundle; the key in `Manifest.files` is its path relative to the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input or output of a graph. `shape` holds integers for fixed and names for dynamic dimensions."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInfo:
+    """One ONNX graph: where it is, what goes in and out, and how its weights are held."""
+
+    file: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    precision: str
+    nodes: int
+    bytes: int
+    exceptions: dict[str, str] = field(default_factory=dict)
+    """Layers held otherwise than `precision` says: parameter name to precision."""
+    transforms: tuple[str, ...] = ()
+    """What was done to the graph before its weights were quantized; its function is the same."""
+    activations: str = "float32"
+    """Type of the values between its operators."""
+    profiles: tuple[Profile, ...] = ()
+    """Of a graph for an engine built ahead of time; the decoder has "prefill" and "decode"."""
+
+    def largest(self, dimension: str) -> int | None:
+        """The largest size of a dynamic dimension that any profile allows; None without profiles."""
+        sizes = [profile.sizes[dimension][2] for profile in self.profiles if dimension in profile.sizes]
+        return max(sizes, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingTable:
+    """Token embeddings, read row by row from the memory-mapped weights: [vocab, hidden], row-major.
+
+    `file` and `offset` point into an external-data file of a graph (tied embeddings are stored once) or into a file
+    of their own. A row's value is `row * scale` (Gemma multiplies embeddings by sqrt(hidden); others have 1.0).
+
+    `dtype` is a key of `decoding.embedding_rows.READERS`. The integer ones ("uint8", "uint4") hold each row in
+    blocks of `block` values, the last one padded, each with a float32 scale at `scales_offset` [vocab, blocks] and,
+    where there are zero points, one at `zero_points_offset` [vocab, blocks] packed like the rows; else the middle
+    stands for zero.
+    """
+
+    file: str
+    offset: int
+    dtype: str
+    shape: tuple[int, int]
+    scale: float = 1.0
+    block: int = 0
+    scales_offset: int | None = None
+    zero_points_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KVLayout:
+    """The KV cache: per layer one key and one value tensor of shape [1, kv_heads, max_tokens, head_dim].
+
+    The decoder's inputs are named `past_key_values.{i}.key|value`, its outputs `present.{i}.key|value`; the runtime
+    binds each pair to one buffer.
+    """
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: str
+    """"float32", "float16", or "int8", whose scales are the graph's own."""
+    scales: str | None = None
+    """What shares a scale in int8: "tensor" (all keys, or all values, of a layer) or "channel"."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCache:
+    """Keys and values of the tokens that prompts begin with, computed at export by the PyTorch model in float32.
+
+    `file` is a `.npy` of `shape` [layers, 2, kv_heads, tokens, head_dim], keys before values, in the cache's own
+    `dtype`: as the decoder graph would have left them, but for its own rounding.
+    """
+
+    file: str
+    token_ids: tuple[int, ...]
+    dtype: str
+    shape: tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StepInputs:
+    """What the decoder graph is told about the cache at each run.
+
+    `kind` names a file in `decoding/step_inputs/`: "in_place" (GroupQueryAttention's sequence lengths) or
+    "static" (write index, masks and position ids of a cache with a fixed length, `DecoderInfo.max_context`).
+    """
+
+    kind: str = "in_place"
+    masks: dict[str, int] = field(default_factory=dict)
+    """The graph's mask inputs, each with its sliding window in tokens, the token itself included; 0 is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderInfo:
+    """What the runtime needs to know to drive the decoder graph."""
+
+    hidden_size: int
+    vocab_size: int
+    max_context: int
+    """Tokens of prompt, images and answer together that positions and the rotary tables allow."""
+    positions: str
+    """How position ids are made: a name in `edgevlm_runtime/decoding/positions/` ("linear", "mrope")."""
+    kv: KVLayout
+    embedding: EmbeddingTable
+    step_inputs: StepInputs = field(default_factory=StepInputs)
+    prefix: PrefixCache | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageProcessing:
+    """How an image becomes the vision encoder's input.
+
+    `kind` names a file in `edgevlm_runtime/images/` ("fixed", "tiles", "native"); `options` are that kind's own frozen
+    dataclass `Options`, as plain JSON.
+    """
+
+    kind: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFormat:
+    """How messages become tokens. The chat template renders one `image_token` for each image."""
+
+    chat_template: str
+    tokenizer: str
+    image_token: str
+    image_token_id: int
+    bos_token: str | None
+    eos_token: str | None
+    template_variables: dict[str, Any] = field(default_factory=dict)
+    """Further names the template may use (other special tokens)."""
+    stop_strings: tuple[str, ...] = ()
+    system_prompt: str | None = None
+    """System message of sessions and chats that are opened without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDefaults:
+    """The checkpoint's own generation config, as far as it changes tokens."""
+
+    eos_token_ids: tuple[int, ...]
+    repetition_penalty: float = 1.0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    suppress_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """A stored image and prompt with what the bundle answered when it was exported (files under `selftest/`)."""
+
+    image: str
+    prompt: str
+    token_ids: tuple[int, ...]
+    embeddings: str
+    """File of the expected image embeddings, float32 `.npy`, shape [tokens, hidden]."""
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointDigest:
+    """Tells the checkpoint that the bundle was made from apart from others."""
+
+    sha256: str
+    covers: str
+    """What of the checkpoint went into it, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Where the bundle comes from."""
+
+    name: str
+    family: str
+    architecture: str
+    parameters: int
+    license: str | None = None
+    checkpoint: CheckpointDigest | None = None
+    """None in bundles of early exporters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything about a bundle. See the module's docstring."""
+
+    schema_version: int
+    min_runtime_version: str
+    model: ModelInfo
+    graphs: dict[str, GraphInfo]
+    """`vision_encoder`, `projector` and `decoder`."""
+    decoder: DecoderInfo
+    image: ImageProcessing
+    prompt: PromptFormat
+    generation: GenerationDefaults
+    files: dict[str, FileRecord]
+    """Every file of the bundle but the manifest itself."""
+    versions: dict[str, str]
+    """Packages that made the bundle."""
+    target: str = "onnx"
+    """What the graphs were made for: "onnx" (ONNX Runtime), "tensorrt" or "tensorrt-rtx" (standard operators only)."""
+    fidelity: Fidelity | None = None
+    """Where the decoder was held to a target."""
+    self_test: SelfTest | None = None
+    engines: tuple[EngineInfo, ...] = ()
+    """Compiled engines, where `edgevlm compile` made some."""
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode(data: bytes, where: str) -> Manifest:
+    """Read a manifest; `where` names the file in errors.
+
+    Raises `BundleTooNew` for a newer schema and `BundleError` for anything that is not a manifest.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_SchemaOnly).schema_version
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BundleError(f"not a bundle manifest: {where}: {error}") from error
+    if version < 1:
+        raise BundleError(f"damaged bundle manifest: {where}: schema_version is {version}: export the model again")
+    if version > SCHEMA_VERSION:
+        raise BundleTooNew(
+            f"bundle schema {version} is newer than this runtime knows ({SCHEMA_VERSION}): {where}: "
+            "upgrade edgevlm-runtime"
+        )
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BundleError(f"damaged bundle manifest: {where}: {error}: export the model again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _SchemaOnly:
+    schema_version: int

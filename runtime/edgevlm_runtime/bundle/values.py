@@ -1,0 +1,76 @@
+"""Values of a manifest that have the right type and still make no sense.
+
+A manifest is input: what is refused here would otherwise fail later, deep within numpy or the engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.errors import BundleError, EdgeVLMError
+from edgevlm_runtime.options import generation_options
+
+KV_DTYPES = ("float32", "float16", "int8")
+_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "uint8": 8, "uint4": 4}
+
+
+def check_values(manifest: Manifest, where: str) -> None:
+    """Raise `BundleError` for the first value that is out of range; `where` names the file."""
+    for holds, name, value, wanted in _rules(manifest):
+        if not holds:
+            raise BundleError(
+                f"damaged bundle manifest: {where}: {name} is {value!r}, it must be {wanted}: "
+                "copy or export the bundle again"
+            )
+    try:
+        generation_options(manifest.generation, {})
+    except EdgeVLMError as error:
+        raise BundleError(f"damaged bundle manifest: {where}: generation: {error}") from error
+
+
+def _rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
+    """What must hold, of which field, with which value, in words."""
+    decoder, prompt = manifest.decoder, manifest.prompt
+    counts = {
+        "decoder.hidden_size": decoder.hidden_size,
+        "decoder.vocab_size": decoder.vocab_size,
+        "decoder.max_context": decoder.max_context,
+        "decoder.kv.layers": decoder.kv.layers,
+        "decoder.kv.kv_heads": decoder.kv.kv_heads,
+        "decoder.kv.head_dim": decoder.kv.head_dim,
+        "decoder.embedding.shape": min(decoder.embedding.shape),
+    }
+    for name, value in counts.items():
+        yield 1 <= value < 2**31, name, value, "a whole number of at least 1"
+    yield decoder.kv.dtype in KV_DTYPES, "decoder.kv.dtype", decoder.kv.dtype, " or ".join(KV_DTYPES)
+    yield from _embedding_rules(manifest)
+    yield from _prefix_rules(manifest)
+    yield prompt.image_token != "", "prompt.image_token", prompt.image_token, "a text"
+    yield prompt.image_token_id >= 0, "prompt.image_token_id", prompt.image_token_id, "a token id"
+    yield all(prompt.stop_strings), "prompt.stop_strings", prompt.stop_strings, "texts that are not empty"
+    ends = manifest.generation.eos_token_ids
+    yield all(0 <= end < decoder.vocab_size for end in ends), "generation.eos_token_ids", ends, "token ids"
+
+
+def _prefix_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
+    decoder, prefix = manifest.decoder, manifest.decoder.prefix
+    if prefix is None:
+        return
+    kv, tokens = decoder.kv, len(prefix.token_ids)
+    known = all(0 <= token < decoder.vocab_size for token in prefix.token_ids)
+    yield known and 1 <= tokens < decoder.max_context, "decoder.prefix.token_ids", prefix.token_ids, "token ids"
+    shape = (kv.layers, 2, kv.kv_heads, tokens, kv.head_dim)
+    yield prefix.shape == shape, "decoder.prefix.shape", prefix.shape, f"that of the cache, {shape}"
+    yield prefix.dtype == kv.dtype, "decoder.prefix.dtype", prefix.dtype, f"that of the cache, {kv.dtype}"
+
+
+def _embedding_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
+    table = manifest.decoder.embedding
+    yield math.isfinite(table.scale), "decoder.embedding.scale", table.scale, "a number"
+    bits = _BITS.get(table.dtype, 0)  # a kind of rows that is not known here is refused by `TokenEmbeddings`
+    end = table.offset + table.shape[0] * table.shape[1] * bits // 8
+    size = manifest.files[table.file].bytes
+    fits = table.offset >= 0 and end <= size
+    yield fits, "decoder.embedding (offset, shape)", (table.offset, table.shape), f"within {table.file} of {size} bytes"

@@ -1,0 +1,1 @@
+"""The decoder: KV cache, prefill, decode, sampling."""

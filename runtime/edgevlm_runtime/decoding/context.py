@@ -1,0 +1,210 @@
+"""What a session's KV cache holds, position by position, and how a prompt gets into it.
+
+A new prompt reuses the longest prefix it shares with what is there. Image positions are compared by the image they
+stand for, not by the placeholder token, which is the same for every image. What the bundle knows beforehand
+(`edgevlm_runtime.decoding.baked_prefix`) is one more prefix: where it is longer than what is there, it takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgevlm_runtime.decoding.baked_prefix import BakedPrefix, common_prefix
+from edgevlm_runtime.decoding.chunks import chunks
+from edgevlm_runtime.decoding.decoder import Decoder, Logits
+from edgevlm_runtime.decoding.embeddings import Rows
+from edgevlm_runtime.decoding.positions.base import PositionScheme, SequenceLayout
+from edgevlm_runtime.engines.base import Array
+from edgevlm_runtime.vision.cache import Embeddings
+
+Ids = NDArray[np.int64]
+WORTH_FILLING = 16
+"""Fewer positions are computed by the decoder itself: one more graph's weights would have to be read for them."""
+EmbeddingsOf = Callable[[int], Embeddings]
+"""Embeddings [tokens, hidden] of the prompt's image with this number; called only for images that must be prefilled."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSequence:
+    """A prompt ready for the decoder: its tokens, where the images are among them, and which images they are."""
+
+    token_ids: Ids
+    """int64 [S], image tokens included."""
+    layout: SequenceLayout
+    image_keys: tuple[str, ...]
+    """Identity of each image, by number (`ImageEncoder.key`)."""
+    text: str = ""
+    """What was tokenized."""
+
+    def __len__(self) -> int:
+        return int(self.token_ids.size)
+
+    def image_stop(self, image: int) -> int:
+        """Position after the last token of an image."""
+        return max((span.stop for span in self.layout.images if span.image == image), default=0)
+
+
+class Context:
+    """One KV cache with the record of what is in it. For one thread at a time."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        positions: PositionScheme,
+        capacity: int,
+        chunk: int,
+        baked: BakedPrefix | None = None,
+        rows: int | None = None,
+    ) -> None:
+        """`capacity`: tokens the cache holds; `chunk`: prompt positions run at once; `baked`: what is known before;
+        `rows`: positions that get logits at once, where the graph bounds them."""
+        self._decoder = decoder
+        self._positions = positions
+        self._chunk = chunk
+        self._baked = baked
+        self._rows = rows or capacity
+        self._run = decoder.new_run(capacity)
+        self._held = np.zeros(capacity, dtype=np.int64)
+        self._numbers: dict[str, int] = {}
+        self._layout = SequenceLayout()
+
+    @property
+    def capacity(self) -> int:
+        """Tokens the cache holds at most."""
+        return self._run.kv.capacity
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return self._run.kv.length
+
+    def shared_prefix(self, prompt: PromptSequence) -> int:
+        """Positions of `prompt` that need not run; at least the last one is left, for its logits."""
+        identities = self._identities(prompt)
+        return max(self._in_cache(identities), self._in_bundle(identities))
+
+    def prefill(
+        self, prompt: PromptSequence, embeddings_of: EmbeddingsOf, cancelled: Callable[[], bool] = lambda: False
+    ) -> Logits | None:
+        """Make the cache hold exactly `prompt`; logits [vocab] of its last position.
+
+        None when cancelled before that, and for an empty prompt.
+
+        Whatever happens midway, the cache then holds a true prefix of the prompt.
+        """
+        identities = self._identities(prompt)
+        held = self._in_cache(identities)
+        start = max(held, self._in_bundle(identities))
+        if self._baked is not None and start > held:
+            self._baked.copy(self._run.kv, start)
+        self._begin(prompt, identities, start)
+        logits: Logits | None = None
+        for first, stop in self._fillable(start, len(prompt)):
+            if cancelled():
+                return None
+            self._run.fill(self._embed(prompt, first, stop, embeddings_of), self._feeds(prompt, first, stop))
+        for first, stop in chunks(self.length, len(prompt), self._chunk):
+            if cancelled():
+                return None
+            last = np.array([stop - first - 1], dtype=np.int64)
+            logits = self._extend(prompt, first, stop, last, embeddings_of)[0]
+        return logits
+
+    def score(self, prompt: PromptSequence, embeddings_of: EmbeddingsOf, rows: Ids | None = None) -> Logits:
+        """Logits [R, vocab] of the positions `rows` of `prompt` (in order; all unless given), computed from the start.
+
+        What follows the bundle's prefix attends to that, as when a question is answered. The decoder's graph computes
+        all of it, also where another graph computes prompts otherwise.
+        """
+        identities = self._identities(prompt)
+        baked = self._in_bundle(identities)
+        self._begin(prompt, identities, 0)
+        wanted = np.arange(len(prompt), dtype=np.int64) if rows is None else rows
+        logits = np.empty((wanted.size, self._decoder.info.vocab_size), dtype=np.float32)
+        size = min(self._chunk, self._rows)
+        for chunk, stop in chain(chunks(0, baked, size), chunks(baked, len(prompt), size)):
+            if chunk == baked > 0 and self._baked is not None:
+                self._baked.copy(self._run.kv, baked)
+            first, last = np.searchsorted(wanted, (chunk, stop))
+            here = wanted[first:last] - chunk if last > first else np.zeros(1, dtype=np.int64)  # a graph wants one
+            logits[first:last] = self._extend(prompt, chunk, stop, here, embeddings_of)[: last - first]
+        return logits
+
+    def step(self, token_id: int) -> Logits:
+        """Append a generated token; its logits [vocab], in a buffer that the next step overwrites."""
+        place = self.length
+        feeds = self._positions.feeds(self._layout, place, place + 1)
+        logits = self._run.step(token_id, feeds)
+        self._held[place] = token_id
+        return logits
+
+    def peek(self, token_ids: Ids) -> Logits:
+        """Logits [n, vocab] after each of `token_ids` [n], had they been generated; the cache is then as it was."""
+        place = self.length
+        size = min(self._chunk, self._rows)
+        try:
+            parts = [self._appended(token_ids[start:stop]) for start, stop in chunks(0, token_ids.size, size)]
+        finally:  # what a failed run leaves behind is not what `_held` says
+            self._run.kv.rewind(place)
+        return np.concatenate(parts)
+
+    def _appended(self, token_ids: Ids) -> Logits:
+        place, count = self.length, token_ids.size
+        embeddings = np.empty((count, self._decoder.info.hidden_size), dtype=np.float32)
+        self._decoder.embeddings.gather(token_ids, embeddings)
+        feeds = self._positions.feeds(self._layout, place, place + count)
+        return self._run.prefill(embeddings, np.arange(count, dtype=np.int64), feeds)
+
+    def _in_cache(self, identities: Ids) -> int:
+        return common_prefix(self._held[: self.length], identities[:-1])
+
+    def _in_bundle(self, identities: Ids) -> int:
+        return 0 if self._baked is None else self._baked.shared(identities[:-1])
+
+    def _begin(self, prompt: PromptSequence, identities: Ids, start: int) -> None:
+        """Keep the first `start` positions, which the cache has; what follows will be those of `prompt`."""
+        self._run.kv.rewind(start)
+        self._layout = prompt.layout
+        self._held[: len(prompt)] = identities
+
+    def _extend(self, prompt: PromptSequence, start: int, stop: int, rows: Ids, embeddings_of: EmbeddingsOf) -> Logits:
+        embeddings = self._embed(prompt, start, stop, embeddings_of)
+        return self._run.prefill(embeddings, rows, self._feeds(prompt, start, stop))
+
+    def _feeds(self, prompt: PromptSequence, start: int, stop: int) -> Mapping[str, Array]:
+        return self._positions.feeds(prompt.layout, start, stop)
+
+    def _fillable(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Chunks for the graph for prompts: all but the last position, whose logits are wanted; none for few."""
+        worth = self._decoder.prompts is not None and stop - start >= WORTH_FILLING
+        return chunks(start, stop - 1 if worth else start, self._chunk)
+
+    def _embed(self, prompt: PromptSequence, start: int, stop: int, embeddings_of: EmbeddingsOf) -> Rows:
+        """Decoder inputs [stop - start, hidden]: token embeddings, image embeddings over the image tokens."""
+        out = np.empty((stop - start, self._decoder.info.hidden_size), dtype=np.float32)
+        text = np.ones(stop - start, dtype=np.bool_)
+        for span in prompt.layout.images:
+            first, last = max(span.start, start), min(span.stop, stop)
+            if first >= last:
+                continue
+            row = span.row + first - span.start
+            out[first - start : last - start] = embeddings_of(span.image)[row : row + last - first]
+            text[first - start : last - start] = False
+        tokens = np.empty((int(text.sum()), out.shape[1]), dtype=np.float32)
+        self._decoder.embeddings.gather(prompt.token_ids[start:stop][text], tokens)
+        out[text] = tokens
+        return out
+
+    def _identities(self, prompt: PromptSequence) -> Ids:
+        """One number a position: the token id for text; for images, negative, one for each image and row."""
+        identities = prompt.token_ids.copy()
+        for span in prompt.layout.images:
+            number = self._numbers.setdefault(prompt.image_keys[span.image], len(self._numbers))
+            rows = np.arange(span.row, span.row + span.length, dtype=np.int64)
+            identities[span.start : span.stop] = -1 - rows - (number << 32)
+        return identities

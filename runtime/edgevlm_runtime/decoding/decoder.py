@@ -1,0 +1,152 @@
+"""Run the decoder graph over a KV cache: chunks of a prompt, then one token at a time.
+
+Graph inputs: `inputs_embeds` [1, S, hidden], `logits_rows` int64 [K] (which of the S positions get logits), what the
+graph is told about the cache (`decoding.step_inputs`), what the positions scheme adds (`position_ids`), and the cache. Output: `logits` [1, K, vocab].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgevlm_runtime.bundle.manifest import DecoderInfo
+from edgevlm_runtime.decoding.embeddings import Rows, TokenEmbeddings
+from edgevlm_runtime.decoding.kv_cache import KVCache, fixed_rows
+from edgevlm_runtime.decoding.step_inputs import make_step_inputs
+from edgevlm_runtime.engines.base import Array, Binding, Graph
+from edgevlm_runtime.errors import BundleError
+
+Logits = NDArray[np.float32]
+NO_FEEDS: Mapping[str, Array] = {}
+
+_OWN_INPUTS = ("inputs_embeds", "logits_rows")
+
+
+class Decoder:
+    """The decoder graph of a bundle with its embeddings; shared by sessions, safe from any thread."""
+
+    def __init__(
+        self, graph: Graph, info: DecoderInfo, embeddings: TokenEmbeddings, prompts: Graph | None = None
+    ) -> None:
+        """`prompts` fills the cache of `graph` and gives no logits; None where `graph` computes prompts as well.
+
+        Raises `BundleError` when a graph is not the one that `info` describes.
+        """
+        self.graph = graph
+        self.prompts = prompts
+        self.info = info
+        self.embeddings = embeddings
+        self.extra_inputs = tuple(
+            name for name in graph.inputs if name not in _OWN_INPUTS and not name.startswith("past_key_values.")
+        )
+        self.step_inputs = make_step_inputs(info.step_inputs, fixed_rows(graph))
+        _check_graph(graph, info, (*_OWN_INPUTS, *self.step_inputs.names), ("logits",))
+        if prompts is not None:
+            _check_graph(prompts, info, (_OWN_INPUTS[0], *self.step_inputs.names), ())
+
+    def new_run(self, capacity: int) -> DecoderRun:
+        """A KV cache of `capacity` tokens with the graph bound to it."""
+        return DecoderRun(self, KVCache(self.graph, self.info.kv, capacity))
+
+
+class DecoderRun:
+    """The decoder over one KV cache. For one thread at a time.
+
+    The cache is bound once to each of two bindings: one for prompt chunks of any length, one for single tokens whose
+    buffers never change, so that a decoding step writes a few numbers and runs. A graph for prompts has a third.
+    """
+
+    def __init__(self, decoder: Decoder, kv: KVCache) -> None:
+        self.kv = kv
+        self._decoder = decoder
+        self._chunk = self._bound(decoder.graph)
+        self._single = self._bound(decoder.graph)
+        self._filling = None if decoder.prompts is None else self._bound(decoder.prompts)
+        hidden, vocab = decoder.info.hidden_size, decoder.info.vocab_size
+        self._embedding = np.zeros((1, 1, hidden), dtype=np.float32)
+        self._logits = np.zeros((1, 1, vocab), dtype=np.float32)
+        self._last: Logits = self._logits[0, 0]
+        self._extra: dict[str, Array] = {}
+        self._single.bind_input("inputs_embeds", self._embedding)
+        self._single.bind_input("logits_rows", np.zeros(1, dtype=np.int64))
+        self._single.bind_output("logits", self._logits)
+        first = decoder.step_inputs.feeds(0, 1)
+        for name in decoder.step_inputs.names:
+            self._feed(name, first[name])
+
+    def prefill(self, embeddings: Rows, rows: NDArray[np.int64], feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
+        """Append S positions to the cache: `embeddings` [S, hidden]; logits [K, vocab] of `rows` [K] among them.
+
+        The cache counts the positions only when the run succeeds. Raises `EdgeVLMError` when it does not.
+        """
+        logits = np.empty((1, rows.size, self._decoder.info.vocab_size), dtype=np.float32)
+        self._chunk.bind_input("logits_rows", np.ascontiguousarray(rows, dtype=np.int64))
+        self._chunk.bind_output("logits", logits)
+        self._append(self._chunk, embeddings, feeds)
+        chunk: Logits = logits[0]
+        return chunk
+
+    def fill(self, embeddings: Rows, feeds: Mapping[str, Array] = NO_FEEDS) -> None:
+        """Append S positions to the cache by the graph for prompts: `embeddings` [S, hidden]; no logits.
+
+        Only where the decoder has such a graph (`Decoder.prompts`). Raises `EdgeVLMError` when the run fails.
+        """
+        assert self._filling is not None
+        self._append(self._filling, embeddings, feeds)
+
+    def step(self, token_id: int, feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
+        """Append one generated token; its logits [vocab], in a buffer that the next step overwrites."""
+        self._decoder.embeddings.one(token_id, self._embedding[0, 0])
+        feeds = self._feeds(1, feeds)
+        for name in self._decoder.extra_inputs:
+            self._feed(name, feeds[name])
+        self._run(self._single, 1)
+        return self._last
+
+    def _append(self, binding: Binding, embeddings: Rows, feeds: Mapping[str, Array]) -> None:
+        """Run a graph over positions whose number changes from call to call."""
+        positions = embeddings.shape[0]
+        binding.bind_input("inputs_embeds", np.ascontiguousarray(embeddings)[None])
+        feeds = self._feeds(positions, feeds)
+        for name in self._decoder.extra_inputs:
+            binding.bind_input(name, np.asarray(feeds[name], order="C"))
+        self._run(binding, positions)
+
+    def _feeds(self, positions: int, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """What the graph is told about the cache before `positions` tokens are appended, and about their places."""
+        self.kv.check_room(positions)
+        return {**self._decoder.step_inputs.feeds(self.kv.length, positions), **feeds}
+
+    def _feed(self, name: str, value: Array) -> None:
+        """Copy a small input of a step into its buffer, bound the first time."""
+        buffer = self._extra.get(name)
+        if buffer is None:
+            buffer = self._extra[name] = np.array(value, order="C")
+            self._single.bind_input(name, buffer)
+        buffer[...] = value
+
+    def _run(self, binding: Binding, positions: int) -> None:
+        binding.run()
+        self.kv.advance(positions)
+
+    def _bound(self, graph: Graph) -> Binding:
+        binding = graph.binding()
+        self.kv.bind(binding)
+        return binding
+
+
+def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    parts = [f"{layer}.{part}" for layer in range(info.kv.layers) for part in ("key", "value")]
+    wanted = {f"past_key_values.{part}": info.kv.dtype for part in parts}
+    for name in (*inputs, *wanted):
+        if name not in graph.inputs:
+            raise BundleError(f"the decoder graph has no input {name!r}: export the model again")
+    for name in (*outputs, *(f"present.{part}" for part in parts)):
+        if name not in graph.outputs:
+            raise BundleError(f"the decoder graph has no output {name!r}: export the model again")
+    for name, dtype in wanted.items():
+        if graph.inputs[name].dtype != np.dtype(dtype):
+            found = graph.inputs[name].dtype
+            raise BundleError(f"the decoder's {name!r} holds {found}, not {dtype} as the manifest says: export again")

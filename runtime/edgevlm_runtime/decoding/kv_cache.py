@@ -1,0 +1,71 @@
+"""The KV cache of one session: allocated once, updated in place by the decoder graph, never grown."""
+
+from __future__ import annotations
+
+from edgevlm_runtime.bundle.manifest import KVLayout
+from edgevlm_runtime.engines.base import Array, Binding, Cache, Graph
+from edgevlm_runtime.errors import EdgeVLMError
+
+
+def fixed_rows(graph: Graph) -> int | None:
+    """Length of the cache where the decoder graph fixes it."""
+    port = graph.inputs.get("past_key_values.0.key")
+    rows = port.shape[2] if port is not None and len(port.shape) == 4 else None
+    return rows if isinstance(rows, int) else None
+
+
+class KVCache:
+    """Keys and values of every layer, each a buffer [1, kv_heads, capacity, head_dim], or as long as the graph says.
+
+    `length` positions are valid; what lies beyond is left over from earlier questions and is never read. Memory is
+    reserved for `capacity` but committed only where positions are written.
+    """
+
+    def __init__(self, graph: Graph, layout: KVLayout, capacity: int) -> None:
+        shape = (1, layout.kv_heads, fixed_rows(graph) or capacity, layout.head_dim)
+        self.capacity = capacity
+        self._length = 0
+        self._tensors: dict[tuple[str, str], Cache] = {
+            (f"past_key_values.{layer}.{part}", f"present.{layer}.{part}"): graph.allocate(shape, layout.dtype)
+            for layer in range(layout.layers)
+            for part in ("key", "value")
+        }
+
+    @property
+    def length(self) -> int:
+        """Positions that hold valid keys and values."""
+        return self._length
+
+    @property
+    def tensors(self) -> tuple[Cache, ...]:
+        """The buffers, layer by layer, keys before values."""
+        return tuple(self._tensors.values())
+
+    def bind(self, binding: Binding) -> None:
+        """Tie past and present of every layer to their one buffer."""
+        for (past, present), tensor in self._tensors.items():
+            binding.bind_cache(past, present, tensor)
+
+    def check_room(self, positions: int) -> None:
+        """Raise `EdgeVLMError` when this many positions do not fit: a graph would write beyond the buffer."""
+        if not 0 <= positions <= self.capacity - self._length:
+            raise EdgeVLMError(f"KV cache of {self.capacity} tokens cannot take {positions} after {self._length}")
+
+    def advance(self, positions: int) -> None:
+        """Count positions that a run has just written."""
+        self.check_room(positions)
+        self._length += positions
+
+    def begin_with(self, layers: Array, length: int) -> None:
+        """Hold `length` positions of `layers` [layers, 2, kv_heads, positions, head_dim], and nothing else."""
+        self.rewind(0)
+        self.check_room(length)
+        for tensor, rows in zip(self._tensors.values(), layers.reshape(-1, *layers.shape[2:]), strict=True):
+            tensor.write(rows[None, :, :length])
+        self._length = length
+
+    def rewind(self, length: int) -> None:
+        """Keep the first `length` positions and forget the rest; nothing is copied or cleared."""
+        if not 0 <= length <= self._length:
+            raise EdgeVLMError(f"cannot rewind the KV cache to {length}: it holds {self._length} tokens")
+        self._length = length

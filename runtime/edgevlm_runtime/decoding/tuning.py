@@ -1,0 +1,144 @@
+"""How many positions of a prompt this machine computes at once most quickly: measured once, then remembered.
+
+Larger chunks use the processor's matrix units better, smaller ones keep their activations in its caches, and causal
+attention computes less of what it masks. Where the best lies depends on the processor and on how the bundle's weights
+are held, so it is measured on the device (`edgevlm tune`) and kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgevlm_runtime.decoding.chunks import chunks
+from edgevlm_runtime.decoding.decoder import Decoder
+from edgevlm_runtime.decoding.positions.base import PositionScheme, SequenceLayout
+from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.options import need
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CHUNK = 320
+"""Where nothing was measured: 576 tokens of an image and a question make two chunks, the best where we measured."""
+CANDIDATES = (64, 128, 192, 256, 320, 448, 640, 1024)
+POSITIONS = 608
+"""Length of the prompt that is measured: an image of 576 tokens and a question."""
+ROUNDS = 5
+_FOLDER = "edgevlm/tuning"
+_CPU_INFO = Path("/proc/cpuinfo")
+
+Advance = Callable[[int, int], None]
+"""Told how many rounds are done, and of how many."""
+
+
+def silent(done: int, total: int) -> None:
+    """The default: no progress is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What was measured."""
+
+    prefill_chunk: int
+    """The fastest."""
+    tokens_per_s: dict[int, float]
+    """Chunk to speed."""
+    positions: int
+    """Length of the prompt."""
+
+
+def measure(
+    decoder: Decoder,
+    positions: PositionScheme,
+    capacity: int,
+    candidates: Sequence[int] = CANDIDATES,
+    rounds: int = ROUNDS,
+    progress: Advance = silent,
+) -> Tuning:
+    """Prefill one prompt in chunks of every size, in turn, `rounds` times after one to warm up; the medians decide.
+
+    Raises `EdgeVLMError` when the context is too short to tell sizes apart, or for no rounds at all.
+    """
+    need(rounds >= 1, "rounds", rounds, "a whole number of at least 1")
+    length = min(POSITIONS, capacity)
+    sizes = sorted({min(size, length) for size in candidates})
+    if len(sizes) < 2:
+        raise EdgeVLMError(f"nothing to tune: the context holds {capacity} tokens: any prefill_chunk will do")
+    run = decoder.new_run(length)
+    embeddings = np.random.default_rng(0).standard_normal((length, decoder.info.hidden_size)).astype(np.float32)
+    last = np.zeros(1, dtype=np.int64)
+    seconds: dict[int, list[float]] = {size: [] for size in sizes}
+    for turn in range(rounds + 1):
+        for size in sizes:
+            run.kv.rewind(0)
+            begin = time.perf_counter()
+            for start, stop in chunks(0, length, size):
+                feeds = positions.feeds(SequenceLayout(), start, stop)
+                if decoder.prompts is not None:
+                    run.fill(embeddings[start:stop], feeds)
+                else:
+                    run.prefill(embeddings[start:stop], last, feeds)
+            seconds[size].append(time.perf_counter() - begin)
+        progress(turn + 1, rounds + 1)
+    speeds = {size: length / float(np.median(times[1:])) for size, times in seconds.items()}
+    return Tuning(max(speeds, key=speeds.__getitem__), speeds, length)
+
+
+def key(bundle_digest: str, engine: str, threads: int) -> str:
+    """Names what a measurement holds for: this bundle, engine and number of threads, on this processor."""
+    parts = (bundle_digest, engine, str(threads), _processor())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def recall(name: str) -> int | None:
+    """The chunk that was measured under this key, or None; a damaged file counts as none."""
+    try:
+        chunk = json.loads(_file(name).read_text(encoding="utf-8"))["prefill_chunk"]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # RuntimeError: this user has no home folder
+        return None
+    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
+        log.warning("damaged tuning file, not used: %s", _file(name))
+        return None
+    return chunk
+
+
+def remember(name: str, tuning: Tuning) -> Path:
+    """Keep a measurement for `recall`. Raises `EdgeVLMError` when the cache folder cannot be written."""
+    content = {
+        "prefill_chunk": tuning.prefill_chunk,
+        "tokens_per_s": {str(size): round(speed, 1) for size, speed in tuning.tokens_per_s.items()},
+        "positions": tuning.positions,
+    }
+    try:
+        file = _file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as partial:
+            json.dump(content, partial, indent=1)
+        Path(partial.name).replace(file)
+    except (OSError, RuntimeError) as error:
+        raise EdgeVLMError(f"tuning cannot be kept: {error}: set XDG_CACHE_HOME to a folder of yours") from error
+    return file
+
+
+def _file(name: str) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / _FOLDER / f"{name}.json"
+
+
+def _processor() -> str:
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    told = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next(told, "") or platform.processor() or platform.machine()

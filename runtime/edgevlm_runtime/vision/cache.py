@@ -1,0 +1,101 @@
+"""Image embeddings that were already computed, by content: images seen again cost no vision encoder run.
+
+The key is a digest of the prepared pixels, the preprocessing and the bundle, never a path or an object's identity: a
+file that is overwritten is another image. What is kept is a copy, so that buffers reused elsewhere cannot change it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Embeddings = NDArray[np.float32]
+
+
+class ImageStore(Protocol):
+    """Where embeddings outlive the process (`edgevlm_runtime.vision.store`)."""
+
+    def load(self, key: str) -> Embeddings | None: ...
+
+    def save(self, key: str, embeddings: Embeddings) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCounts:
+    """What the cache did so far, and what it holds now."""
+
+    hits: int
+    misses: int
+    evictions: int
+    images: int
+    bytes: int
+
+
+class ImageCache:
+    """Least recently used embeddings leave first once `capacity` bytes are exceeded. Safe from any thread."""
+
+    def __init__(self, capacity: int, store: ImageStore | None = None) -> None:
+        self._capacity = capacity
+        self._store = store
+        self._kept: OrderedDict[str, Embeddings] = OrderedDict()
+        self._bytes = 0
+        self._hits = self._misses = self._evictions = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> Embeddings | None:
+        """Embeddings [tokens, hidden] (read-only), or None when they have to be computed."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+                self._hits += 1
+                return found
+        stored = self._store.load(key) if self._store is not None else None
+        with self._lock:
+            if stored is None:
+                self._misses += 1
+                return None
+            self._hits += 1
+            return self._keep(key, stored)
+
+    def put(self, key: str, embeddings: Embeddings) -> Embeddings:
+        """Keep a copy, which is returned (read-only); the caller's array may be reused."""
+        copy = np.array(embeddings, copy=True, order="C")
+        copy.flags.writeable = False
+        with self._lock:
+            kept = self._keep(key, copy)
+        if self._store is not None:
+            self._store.save(key, kept)
+        return kept
+
+    def counts(self) -> CacheCounts:
+        """Hits, misses and size."""
+        with self._lock:
+            return CacheCounts(self._hits, self._misses, self._evictions, len(self._kept), self._bytes)
+
+    def clear(self) -> None:
+        """Forget what is in memory; what is on disk stays."""
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
+
+    def _keep(self, key: str, embeddings: Embeddings) -> Embeddings:
+        """Insert under the lock. One that alone exceeds the capacity is returned but not kept."""
+        embeddings.flags.writeable = False
+        before = self._kept.pop(key, None)
+        if before is not None:
+            self._bytes -= before.nbytes
+        if embeddings.nbytes > self._capacity:
+            return embeddings
+        self._kept[key] = embeddings
+        self._bytes += embeddings.nbytes
+        while self._bytes > self._capacity:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= oldest.nbytes
+            self._evictions += 1
+        return embeddings

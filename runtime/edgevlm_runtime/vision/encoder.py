@@ -1,0 +1,148 @@
+"""From prepared images to embeddings: vision encoder and projector, with the image cache before them."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgevlm_runtime.engines.base import Array, Graph
+from edgevlm_runtime.errors import BundleError
+from edgevlm_runtime.images.base import PreparedImage
+from edgevlm_runtime.vision.cache import Embeddings, ImageCache
+
+FEATURES = "image_features"
+EMBEDDINGS = "image_embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """A prepared image and its identity (`ImageEncoder.key`)."""
+
+    prepared: PreparedImage
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """Embeddings of one image [tokens, hidden], read-only, and what it took to get them (milliseconds)."""
+
+    embeddings: Embeddings
+    cached: bool
+    vision_ms: float = 0.0
+    projector_ms: float = 0.0
+
+
+class ImageEncoder:
+    """Vision encoder, projector and cache of one bundle. Safe from any thread."""
+
+    def __init__(self, vision: Graph, projector: Graph, cache: ImageCache, identity: str, batch: int) -> None:
+        """`identity` names what else decides the embeddings (bundle, engine, provider); `batch` is the number of
+        tiles run at once."""
+        self._vision = vision
+        self._projector = projector
+        self._identity = f"{identity} batch {batch}"
+        self._batch = batch
+        self.cache = cache
+        self._lock = threading.Lock()
+        self._flights: dict[str, Future[Embeddings | None]] = {}
+        """Images being encoded right now, by key."""
+        _check_graphs(vision, projector)
+        features = vision.outputs[FEATURES].shape
+        # [tiles, patches, width] with a free first dimension: tiles do not see each other
+        self._by_tile = len(features) == 3 and not isinstance(features[0], int)
+
+    def key(self, image: PreparedImage) -> str:
+        """The image's identity: digest of what the vision encoder will see, and of what will look at it."""
+        digest = hashlib.blake2b(self._identity.encode(), digest_size=32)
+        arrays = dict(image.feeds) if image.order is None else {**image.feeds, "": image.order}
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name])
+            digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+            digest.update(array.data.cast("B"))
+        return digest.hexdigest()
+
+    def encode(self, image: ImageInput) -> EncodedImage:
+        """Embeddings of an image, from the cache or computed; threads that want the same image wait for the first.
+
+        Raises `BundleError` when the graphs give another number of rows than the image has tokens.
+        """
+        while True:
+            with self._lock:
+                flight = self._flights.get(image.key)
+                if flight is None:
+                    own = self._flights[image.key] = Future()
+                    break
+            shared = flight.result()
+            if shared is not None:  # else the first one failed: this one may fare better
+                return EncodedImage(shared, cached=True)
+        encoded: EncodedImage | None = None
+        try:
+            encoded = self._look_up(image)
+            return encoded
+        finally:
+            with self._lock:
+                del self._flights[image.key]
+            own.set_result(None if encoded is None else encoded.embeddings)
+
+    def _look_up(self, image: ImageInput) -> EncodedImage:
+        known = self.cache.get(image.key)
+        if known is not None:
+            return EncodedImage(known, cached=True)
+        encoded = self.compute(image)
+        return replace(encoded, embeddings=self.cache.put(image.key, encoded.embeddings))
+
+    def compute(self, image: ImageInput) -> EncodedImage:
+        """Embeddings computed anew, past the cache. Raises as `encode` does."""
+        parts: list[Array] = []
+        vision_ms = projector_ms = 0.0
+        for feeds in self._batches(image.prepared.feeds):
+            start = time.perf_counter()
+            features = self._vision.run(feeds)[FEATURES]
+            middle = time.perf_counter()
+            projected = self._projector.run({FEATURES: features})[EMBEDDINGS]
+            end = time.perf_counter()
+            vision_ms += (middle - start) * 1e3
+            projector_ms += (end - middle) * 1e3
+            parts.append(projected.reshape(-1, projected.shape[-1]))
+        rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        if image.prepared.order is not None:
+            rows = rows[image.prepared.order]
+        if rows.shape[0] != image.prepared.tokens:
+            raise BundleError(
+                f"the projector gives {rows.shape[0]} rows for an image of {image.prepared.tokens} tokens: "
+                "export the model again"
+            )
+        return EncodedImage(np.asarray(rows, dtype=np.float32), False, vision_ms, projector_ms)
+
+    def features(self, image: ImageInput) -> Array:
+        """What the projector gets, computed anew: `image_features` of all tiles, in the order of computation."""
+        parts = [self._vision.run(feeds)[FEATURES] for feeds in self._batches(image.prepared.feeds)]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _batches(self, feeds: dict[str, Array]) -> Iterator[dict[str, Array]]:
+        """The feeds in slices of `batch` tiles where tiles are independent, else as they are."""
+        counts = {array.shape[:1] for array in feeds.values()}
+        if not self._by_tile or len(counts) != 1 or counts == {()}:
+            yield feeds
+            return
+        ((tiles,),) = counts
+        for start in range(0, tiles, self._batch):
+            yield {name: array[start : start + self._batch] for name, array in feeds.items()}
+
+
+def _check_graphs(vision: Graph, projector: Graph) -> None:
+    for graph, names, what in (
+        (vision, [FEATURES], "vision encoder"),
+        (projector, [EMBEDDINGS], "projector"),
+    ):
+        missing = [name for name in names if name not in graph.outputs]
+        if missing:
+            raise BundleError(f"the {what} graph has no output {missing[0]!r}: export the model again")
+    if set(projector.inputs) != {FEATURES}:
+        raise BundleError(f"the projector graph takes {sorted(projector.inputs)}, not {FEATURES!r}: export again")
