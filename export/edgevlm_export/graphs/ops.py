@@ -1,7 +1,8 @@
 """The neutral operators of a traced graph, and the seam that makes transformers' modules emit them.
 
 A trace holds standard ONNX operators plus five of domain `edgevlm`, which a dialect
-(`edgevlm_export.graphs.dialects`) lowers to what its engine runs fastest. They keep every decision about kernels, caches and number formats out of the trace:
+(`edgevlm_export.graphs.dialects`) lowers to what its engine runs fastest.
+They keep every decision about kernels, caches and number formats out of the trace:
 
     Linear(x, weight[, bias])                           weight [out, in], as torch holds it
     RMSNorm(x, weight)                                  attribute epsilon

@@ -1,7 +1,8 @@
 """Run the decoder graph over a KV cache: chunks of a prompt, then one token at a time.
 
 Graph inputs: `inputs_embeds` [1, S, hidden], `logits_rows` int64 [K] (which of the S positions get logits), what the
-graph is told about the cache (`decoding.step_inputs`), what the positions scheme adds (`position_ids`), and the cache. Output: `logits` [1, K, vocab].
+graph is told about the cache (`decoding.step_inputs`), what the positions scheme adds (`position_ids`), and the
+cache. Output: `logits` [1, K, vocab].
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from edgevlm_runtime.errors import EdgeVLMError, ExportError
 from tests.support import checkpoints
 
 TEXT = "describe this image what is in the picture is there a scratch "
-ENGLISH = Path(__file__).parents[2] / "benchmarks" / "english.txt"
+ENGLISH = Path(__file__).parents[3] / "benchmarks" / "english.txt"
 MODES = {"int8": "tensor", "int8:channel": "channel"}
 CASES = {
     "llava": lambda folder: checkpoints.llava(folder, "qwen2"),
