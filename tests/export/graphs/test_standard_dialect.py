@@ -21,7 +21,7 @@ from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.precision.plans import STANDARD_PLANS, choose
 from edgevlm_runtime.decoding.decoder import DecoderRun
 from edgevlm_runtime.errors import UnsupportedModel
-from tests.export.test_parity import CASES
+from tests.export.parity.test_parity import CASES
 from tests.support import checkpoints
 from tests.support.decoders import TextModel, write_decoder
 

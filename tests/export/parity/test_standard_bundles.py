@@ -12,7 +12,7 @@ import edgevlm_runtime
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.reference import Reference
 from edgevlm_runtime.errors import ExportError
-from tests.export.test_parity import CASES, QUESTIONS, pictures, text_part
+from tests.export.parity.test_parity import CASES, QUESTIONS, pictures, text_part
 
 FAMILIES = ("llava-siglip", "smolvlm-tiles", "qwen2_5_vl-window-4")
 TARGET = "tensorrt-rtx"
