@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
+from edgevlm_export.checkpoints import door
 from edgevlm_export.checkpoints.aliases import ALIASES
 from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor, index
 from edgevlm_export.errors import reason
@@ -78,8 +79,13 @@ def load_config(folder: Path) -> PreTrainedConfig:
         raise UnsupportedModel(
             f"the checkpoint is quantized already: {path}: export the original, with --int8 or --int4"
         )
+    if "auto_map" in raw and not door.is_known(raw["model_type"]):
+        raise UnsupportedModel(
+            f"model type not supported: {raw['model_type']}: {path}: transformers does not know it, and the "
+            "checkpoint's own code is never run"
+        )
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return door.config(folder)
     except Exception as error:  # transformers validates configs with many exception types
         raise UnsupportedModel(f"transformers cannot read this config: {path}: {reason(error)}") from error
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
 
+from edgevlm_export.checkpoints import door
 from edgevlm_export.errors import reason
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
 from edgevlm_runtime.errors import CheckpointError
@@ -58,7 +59,7 @@ def _load(folder: Path, config: PreTrainedConfig) -> GenerationConfig:
     if not (folder / "generation_config.json").is_file():
         return GenerationConfig.from_model_config(config)
     try:
-        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+        return door.generation_config(folder)
     except Exception as error:  # transformers validates with several exception types
         raise CheckpointError(f"unreadable generation config: {folder}: {reason(error)}") from error
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
+from edgevlm_export.checkpoints import door
 from edgevlm_runtime.errors import CheckpointError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -75,8 +76,7 @@ class StoredTensor:
 def index(path: Path) -> list[StoredTensor]:
     """Every tensor of a shard. Raises `CheckpointError` for a file that is missing, truncated, or another format."""
     try:
-        with safe_open(path, framework="pt"):  # checks header, offsets and size
-            pass
+        door.check_tensors(path)
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             header = json.loads(file.read(length))

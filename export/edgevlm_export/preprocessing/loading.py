@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from transformers import AutoImageProcessor, AutoTokenizer
-from transformers.processing_utils import ProcessorMixin
-
+from edgevlm_export.checkpoints import door
 from edgevlm_export.errors import reason
 from edgevlm_runtime.errors import CheckpointError
 
@@ -42,23 +40,11 @@ def load_processor(folder: Path, chat_template: str | None = None) -> Checkpoint
     `chat_template` stands in for the checkpoint's own. Raises `CheckpointError`, naming the file, when one is missing
     or cannot be read.
     """
-    settings: dict[str, Any] = _read(
-        "processor settings", folder, lambda: ProcessorMixin.get_processor_dict(folder, local_files_only=True)[0]
-    )
+    settings = _read("processor settings", folder, door.processor_settings)
     _need(folder, "image processor", ("preprocessor_config.json",), present="image_processor" in settings)
     _need(folder, "tokenizer", _TOKENIZER_FILES)
-    image_processor = _read(
-        "image processor",
-        folder,
-        lambda: AutoImageProcessor.from_pretrained(
-            folder, backend="pil", local_files_only=True, trust_remote_code=False
-        ),
-    )
-    tokenizer = _read(
-        "tokenizer",
-        folder,
-        lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
-    )
+    image_processor = _read("image processor", folder, door.image_processor)
+    tokenizer = _read("tokenizer", folder, door.tokenizer)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise CheckpointError(f"no tokenizer.json: {folder}: save the tokenizer in the form of the tokenizers library")
     template = chat_template or _template(settings.get("chat_template")) or _template(tokenizer.chat_template)
@@ -77,9 +63,9 @@ def _need(folder: Path, what: str, files: tuple[str, ...], present: bool = False
         raise CheckpointError(f"no {what}: {folder}: {files[0]} is missing: copy it from the original checkpoint")
 
 
-def _read(what: str, folder: Path, load: Callable[[], _T]) -> _T:
+def _read(what: str, folder: Path, load: Callable[[Path], _T]) -> _T:
     try:
-        return load()
+        return load(folder)
     except Exception as error:  # transformers raises what the parsers under it raise
         logger.debug("loading the %s failed", what, exc_info=True)
         raise CheckpointError(f"cannot read the {what}: {folder}: {reason(error)}") from error

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
-from edgevlm_export.checkpoints import checkpoint
+from edgevlm_export.checkpoints import checkpoint, door
 from edgevlm_export.errors import reason
 from edgevlm_export.joint_processor import load_joint_processor
 from edgevlm_export.reference import asking
@@ -57,7 +56,7 @@ class Reference:
         check_memory(folder, kind)
         transformers_logging.disable_progress_bar()  # one bar a process is enough, and the command line has its own
         try:
-            loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=kind, local_files_only=True)
+            loaded = door.model(folder, kind)
         except Exception as error:  # transformers raises what the parsers under it raise
             logger.debug("loading the PyTorch model failed", exc_info=True)
             raise CheckpointError(f"PyTorch cannot load the model: {folder}: {reason(error)}") from error
