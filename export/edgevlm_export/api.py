@@ -80,6 +80,8 @@ class ExportOptions:
         _ = self.plan
         if self.system_prompt is not None and not self.system_prompt.strip():
             raise ExportError("empty system prompt: give it a text, or leave out --system-prompt")
+        if self.allow_drift is not None and not self.allow_drift.strip():
+            raise ExportError("no reason given: --allow-drift goes into the certificate: say why, or leave it out")
         if self.calibrate is not None:
             read_folder(self.calibrate)
             if not self.plan.calibrates:

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from edgevlm_export.checkpoints import checkpoint, door
 from edgevlm_export.errors import reason
+from edgevlm_export.finite import is_finite
 from edgevlm_export.joint_processor import load_joint_processor
 from edgevlm_export.reference import asking
 from edgevlm_export.reference.asking import Array, Forced, Ids, ImageFile, Inputs, Message, Read
@@ -60,6 +61,9 @@ class Reference:
         except Exception as error:  # transformers raises what the parsers under it raise
             logger.debug("loading the PyTorch model failed", exc_info=True)
             raise CheckpointError(f"PyTorch cannot load the model: {folder}: {reason(error)}") from error
+        for name, parameter in loaded.named_parameters():
+            if not is_finite(parameter):
+                raise CheckpointError(f"weight is not a finite number: {folder}: {name}: export another checkpoint")
         return cls(loaded.eval(), processor, folder)
 
     @property
@@ -95,7 +99,7 @@ class Reference:
     ) -> tuple[Ids, Array]:
         """Token ids [S] of a prompt and of `continuation` after it, and logits [S, vocab] for each of them."""
         inputs = asking.with_continuation(self.inputs(question, images), continuation)
-        logits = self.model(**inputs).logits[0].float().numpy()
+        logits = asking.numbers(self.model(**inputs).logits[0], "logits")
         return inputs["input_ids"][0].numpy(), logits
 
     @torch.inference_mode()
