@@ -16,7 +16,7 @@ from edgevlm_export.api import ExportOptions, export
 from edgevlm_export.calibration.lifting import Layer, choose
 from edgevlm_export.checkpoints.shards import index
 from edgevlm_export.finite import is_finite
-from edgevlm_export.precision import get_holder
+from edgevlm_export.precision import get_format
 from edgevlm_export.precision.blocks import BlockOptions
 from edgevlm_export.precision.gptq import Curvature, gptq
 from edgevlm_export.proof.certificate import measure
@@ -117,7 +117,7 @@ def test_products_that_are_no_numbers_are_refused(value):
 
 @pytest.mark.parametrize(("holder", "dialect"), [("int8", "standard"), ("fp8", "standard"), ("int4", "standard")])
 def test_scales_that_overflow_are_refused(holder, dialect):
-    job = get_holder(holder, dialect).pack("w", (32, 64))
+    job = get_format(holder, dialect).pack("w", (32, 64))
     large = torch.full((32, 64), 1e38)
     made = job.make(large)
     if all(map(is_finite, made.values())):

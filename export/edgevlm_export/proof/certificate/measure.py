@@ -29,8 +29,8 @@ def image_figures(ours: tuple[Rows, Rows], theirs: tuple[Rows, Rows]) -> ImageFi
 
 @np.errstate(invalid="ignore")
 def cosine(a: Rows, b: Rows) -> float:
-    """The smallest cosine of corresponding rows; 0 for other shapes, and where one row alone is all zeros, or holds NaN or
-    infinity.
+    """The smallest cosine of corresponding rows; 0 for other shapes, and where one row is all zeros, or no numbers, and
+    the other is not.
     """
     if a.shape != b.shape:
         return 0.0
