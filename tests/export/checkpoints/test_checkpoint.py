@@ -17,7 +17,6 @@ from edgevlm_export.families.decoder import DECODERS, check_decoder, max_context
 from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedModel
 from tests.support import checkpoints
 
-
 TABLE = "model.language_model.embed_tokens.weight"
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from edgevlm_export.checkpoints import checkpoint, torch_files
 from edgevlm_export.checkpoints.fingerprint import fingerprint
