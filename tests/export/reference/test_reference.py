@@ -133,5 +133,5 @@ def test_smolvlm_makes_no_use_of_num2words_for_images(tmp_path: Path, monkeypatc
     for mine, theirs in zip(found["pixel_values"], expected["pixel_values"], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     frames["video_metadata"][0].frames_indices = [0, 1]
-    with pytest.raises(ImportError, match="a video of 2 frames: .* the package num2words"):
+    with pytest.raises(ImportError, match=r"a video of 2 frames: .* the package num2words"):
         without.replace_video_token(frames, 0)
