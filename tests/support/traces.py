@@ -16,7 +16,7 @@ _traced: dict[str, Any] = {}
 def remember() -> None:
     """Trace each kind of graph once from now on in this process. What is heavy is imported here."""
     from edgevlm_export.graphs.trace import trace
-    from edgevlm_export.writing import writer
+    from edgevlm_export.planning import graph_plan
 
     def remembered(source: Any, model: Any) -> Any:
         key = _key(source, model)
@@ -24,7 +24,7 @@ def remember() -> None:
             _traced[key] = trace(source, model)
         return _copied(_traced[key])
 
-    writer.trace = remembered  # type: ignore[attr-defined]
+    graph_plan.trace = remembered  # type: ignore[attr-defined]
 
 
 def _copied(model: Any) -> Any:
