@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
-from edgevlm_export.errors import reason
 from edgevlm_export.families.base import Family
 from edgevlm_export.joint_processor import load_joint_processor
 from edgevlm_export.planning.plan import ExportPlan, Progress, table_names
@@ -23,7 +22,7 @@ from edgevlm_export.streaming import inputs as asking
 from edgevlm_export.streaming import samples
 from edgevlm_export.streaming.forward import Changes, Observe, resident, streamed
 from edgevlm_export.streaming.material import ImagePrompt, Material, key, manual
-from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.errors import ExportError, reason
 
 logger = logging.getLogger(__name__)
 
