@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, one below the other. Needs rich, which a device does without (`edgevlm.cli.progress`)."""
+"""Progress bars on a terminal, one below the other. Needs rich, which a device does without: see `progress`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgevlm.cli.errors import INSTALL_HINTS
+from edgevlm.cli.errors import install_line
 from edgevlm.cli.output import emit_json, json_option, note, table
 
 
@@ -28,7 +28,7 @@ def command(as_json: bool) -> None:
     installed = find_spec("edgevlm_export") is not None
     aliases, families = _known() if installed else ([], [])
     if not installed:
-        note(f"The exporter, which knows the models, is not installed: {INSTALL_HINTS['edgevlm_export']}")
+        note(f"The exporter, which knows the models, is not installed: {install_line('edgevlm_export')}")
     if as_json:
         emit_json({"exporter_installed": installed, "aliases": aliases, "families": families})
     elif installed:

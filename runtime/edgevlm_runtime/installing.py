@@ -2,11 +2,11 @@
 
     pip_install("edgevlm[export]")
     from an index        pip install 'edgevlm[export]'
-    from a clone         pip install /home/ada/edgevlm/export
+    from a clone         pip install /srv/edgevlm/export
     from git             pip install 'edgevlm-export @ git+https://...@1a2b3c#subdirectory=export'
-    pip of another Python comes first on PATH    /home/ada/venv/bin/python -m pip install ...
+    pip of another Python comes first on PATH    /srv/venv/bin/python -m pip install ...
 
-An index that was not ours may know our names for something else. Where pip got us from stands in `direct_url.json`
+An index may know our names for something of somebody else's. Where pip got us from stands in `direct_url.json`
 (PEP 610). This module imports the standard library alone, for it speaks when other packages are missing.
 """
 
@@ -17,12 +17,14 @@ import shlex
 import shutil
 import sys
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from edgevlm_runtime._version import __version__
 
 FOLDERS = {"edgevlm": "", "edgevlm-runtime": "runtime", "edgevlm-export": "export"}
 """Our distributions, and where each is in the repository."""
@@ -35,33 +37,39 @@ IN_REPOSITORY = {
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where our distributions came from. Of no index when it has a clone's folder, or a repository's URL."""
+    """Where our distributions came from; an index, unless one of the fields says otherwise."""
 
     clone: Path | None = None
+    """The folder of a clone; one that is gone is replaced by the current folder."""
     editable: bool = False
     git: str = ""
-    """`git+URL`, as pip writes it."""
-    commit: str = ""
+    """`git+URL@COMMIT`, as pip writes it."""
+    wheels: str = ""
+    """URL of the folder that a wheel came from."""
 
     def words(self, distribution: str, extra: str = "") -> tuple[str, ...]:
         """The words after `pip install` that get one of `FOLDERS` from here."""
         folder = FOLDERS[distribution]
         if self.clone is not None:
-            path = f"{self.clone / folder}{extra}"
+            path = f"{self.clone / folder if self.clone.is_absolute() else f'./{folder}'}{extra}"
             return ("-e", path) if self.editable else (path,)
         if self.git:
-            part = f"#subdirectory={folder}" if folder else ""
-            return (f"{distribution}{extra} @ {self.git}{self.commit and '@'}{self.commit}{part}",)
+            return (f"{distribution}{extra} @ {self.git}{folder and f'#subdirectory={folder}'}",)
+        if self.wheels:
+            wheel = f"{distribution.replace('-', '_')}-{__version__}-py3-none-any.whl"
+            return (f"{distribution}{extra} @ {self.wheels}/{wheel}",)
         return (f"{distribution}{extra}",)
 
 
 def pip_install(*requirements: str) -> str:
     """The line that installs these: those of `IN_REPOSITORY` from where edgevlm came, others by their name."""
-    origin, words = _origin(), list[str]()
+    origin, words, ours = _origin(), list[str](), False
     for requirement in requirements:
-        ours = IN_REPOSITORY.get(requirement) if origin != Origin() else None
-        words += origin.words(*ours) if ours else (requirement,)
-    return f"{_pip()} install {shlex.join(words)}"
+        known = IN_REPOSITORY.get(requirement) if origin != Origin() else None
+        words += origin.words(*known) if known else (requirement,)
+        ours = ours or known is not None
+    where = "in a clone of edgevlm, " if ours and origin.clone == Path() else ""
+    return f"{where}{_pip()} install {shlex.join(words)}"
 
 
 def pip_replace(old: str, *new: str) -> str:
@@ -72,7 +80,9 @@ def pip_replace(old: str, *new: str) -> str:
 def upgrade() -> str:
     """What brings a newer edgevlm: all of its distributions that are here, which share one version."""
     origin, here = _origin(), [name for name in FOLDERS if _direct_url(name) is not None]
-    latest = Origin(origin.clone, origin.editable, origin.git)
+    if origin.wheels:
+        return f"install newer wheels of {', '.join(here)}"
+    latest = replace(origin, git=origin.git.rpartition("@")[0])
     words = shlex.join([word for name in here or ("edgevlm-runtime",) for word in latest.words(name)])
     if origin.clone is None:
         return f"{_pip()} install --upgrade {words}"
@@ -82,14 +92,16 @@ def upgrade() -> str:
 def _origin() -> Origin:
     for distribution, folder in FOLDERS.items():
         found = _direct_url(distribution) or {}
-        url, git = str(found.get("url", "")), found.get("vcs_info", {})
-        if git:
-            return Origin(git=f"{git.get('vcs')}+{url}", commit=str(git.get("commit_id", "")))
-        if "dir_info" in found and url.startswith("file:"):
+        url, git = str(found.get("url", "")), found.get("vcs_info")
+        if isinstance(git, dict):
+            return Origin(git=f"{git.get('vcs')}+{url}@{git.get('commit_id')}")
+        if "dir_info" in found:
             path = Path(url2pathname(urlsplit(url).path))
             clone = path.parent if folder else path
-            if all((clone / other / "pyproject.toml").is_file() for other in FOLDERS.values()):
-                return Origin(clone, editable=bool(found["dir_info"].get("editable")))
+            whole = all((clone / other / "pyproject.toml").is_file() for other in FOLDERS.values())
+            return Origin(clone if whole else Path(), editable=whole and bool(found["dir_info"].get("editable")))
+        if url.endswith(".whl"):
+            return Origin(wheels=url.rpartition("/")[0])
     return Origin()
 
 

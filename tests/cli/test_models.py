@@ -10,6 +10,7 @@ from pathlib import Path
 import edgevlm_export
 from edgevlm_export.checkpoints.aliases import ALIASES
 from edgevlm_export.families import FAMILIES
+from edgevlm_runtime.installing import pip_install
 
 EXPORTER = Path(edgevlm_export.__file__).parents[1]
 WITHOUT_EXPORTER = f"import sys; sys.path.remove({str(EXPORTER)!r}); from edgevlm.cli import main; main()"
@@ -39,10 +40,10 @@ def test_on_a_device_without_the_exporter():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert json.loads(done.stdout) == {"exporter_installed": False, "aliases": [], "families": []}
-    assert "pip install 'edgevlm[export]'" in done.stderr
+    assert pip_install("edgevlm[export]") in done.stderr
 
 
 def test_export_on_a_device_without_the_exporter(refused):
     command = [sys.executable, "-c", WITHOUT_EXPORTER, "export", "llava"]
     line = refused(subprocess.run(command, capture_output=True, text=True, check=False))
-    assert line == "Error: the package edgevlm_export is not installed: pip install 'edgevlm[export]'"
+    assert line == f"Error: the package edgevlm_export is not installed: {pip_install('edgevlm[export]')}"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgevlm_runtime.installing import pip_install
 from tests.support.pages import parse
 
 HIDE = """
@@ -56,7 +57,7 @@ def test_bench(on_device, tiny_bundle, tmp_path):
     assert on_device("bench", tiny_bundle, *short, "--compare", kept, "--tolerance", 1e9).returncode == 0
     refused = on_device("bench", tiny_bundle, *short, "--reference", "inspector")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "is not installed: pip install" in refused.stderr.splitlines()[-1]
+    assert f"is not installed: {pip_install('edgevlm[export]')}" in refused.stderr.splitlines()[-1]
 
 
 def test_eval(on_device, tiny_bundle, questions, tmp_path):
@@ -67,7 +68,7 @@ def test_eval(on_device, tiny_bundle, questions, tmp_path):
     assert json.loads(result.stdout)["calibration"]["n"] == 1
     assert parse(page).counts["svg"] == 2
     refused = on_device(*arguments, "--reference", "inspector")
-    assert "edgevlm_export is not installed: pip install 'edgevlm[export]'" in refused.stderr.splitlines()[-1]
+    assert f"edgevlm_export is not installed: {pip_install('edgevlm[export]')}" in refused.stderr.splitlines()[-1]
     assert refused.returncode == 2
 
 

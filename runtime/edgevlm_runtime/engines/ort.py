@@ -18,6 +18,7 @@ from edgevlm_runtime.engines.cores import int8_overflows, physical_cores
 from edgevlm_runtime.engines.placement import RECORD, check_placement
 from edgevlm_runtime.engines.providers import AUTO, CPU, DEVICES, choose, missing
 from edgevlm_runtime.errors import BundleError, ProviderError
+from edgevlm_runtime.installing import pip_install
 from edgevlm_runtime.options import RuntimeOptions
 
 try:
@@ -25,7 +26,7 @@ try:
     from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 except ImportError as _error:  # the extras are exclusive: both wheels own the same files
     raise ProviderError(
-        "onnxruntime is not installed: pip install 'edgevlm-runtime[cpu]' (or 'edgevlm-runtime[gpu]' for NVIDIA)"
+        f"onnxruntime is not installed: {pip_install('onnxruntime')} (or onnxruntime-gpu for NVIDIA, never both)"
     ) from _error
 
 # After the check above: this file imports onnxruntime as well.

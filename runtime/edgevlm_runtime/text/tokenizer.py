@@ -18,9 +18,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import tokenizers
-
 from edgevlm_runtime.errors import BundleError, BundleIncomplete, PromptError
+from edgevlm_runtime.installing import pip_install
+
+try:
+    import tokenizers
+except ModuleNotFoundError as _error:  # a device installs it with --no-deps
+    _line = f"tokenizers is not installed: {pip_install('--no-deps', 'tokenizers')}"
+    raise ModuleNotFoundError(_line, name="tokenizers") from _error
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _WINDOW = 16

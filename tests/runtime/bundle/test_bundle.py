@@ -16,6 +16,7 @@ import edgevlm_runtime
 from edgevlm_runtime.bundle import manifest as schema
 from edgevlm_runtime.bundle.folder import Bundle, _release, altered_files
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, BundleTooNew, EdgeVLMError
+from edgevlm_runtime.installing import upgrade
 
 FILES = (
     "chat_template.jinja",
@@ -116,7 +117,7 @@ def test_newer_runtime_wanted(own_bundle: Path, rewrite: Rewrite) -> None:
     rewrite(own_bundle, lambda data: data.update(min_runtime_version="99.1"))
     with pytest.raises(BundleTooNew) as error:
         Bundle.open(own_bundle)
-    _one_line(error, "99.1", "pip install -U edgevlm-runtime")
+    _one_line(error, "99.1", upgrade())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"schema_version": "x"}', "\x00\xff"])
