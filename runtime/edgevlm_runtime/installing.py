@@ -92,14 +92,14 @@ def upgrade() -> str:
 def _origin() -> Origin:
     for distribution, folder in FOLDERS.items():
         found = _direct_url(distribution) or {}
-        url, git = str(found.get("url", "")), found.get("vcs_info")
+        url, git, folder_info = str(found.get("url", "")), found.get("vcs_info"), found.get("dir_info")
         if isinstance(git, dict):
             return Origin(git=f"{git.get('vcs')}+{url}@{git.get('commit_id')}")
-        if "dir_info" in found:
+        if isinstance(folder_info, dict):
             path = Path(url2pathname(urlsplit(url).path))
             clone = path.parent if folder else path
             whole = all((clone / other / "pyproject.toml").is_file() for other in FOLDERS.values())
-            return Origin(clone if whole else Path(), editable=whole and bool(found["dir_info"].get("editable")))
+            return Origin(clone if whole else Path(), editable=whole and bool(folder_info.get("editable")))
         if url.endswith(".whl"):
             return Origin(wheels=url.rpartition("/")[0])
     return Origin()

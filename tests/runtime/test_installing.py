@@ -110,7 +110,7 @@ def test_from_a_wheel(came, tmp_path):
     assert upgrade() == "install newer wheels of edgevlm"
 
 
-@pytest.mark.parametrize("damaged", ["", "{", "[]", '"x"', "{}", '{"url": 3}'])
+@pytest.mark.parametrize("damaged", ["", "{", "[]", '"x"', "{}", '{"url": 3}', '{"dir_info": 3}'])
 def test_a_damaged_record_counts_for_an_index(came, damaged):
     came(edgevlm=damaged)
     assert pip_install("edgevlm[export]") == "pip install 'edgevlm[export]'"
@@ -123,14 +123,11 @@ def test_the_pip_named_is_that_of_the_python_that_runs(tmp_path):
     scripts.mkdir()
     (scripts / "pip").write_text("#!/bin/sh\n")
     (scripts / "pip").chmod(0o755)
-    for path, line in ((scripts, f"{shlex.quote(sys.executable)} -m pip install onnx"), (None, "pip install onnx")):
-        own = Path(sys.executable).parent
-        environment = {"PATH": str(path or own)}
-        if path is None and not (own / "pip").exists():
-            continue
-        told = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-        )
+    elsewhere = f"{shlex.quote(sys.executable)} -m pip install onnx"
+    own = Path(sys.executable).parent
+    for path, line in ((scripts, elsewhere), (own, "pip install onnx" if shutil.which("pip", path=own) else elsewhere)):
+        command = [sys.executable, "-c", script]
+        told = subprocess.run(command, env={"PATH": str(path)}, capture_output=True, text=True, check=True)
         assert told.stdout.strip() == line
 
 
