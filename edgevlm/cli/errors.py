@@ -71,7 +71,7 @@ def _(error: ModuleNotFoundError) -> str:
     if package in OWN_PACKAGES or (inside and package == "edgevlm_export"):
         return f"a file of {package} is missing: {error}: install edgevlm again"
     if not str(error).startswith("No module named"):
-        return str(error)  # says itself what to do
+        return str(error)  # not Python's own words: ours, which say what to do
     return f"the package {package} is not installed: {install_line(package)}"
 
 
