@@ -1,10 +1,10 @@
 """Digests of the bundles that a checkout makes, and their answers: two checkouts that make the same bundles agree.
 
-    python -m tools.bundle_digests before.json            # in the older checkout
-    python -m tools.bundle_digests after.json before.json  # in the newer one: compares as well, exits with 1 on a difference
+    python -m tools.bundle_digests before.json             # in the older checkout
+    python -m tools.bundle_digests after.json before.json  # in the newer one: compares, exits with 1 on a difference
 
-Weights (`*.data`, `*.npy`) of float32, int8 and int4 bundles of `inspector` and of tiny random models, and the tokens of
-four answers each. Manifests differ by their versions and are left out.
+Weights (`*.data`, `*.npy`) of float32, int8 and int4 bundles of `inspector` and of tiny random models, and the tokens
+of four answers each. Manifests differ by their versions and are left out.
 """
 
 from __future__ import annotations
