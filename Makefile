@@ -75,7 +75,8 @@ sbom:
 	build/sbom/tool/bin/python -m pip install $(QUIETLY) --only-binary :all: -c constraints.txt cyclonedx-bom
 	build/sbom/tool/bin/python -m pip --python build/sbom/device install $(QUIETLY) --only-binary :all: $(DEVICE)
 	build/sbom/tool/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --sv 1.6 --of JSON \
-	  --output-reproducible -o dist/sbom-device.json build/sbom/device
+	  --output-reproducible -o build/sbom/device.json build/sbom/device
+	sed 's|"file://[^"]*/runtime"|"./runtime"|' build/sbom/device.json >dist/sbom-device.json  # no path of this machine
 	@echo "dist/sbom-device.json" >&2
 
 check: $(STAMP)
