@@ -179,7 +179,7 @@ class VLM:
                 f"the context holds {capacity}: {advice}"
             )
         keys = tuple(image.key for image in images)
-        return PromptSequence(encoded.token_ids, encoded.layout, keys, encoded.text)
+        return PromptSequence(encoded.token_ids, encoded.layout, keys, encoded.source)
 
     def new_context(self, capacity: int | None = None) -> Context:
         """An empty KV cache of `capacity` tokens (all that the context allows) for this model."""

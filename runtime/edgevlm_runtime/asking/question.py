@@ -16,6 +16,7 @@ from edgevlm_runtime.decoding.sampling import Sampler
 from edgevlm_runtime.errors import Cancelled, EdgeVLMError
 from edgevlm_runtime.options import GenerationOptions
 from edgevlm_runtime.text.prompt import Message
+from edgevlm_runtime.text.stop_strings import stop_tokens
 from edgevlm_runtime.vision.cache import Embeddings
 from edgevlm_runtime.vision.encoder import ImageInput
 
@@ -118,13 +119,14 @@ class Question:
         images: Sequence[ImageInput],
         record: AnswerRecord,
     ) -> Iterator[TokenEvent]:
+        ending = self._ending(vlm)
         prompt, logits = self._open(vlm, context, messages, images, record)
         if logits is None:
             yield TokenEvent("", finish_reason=CANCELLED)
             return
         room = context.capacity - context.length
         sampler = Sampler(self._options, prompt.token_ids, vlm.manifest.decoder.vocab_size)
-        yield from generate(logits, context.step, room, sampler, vlm.tokenizer.stream(), self._ending(vlm))
+        yield from generate(logits, context.step, room, sampler, vlm.tokenizer.stream(), ending)
 
     def _open(
         self,
@@ -146,10 +148,12 @@ class Question:
             return prompt, context.prefill(prompt, embeddings.__getitem__, self.cancelled)
 
     def _ending(self, vlm: VLM) -> Ending:
+        strings = vlm.manifest.prompt.stop_strings + self._options.stop
         return Ending(
             eos_token_ids=frozenset(vlm.manifest.generation.eos_token_ids),
             max_new_tokens=self._options.max_new_tokens,
-            stop_strings=vlm.manifest.prompt.stop_strings + self._options.stop,
+            stop_strings=strings,
+            stop_token_ids=stop_tokens(strings, vlm.tokenizer),
             cancelled=self.cancelled,
         )
 

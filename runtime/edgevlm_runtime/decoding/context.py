@@ -8,7 +8,7 @@ stand for, not by the placeholder token, which is the same for every image. What
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -20,6 +20,7 @@ from edgevlm_runtime.decoding.decoder import Decoder, Logits
 from edgevlm_runtime.decoding.embeddings import Rows
 from edgevlm_runtime.decoding.positions.base import PositionScheme, SequenceLayout
 from edgevlm_runtime.engines.base import Array
+from edgevlm_runtime.text.letters import TokenizedText
 from edgevlm_runtime.vision.cache import Embeddings
 
 Ids = NDArray[np.int64]
@@ -38,8 +39,7 @@ class PromptSequence:
     layout: SequenceLayout
     image_keys: tuple[str, ...]
     """Identity of each image, by number (`ImageEncoder.key`)."""
-    text: str = ""
-    """What was tokenized."""
+    source: TokenizedText = field(default_factory=TokenizedText)
 
     def __len__(self) -> int:
         return int(self.token_ids.size)
