@@ -7,7 +7,8 @@
             break
     text = stops.finish()              # the rest, when the answer ended otherwise
 
-A stop string that is a special token of the model ends the answer at that token as well, which is no text (`stop_tokens`).
+A stop string that is a special token of the model ends the answer at that token as well, which is no text
+(`stop_tokens`).
 
 Where several could match, the one that is complete first wins, and of those the longest. So the outcome does not depend
 on how the text is cut into pieces.
