@@ -114,6 +114,6 @@ def test_a_special_token_spelled_out_stops_too(vlm: VLM, says: Says) -> None:
 @pytest.mark.parametrize("stop", ["<|user|>:", "\n</s>", "a<s>b"])
 def test_a_special_token_within_a_stop_string_is_refused(vlm: VLM, stop: str) -> None:
     with vlm.session() as session:
-        with pytest.raises(PromptError, match="holds the special token .*: give the token alone, or take it out"):
+        with pytest.raises(PromptError, match=r"holds the special token .*: give the token alone, or take it out"):
             session.ask("hello", stop=stop)
         assert session.ask("hello", max_new_tokens=2).token_ids
