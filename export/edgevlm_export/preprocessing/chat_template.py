@@ -27,6 +27,7 @@ HINT = f"pass --chat-template with a file or one of {', '.join(chat_templates.NA
 _PROBE = 'What\'s on "this" part?\nA gear, or a cog?'
 """Printed as part of a list, its quotes or its line break would be escaped."""
 _ANSWER = "Zwei gears."
+_NO_IMAGE = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def turn_end(template: str, flat_image: str | None, tokenizer: Any) -> int | Non
 
     A token that opens an answer ends none, in templates that open the next one unasked.
     """
-    encoder = _encoder(template, tokenizer, "", flat_image)
+    encoder = _encoder(template, tokenizer, _NO_IMAGE, flat_image)
     messages = [_message("user", _PROBE), _message("assistant", _ANSWER)]
     try:
         before, found, after = encoder.render(messages, add_generation_prompt=False).rpartition(_ANSWER)

@@ -160,7 +160,11 @@ def test_a_tokenizer_without_the_image_token(folder: Path) -> None:
 )
 def test_templates_that_do_not_work_with_images(folder: Path, template: str, words: str) -> None:
     processor = load_processor(folder, config(), chat_template=template)
-    fails(lambda: translate(processor, config()), CheckpointError, f"chat template not usable: .*{words}.*: pass --chat-template")
+    fails(
+        lambda: translate(processor, config()),
+        CheckpointError,
+        f"chat template not usable: .*{words}.*: pass --chat-template",
+    )
 
 
 def test_padding_and_truncation_stay_behind(folder: Path) -> None:
