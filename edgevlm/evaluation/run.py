@@ -134,7 +134,7 @@ def _check_reference(bundle: Path, reference: str) -> str | None:
 
 def _fit(bundle: Bundle, verdicts: Verdicts, dataset: Dataset) -> tuple[float, Path]:
     """The temperature and where it was written. Raises `EdgeVLMError` when there is too little to fit it on."""
-    from edgevlm_runtime.asking.choice_temperature import Calibration, write_calibration
+    from edgevlm_runtime.bundle.choice_temperature import Calibration, write_calibration
 
     if len(verdicts) < FEWEST:
         raise EdgeVLMError(

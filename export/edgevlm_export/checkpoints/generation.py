@@ -9,11 +9,8 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
 
-from edgevlm_export.errors import reason
-from edgevlm_export.preprocessing.chat_template import turn_end
-from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_runtime.errors import CheckpointError, reason
 
 NOT_TAKEN = (
     "no_repeat_ngram_size",
@@ -36,14 +33,14 @@ class Generation:
     """What whoever exports it should know, a line each."""
 
 
-def read_generation(processor: CheckpointProcessor, config: PreTrainedConfig) -> Generation:
+def read_generation(folder: Path, config: PreTrainedConfig, tokenizer: Any, turn_end: int | None) -> Generation:
     """End-of-sequence tokens, repetition penalty, suppressed tokens and the limit of new tokens.
 
-    Answers are greedy unless the caller samples: a device that inspects parts must give the same verdict twice.
-    Sampling parameters of the checkpoint are therefore not taken over. Raises `CheckpointError` for a file that cannot
-    be read or holds what means nothing.
+    `turn_end`: the token that the chat template writes after an answer, where it writes one. Answers are greedy unless
+    the caller samples: a device that inspects parts must give the same verdict twice. Sampling parameters of the
+    checkpoint are therefore not taken over. Raises `CheckpointError` for a file that cannot be read or holds what means
+    nothing.
     """
-    folder = processor.folder
     generation = _load(folder)
     dropped = [name for name in NOT_TAKEN if getattr(generation, name, None) not in (None, 0, 1, [], {})]
     notes = (
@@ -51,22 +48,21 @@ def read_generation(processor: CheckpointProcessor, config: PreTrainedConfig) ->
     )
     try:
         stated = _ids(generation.eos_token_id)
-        ends = _ends(stated, processor, config)
+        ends = _ends(stated, config, tokenizer, turn_end)
         defaults = _defaults(generation, tuple(ends))
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"unusable generation config: {folder}: {reason(error)}") from error
-    return Generation(defaults, (*notes, *_end_notes(stated, ends, processor)))
+    return Generation(defaults, (*notes, *_end_notes(stated, ends, tokenizer)))
 
 
-def _ends(stated: tuple[int, ...], processor: CheckpointProcessor, config: PreTrainedConfig) -> dict[int, str]:
+def _ends(stated: tuple[int, ...], config: PreTrainedConfig, tokenizer: Any, turn_end: int | None) -> dict[int, str]:
     """Tokens that end an answer, with who says so: those of the generation config, or else of the model's config, and
     in any case the tokenizer's own and the one that the chat template writes after an answer."""
-    tokenizer = processor.tokenizer
     found: list[tuple[int | None, str]] = [
         (id_, "the generation config") for id_ in stated or _of_config(config, tokenizer)
     ]
     found.append((tokenizer.eos_token_id, "the tokenizer"))
-    found.append((turn_end(processor.chat_template, processor.flat_image, tokenizer), "the chat template"))
+    found.append((turn_end, "the chat template"))
     rows, named = int(config.get_text_config().vocab_size), dict[int, str]()
     for id_, source in found:
         if id_ is not None and 0 <= id_ < rows:
@@ -82,7 +78,7 @@ def _of_config(config: PreTrainedConfig, tokenizer: Any) -> tuple[int, ...]:
     return tuple(id_ for id_ in ids if id_ in tokenizer.added_tokens_decoder)
 
 
-def _end_notes(stated: tuple[int, ...], ends: dict[int, str], processor: CheckpointProcessor) -> Iterator[str]:
+def _end_notes(stated: tuple[int, ...], ends: dict[int, str], tokenizer: Any) -> Iterator[str]:
     """What is not as plain transformers has it."""
     if not ends:
         yield (
@@ -91,7 +87,7 @@ def _end_notes(stated: tuple[int, ...], ends: dict[int, str], processor: Checkpo
         )
     more = {id_: source for id_, source in ends.items() if id_ not in stated}
     if more:
-        words = processor.tokenizer.convert_ids_to_tokens
+        words = tokenizer.convert_ids_to_tokens
         added = ", ".join(f"{words(id_)!r} ({id_}), which {source} ends an answer with" for id_, source in more.items())
         known = ", ".join(f"{words(id_)!r} ({id_})" for id_ in stated) or "no token"
         yield (

@@ -12,19 +12,18 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import read_generation
-from edgevlm_export.errors import reason
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Family, Normalization
 from edgevlm_export.families.decoder import max_context
+from edgevlm_export.planning.graph_plan import GraphPlan, check_weights, plan_graph
 from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.planning.targets import get_target
-from edgevlm_export.precision import WeightJob, get_holder
+from edgevlm_export.precision import WeightJob, get_format
 from edgevlm_export.precision.plan import PrecisionPlan, matches
 from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
-from edgevlm_export.writing.writer import GraphPlan, check_weights, plan_graph
 from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
-from edgevlm_runtime.errors import CheckpointError, ExportError
+from edgevlm_runtime.errors import CheckpointError, ExportError, reason
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class ExportPlan:
         """The table of token embeddings, as a file of its own."""
         config = self.family.text_config
         shape = (int(config.vocab_size), int(config.hidden_size))
-        return get_holder(self.precision.embedding).pack(self.family.embedding_name, shape)
+        return get_format(self.precision.embedding).pack(self.family.embedding_name, shape)
 
     @property
     def embedding_bytes(self) -> int:
@@ -89,7 +88,7 @@ def _check_patterns(precision: PrecisionPlan, graphs: Mapping[str, GraphPlan]) -
 
 
 def with_exceptions(plan: ExportPlan, layers: Mapping[str, str]) -> ExportPlan:
-    """The same with single layers of the decoder held otherwise: weight to holder."""
+    """The same with single layers of the decoder held otherwise: weight to format."""
     held = plan.precision.decoder
     precision = replace(plan.precision, decoder=replace(held, exceptions={**held.exceptions, **layers}))
     family = plan.family
@@ -127,7 +126,7 @@ def plan_export(
     preprocessing = _translated(processor, config)
     model = skeleton.build(config)
     weights = checkpoint.open_weights(folder, model)
-    generation = read_generation(processor, config)
+    generation = read_generation(folder, config, processor.tokenizer, processor.turn_end)
     for line in generation.notes:
         logger.warning("%s", line)
     family = family_type(

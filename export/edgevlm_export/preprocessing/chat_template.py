@@ -37,6 +37,8 @@ class ChosenTemplate:
     text: str
     flat_image: str | None = None
     """What stands for an image where the template takes only strings; None where it takes parts."""
+    turn_end: int | None = None
+    """The token that the template writes after an answer, None where it writes none or something longer."""
 
 
 def choose(
@@ -55,7 +57,7 @@ def choose(
     after = get_family(config.model_type).after_image if config.model_type in FAMILIES else None
     for flat in (None, None if after is None else f"{image}{after}"):
         if image is not None and _shows(text, tokenizer, image, flat):
-            return ChosenTemplate(text, flat)
+            return ChosenTemplate(text, flat, _turn_end(text, flat, tokenizer))
     return ChosenTemplate(text)
 
 
@@ -64,11 +66,8 @@ def special_tokens(tokenizer: Any) -> dict[str, Any]:
     return dict(tokenizer.special_tokens_map)
 
 
-def turn_end(template: str, flat_image: str | None, tokenizer: Any) -> int | None:
-    """The token that the template writes after an answer, None where it writes none or something longer.
-
-    A token that opens an answer ends none, in templates that open the next one unasked.
-    """
+def _turn_end(template: str, flat_image: str | None, tokenizer: Any) -> int | None:
+    """See `ChosenTemplate`. A token that opens an answer ends none, in templates that open the next one unasked."""
     encoder = _encoder(template, tokenizer, _NO_IMAGE, flat_image)
     messages = [_message("user", _PROBE), _message("assistant", _ANSWER)]
     try:

@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedConfig
 from transformers.processing_utils import ProcessorMixin
 
-from edgevlm_export.errors import reason
 from edgevlm_export.preprocessing.chat_template import choose
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +36,8 @@ class CheckpointProcessor:
     """`processor_config.json`: arguments of the joint processor."""
     flat_image: str | None = None
     """What stands for an image where the template takes only strings; None where it takes parts."""
+    turn_end: int | None = None
+    """The token that the template writes after an answer, where it writes one."""
     template_given: bool = False
     """Whether the template is the user's, in place of the checkpoint's own."""
 
@@ -69,7 +70,14 @@ def load_processor(folder: Path, config: PreTrainedConfig, chat_template: str | 
     own = _template(settings.get("chat_template")) or _template(tokenizer.chat_template)
     template = choose(folder, config, tokenizer, own, chat_template)
     return CheckpointProcessor(
-        folder, image_processor, tokenizer, template.text, settings, template.flat_image, chat_template is not None
+        folder,
+        image_processor,
+        tokenizer,
+        template.text,
+        settings,
+        template.flat_image,
+        template.turn_end,
+        template_given=chat_template is not None,
     )
 
 

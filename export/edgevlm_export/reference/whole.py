@@ -14,14 +14,13 @@ from transformers.utils import logging as transformers_logging
 
 from edgevlm_export.checkpoints import checkpoint
 from edgevlm_export.checkpoints.generation import read_generation
-from edgevlm_export.errors import reason
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import load_processor
-from edgevlm_export.reference import asking
-from edgevlm_export.reference.asking import Array, Forced, Ids, ImageFile, Inputs, Message, Read
 from edgevlm_export.reference.memory import check_memory
+from edgevlm_export.streaming import inputs as asking
+from edgevlm_export.streaming.inputs import Array, Forced, Ids, ImageFile, Inputs, Message, Read
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,8 @@ class Reference:
         folder = checkpoint.locate(model)
         config = checkpoint.load_config(folder)
         parts = load_processor(folder, config, chat_template)
-        processor, defaults = join(parts, config), read_generation(parts, config).defaults
+        processor = join(parts, config)
+        defaults = read_generation(folder, config, parts.tokenizer, parts.turn_end).defaults
         kind: torch.dtype = getattr(torch, dtype)
         check_memory(folder, kind)
         transformers_logging.disable_progress_bar()  # one bar a process is enough, and the command line has its own

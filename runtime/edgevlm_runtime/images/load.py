@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgevlm_runtime.errors import ImageError
-from edgevlm_runtime.images.limits import MAX_PIXELS, check_pixels
+from edgevlm_runtime.images.limits import check_pixels
+from edgevlm_runtime.options import MAX_PIXELS
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]"
 ImageSources: TypeAlias = "ImageSource | Sequence[ImageSource] | None"

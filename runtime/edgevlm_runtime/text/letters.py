@@ -25,19 +25,12 @@ from itertools import chain
 from typing import Any
 
 from edgevlm_runtime.errors import BundleError, PromptError
+from edgevlm_runtime.text.layout import TokenizedText
 from edgevlm_runtime.text.messages import Part, Turn
 from edgevlm_runtime.text.tokenizer import Tokenizer
 
 _PRIVATE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 """Code points that Unicode leaves to its users."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedText:
-    """What was tokenized. With `letters`, its control tokens have the secret names."""
-
-    text: str = ""
-    letters: bool = False
 
 
 @dataclass(frozen=True, slots=True)

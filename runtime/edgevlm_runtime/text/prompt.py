@@ -2,10 +2,10 @@
 
     prompts = PromptEncoder.load(folder, manifest.prompt)       # once for each bundle
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
-    encoded = prompts.encode(messages, [prepared_image])        # EncodedPrompt
+    encoded = prompts.encode(messages, [prepared_image])        # Prompt
     encoded.token_ids    # int64 [tokens]
     encoded.images       # runs of image tokens: ImageSpan(start, length, image, row, grid), in order
-    encoded.layout       # the same for `positions`
+    encoded.text         # what was tokenized, as people read it
 
 Content is as `text.messages` says; the n-th image part in the conversation stands for the n-th image. The chat template
 is rendered with one image token for each image, each image token is replaced by that image's placeholder, and the text
@@ -21,38 +21,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.bundle.manifest import PromptFormat
-from edgevlm_runtime.decoding.positions.base import ImageSpan, SequenceLayout
 from edgevlm_runtime.errors import BundleIncomplete, PromptError
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.text.letters import Letters, Shield, TokenizedText
+from edgevlm_runtime.text.layout import ImageSpan, ImageSpans, Prompt, TokenizedText
+from edgevlm_runtime.text.letters import Letters, Shield
 from edgevlm_runtime.text.messages import Message, Turn, count_images, read_messages
 from edgevlm_runtime.text.template import ChatTemplate
 from edgevlm_runtime.text.tokenizer import Tokenizer
 
-__all__ = ["EncodedPrompt", "Message", "PromptEncoder"]
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """A prompt as the decoder takes it. See the module's docstring."""
-
-    text: str
-    """The prompt as people read it."""
-    source: TokenizedText
-    token_ids: NDArray[np.int64]
-    images: tuple[ImageSpan, ...]
-
-    @property
-    def layout(self) -> SequenceLayout:
-        """Where the images are, for position schemes."""
-        return SequenceLayout(self.images)
+__all__ = ["Message", "PromptEncoder"]
 
 
 class PromptEncoder:
@@ -88,7 +71,7 @@ class PromptEncoder:
 
     def encode(
         self, messages: Sequence[Message], images: Sequence[PreparedImage] = (), add_generation_prompt: bool = True
-    ) -> EncodedPrompt:
+    ) -> Prompt:
         """Tokens of the conversation.
 
         Raises `PromptError` as `render` does, and when there are more or fewer `images` than image parts.
@@ -98,7 +81,7 @@ class PromptEncoder:
             raise PromptError(f"the messages have {wanted} image parts, but {len(images)} images were given")
         return self._encode(text, images, shield)
 
-    def encode_text(self, text: str, images: Sequence[PreparedImage] = ()) -> EncodedPrompt:
+    def encode_text(self, text: str, images: Sequence[PreparedImage] = ()) -> Prompt:
         """Tokens of a prompt that is rendered already.
 
         Raises `PromptError` when its image tokens do not match `images`.
@@ -132,7 +115,7 @@ class PromptEncoder:
         _check_question(shown, rendered)
         return rendered, wanted, shield
 
-    def _encode(self, text: str, images: Sequence[PreparedImage], shield: Shield | None) -> EncodedPrompt:
+    def _encode(self, text: str, images: Sequence[PreparedImage], shield: Shield | None) -> Prompt:
         token = self.format.image_token
         pieces = text.split(token)
         if len(pieces) - 1 != len(images):
@@ -143,11 +126,10 @@ class PromptEncoder:
         expanded = "".join(part for pair in zip(pieces, [*placeholders, ""], strict=True) for part in pair)
         source = TokenizedText(expanded) if shield is None else self._letters.source(expanded, shield)
         ids = np.array(self.tokenize(source), np.int64)
-        return EncodedPrompt(
-            expanded if shield is None else shield.off(expanded), source, ids, self._spans(ids, images)
-        )
+        shown = expanded if shield is None else shield.off(expanded)
+        return Prompt(ids, self._spans(ids, images), shown, source=source)
 
-    def _spans(self, ids: NDArray[np.int64], images: Sequence[PreparedImage]) -> tuple[ImageSpan, ...]:
+    def _spans(self, ids: NDArray[np.int64], images: Sequence[PreparedImage]) -> ImageSpans:
         """Runs of the image token, cut where one image ends and the next begins."""
         places = np.flatnonzero(ids == self.format.image_token_id)
         counts = [image.tokens for image in images]

@@ -14,7 +14,7 @@ import pytest
 from edgevlm_export.checkpoints.checkpoint import load_config
 from edgevlm_export.checkpoints.generation import Generation, read_generation
 from edgevlm_export.preprocessing import load_processor
-from edgevlm_export.preprocessing.chat_template import turn_end
+from edgevlm_export.preprocessing.chat_template import choose
 from tests.runtime.text.test_prompt import TEMPLATES
 
 CHATML = (
@@ -40,7 +40,8 @@ def change(path: Path, **values: Any) -> None:
 
 def read(folder: Path) -> Generation:
     config = load_config(folder)
-    return read_generation(load_processor(folder, config), config)
+    processor = load_processor(folder, config)
+    return read_generation(folder, config, processor.tokenizer, processor.turn_end)
 
 
 def without_generation_config(folder: Path) -> None:
@@ -150,23 +151,29 @@ ENDS |= {"mistral_pixtral": "</s>", "qwen2_vl": "<|im_end|>", "smolvlm": "<end_o
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_what_templates_write_after_an_answer(folder: Path, name: str) -> None:
     """One special token, as far as the tokenizer has it."""
-    tokenizer = load_processor(folder, load_config(folder)).tokenizer
-    known = turn_end(TEMPLATES[name], None, tokenizer)
-    assert known == (EOS if ENDS[name] == "</s>" else None)
+    config = load_config(folder)
+    tokenizer = load_processor(folder, config).tokenizer
+    known = choose(folder, config, tokenizer, None, TEMPLATES[name])
+    assert known.turn_end == (EOS if ENDS[name] == "</s>" else None)
     tokenizer.add_special_tokens({"additional_special_tokens": [token for token in ENDS.values() if token]})
     expected = ENDS[name]
-    assert turn_end(TEMPLATES[name], None, tokenizer) == (expected and tokenizer.convert_tokens_to_ids(expected))
+    found = choose(folder, config, tokenizer, None, TEMPLATES[name])
+    assert found.turn_end == (expected and tokenizer.convert_tokens_to_ids(expected))
+
+
+SHOW = "{% for p in m.content %}{{ p.text or '<image>' }}{% endfor %}"
 
 
 @pytest.mark.parametrize(
-    "template",
+    ("template", "end"),
     [
-        "{% for m in messages %}<global-img>{{ m.content[0].text }}{% endfor %}<global-img>",  # the next one, unasked
-        "{% for m in messages %}{{ m.content[0].text }} end </s>{% endfor %}",  # words, then a token
-        "{% for m in messages %}{{ m.content[0].text }}<row_1_col_{% endfor %}",  # half of one
-        "{{ messages[0].content[0].text }}</s>",  # the answer is not shown
-        "{{ raise_exception('no') }}",
+        (f"{{% for m in messages %}}{SHOW} </s>\n{{% endfor %}}", EOS),
+        (f"{{% for m in messages %}}</s>: {SHOW}</s>{{% endfor %}}", EOS),
+        (f"{{% for m in messages %}}<global-img>{SHOW}{{% endfor %}}<global-img>", None),  # the next one, unasked
+        (f"{{% for m in messages %}}{SHOW} end </s>{{% endfor %}}", None),  # words, then a token
+        (f"{{% for m in messages %}}{SHOW}<row_1_col_{{% endfor %}}", None),  # half of one
+        (f"{{% for m in messages if m.role == 'user' %}}{SHOW}</s>{{% endfor %}}", None),  # the answer is not shown
     ],
 )
-def test_what_ends_no_answer(folder: Path, template: str) -> None:
-    assert turn_end(template, None, load_processor(folder, load_config(folder)).tokenizer) is None
+def test_what_ends_an_answer(folder: Path, template: str, end: int | None) -> None:
+    assert load_processor(folder, load_config(folder), template).turn_end == end

@@ -13,12 +13,12 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 import edgevlm_runtime
-from edgevlm_export import prefix
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.planning.plan import ExportPlan, plan_export
 from edgevlm_export.precision import plans
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.reference import Reference
+from edgevlm_export.steps import prefix
 from edgevlm_runtime.asking.session import system_message, user_message
 from edgevlm_runtime.errors import ExportError
 from tests.support import checkpoints
@@ -57,10 +57,10 @@ def test_equals_the_graphs_own_cache(exported):
     baked = np.load(bundle / known.file)
     count = len(known.token_ids)
     embeddings = np.empty((count, info.hidden_size), np.float32)
-    model.decoder.embeddings.gather(np.array(known.token_ids), embeddings)
-    run = model.decoder.new_run(64 + count)
-    feeds = model._positions.feeds(edgevlm_runtime.decoding.positions.SequenceLayout(), 0, count)
-    run.prefill(embeddings, np.array([0]), feeds)
+    model.pipeline.decoder.embeddings.gather(np.array(known.token_ids), embeddings)
+    run = model.pipeline.decoder.new_run(64 + count)
+    feeds = model.pipeline.positions.feeds((), 0, count)
+    run.forward(embeddings, np.array([0]), feeds)
     own = np.stack([tensor.host()[0, :, :count] for tensor in run.kv.tensors]).reshape(known.shape)
     np.testing.assert_allclose(baked, own, atol=1e-4)
     assert np.abs(own).max() > 0.5

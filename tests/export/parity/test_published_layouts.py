@@ -21,7 +21,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 import edgevlm_runtime
 from edgevlm_export.reference import Reference, StreamedReference, given_template
-from edgevlm_export.reference.asking import Forced
+from edgevlm_export.streaming.inputs import Forced
 from edgevlm_runtime.bundle.certificate import read_certificate
 from tests.support import checkpoints
 

@@ -30,7 +30,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Says:
             def pick(self, _: object) -> Pick:
                 return Pick(next(self._tokens), None)
 
-        monkeypatch.setattr("edgevlm_runtime.asking.question.Sampler", Script)
+        monkeypatch.setattr("edgevlm_runtime.asking.prompt_run.Sampler", Script)
 
     return script
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, normalizers, pre_tokenizers, processors
 
 from edgevlm_runtime.errors import PromptError
-from edgevlm_runtime.text.prompt import EncodedPrompt, PromptEncoder
+from edgevlm_runtime.text.layout import Prompt
+from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
 from tests.runtime.text.test_prompt import FORMAT, TEMPLATES, image
 from tests.runtime.text.test_tokenizer import BACKENDS, byte_level, metaspace
@@ -116,7 +117,7 @@ def chat(text: str, literal: bool, *more: dict[str, Any]) -> list[dict[str, Any]
     ]
 
 
-def controls(encoded: EncodedPrompt, prompts: PromptEncoder) -> Counter[int]:
+def controls(encoded: Prompt, prompts: PromptEncoder) -> Counter[int]:
     """Control tokens in a prompt, by how many there are. An unknown word's token is none."""
     unknown = prompts.tokenizer.token_id("<unk>")
     known = {prompts.tokenizer.token_id(token) for token in prompts.tokenizer.control_tokens}
