@@ -67,19 +67,21 @@ def special_tokens(tokenizer: Any) -> dict[str, Any]:
 
 
 def _turn_end(template: str, flat_image: str | None, tokenizer: Any) -> int | None:
-    """See `ChosenTemplate`. A token that opens an answer ends none, in templates that open the next one unasked."""
+    """See `ChosenTemplate`. A token that opens an answer ends none, in templates that open the next one unasked; one
+    that stands alone between all messages does.
+    """
     encoder = _encoder(template, tokenizer, _NO_IMAGE, flat_image)
     messages = [_message("user", _PROBE), _message("assistant", _ANSWER)]
     try:
         before, found, after = encoder.render(messages, add_generation_prompt=False).rpartition(_ANSWER)
     except PromptError:
         return None
-    known = set(encoder.tokenizer.control_tokens)
-    ids = encoder.tokenizer.encode(after.lstrip(), bos_token="")
+    between, after = before.rpartition(_PROBE)[2].strip(), after.lstrip()
+    ids = encoder.tokenizer.encode(after, bos_token="")
     token = tokenizer.convert_ids_to_tokens(ids[0]) if found and ids else None
-    if token not in known or not after.lstrip().startswith(token) or before.rstrip().endswith(token):
+    if token not in encoder.tokenizer.control_tokens or not after.startswith(token):
         return None
-    return int(ids[0])
+    return None if between.endswith(token) and between != token else int(ids[0])
 
 
 def _published(folder: Path, config: PreTrainedConfig, tokenizer: Any) -> str | None:

@@ -169,7 +169,12 @@ SHOW = "{% for p in m.content %}{{ p.text or '<image>' }}{% endfor %}"
     [
         (f"{{% for m in messages %}}{SHOW} </s>\n{{% endfor %}}", EOS),
         (f"{{% for m in messages %}}</s>: {SHOW}</s>{{% endfor %}}", EOS),
-        (f"{{% for m in messages %}}<global-img>{SHOW}{{% endfor %}}<global-img>", None),  # the next one, unasked
+        (f"{{% for m in messages %}}<global-img>{SHOW}{{% endfor %}}<global-img>", TURN),  # between all messages
+        (f"{{% for m in messages %}}{SHOW}</s><global-img>{{% endfor %}}", EOS),
+        (
+            f"{{% for m in messages %}}{SHOW}{{{{ '</s>' if m.role == 'user' }}}}<global-img>{{% endfor %}}",
+            None,
+        ),  # the next
         (f"{{% for m in messages %}}{SHOW} end </s>{{% endfor %}}", None),  # words, then a token
         (f"{{% for m in messages %}}{SHOW}<row_1_col_{{% endfor %}}", None),  # half of one
         (f"{{% for m in messages if m.role == 'user' %}}{SHOW}</s>{{% endfor %}}", None),  # the answer is not shown
