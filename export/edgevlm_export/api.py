@@ -166,7 +166,7 @@ def export(options: ExportOptions, progress: Progress = _no_progress) -> ExportR
             verdict = measured.verdict
         bundle.write_manifest(partial, manifest)
         if verdict == MISSED:
-            raise ParityMissed(output.keep_aside(partial, options.folder), measured.missed)
+            raise ParityMissed(output.keep_aside(partial, options.folder), [str(miss) for miss in measured.missed])
     return _report(options.folder, manifest, time.monotonic() - start, verdict)
 
 
