@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 )
 @click.option("--repetition-penalty", type=float, metavar="R", help="Above 1 makes tokens seen before less likely.")
 @click.option("--seed", type=int, metavar="N", help="Make sampling reproducible.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may repeat.")
+@click.option(
+    "--stop", multiple=True, metavar="TEXT", help="End the answer before this text, or special token; may repeat."
+)
+@click.option(
+    "--text-tokens",
+    type=click.Choice(["special", "literal"]),
+    help="What control tokens written out in a prompt (<|im_end|>) are: those special tokens, as in transformers (the "
+    "default), or letters, for prompts that hold text from elsewhere.",
+)
 @click.option("--stream/--no-stream", default=True, help="Print the answer as it is made (default), or when complete.")
 @click.option("--choices", metavar="A,B,C", help="Weigh these answers instead of generating one.")
 @click.option("--abstain-below", type=float, metavar="P", help="No verdict when no choice is as probable as P.")
@@ -64,6 +72,7 @@ def command(
     threads: int | None,
     max_context: int | None,
     image_cache_dir: Path | None,
+    text_tokens: str | None,
     as_json: bool,
     **generation: Any,
 ) -> None:
@@ -85,7 +94,12 @@ def command(
     from edgevlm_runtime import load
 
     loading = _given(
-        provider=provider, engine=engine, threads=threads, max_context=max_context, image_cache_dir=image_cache_dir
+        provider=provider,
+        engine=engine,
+        threads=threads,
+        max_context=max_context,
+        image_cache_dir=image_cache_dir,
+        text_tokens=text_tokens,
     )
     options = _given(**{**generation, "stop": generation["stop"] or None})
     weighing = _weighing(choices, options, abstain_below=abstain_below, temperature=choice_temperature)
