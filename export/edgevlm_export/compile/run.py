@@ -22,6 +22,7 @@ from edgevlm_runtime.bundle.engine_info import EngineInfo, this_platform
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Manifest
 from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.saving import check_file
 
 FOLDER = "engines"
 STANDARD = "static"
@@ -53,6 +54,8 @@ def compile_bundle(options: CompileOptions, progress: Progress = _no_progress) -
     """
     start = time.monotonic()
     folder = options.bundle.resolve()
+    if options.timing_cache is not None:
+        check_file(options.timing_cache, force=True)
     module = load_module(options.resolved)
     with reserve(folder, force=True) as place:
         manifest = Bundle.open(folder).manifest
