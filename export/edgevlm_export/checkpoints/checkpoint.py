@@ -14,10 +14,9 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from edgevlm_export.checkpoints import door
-from edgevlm_export.checkpoints.aliases import ALIASES
+from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
 from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor, index
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +42,6 @@ def locate(model: str) -> Path:
         raise CheckpointError(f"not a model folder: {model}: pass a folder with config.json and model.safetensors")
     alias = ALIASES.get(model)
     if alias is not None and alias.repo_id is None:
-        from edgevlm_export.inspector import checkpoint_path
-
         return checkpoint_path()
     repo_id = model if alias is None else alias.repo_id
     if repo_id is None or repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):

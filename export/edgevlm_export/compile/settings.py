@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevlm_export.compile.options import CompileOptions
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import EdgeVLMError, ExportError
+from edgevlm_runtime.errors import EdgeVLMError, ExportError, reason
 from edgevlm_runtime.saving import write_atomic
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgevlm_export.checkpoints import door
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-from edgevlm_export.errors import reason
 from edgevlm_export.writing.locks import exclusive
 from edgevlm_runtime.bundle.manifest import MANIFEST_NAME
-from edgevlm_runtime.errors import OutputError
+from edgevlm_runtime.errors import OutputError, reason
 
 logger = logging.getLogger(__name__)
 

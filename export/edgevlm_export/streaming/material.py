@@ -14,10 +14,9 @@ from pathlib import Path
 from PIL import Image
 
 from edgevlm_export import inspection
-from edgevlm_export.calibration.samples import part
-from edgevlm_export.errors import reason
+from edgevlm_export.streaming.samples import part
 from edgevlm_runtime.checks import question_file
-from edgevlm_runtime.errors import EdgeVLMError, ExportError
+from edgevlm_runtime.errors import EdgeVLMError, ExportError, reason
 
 logger = logging.getLogger(__name__)
 
