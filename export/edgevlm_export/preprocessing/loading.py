@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgevlm_export.checkpoints import door
+from edgevlm_export.checkpoints import door, tokenizer_trial
 from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def load_processor(folder: Path, chat_template: str | None = None) -> Checkpoint
     _need(folder, "image processor", ("preprocessor_config.json",), present="image_processor" in settings)
     _need(folder, "tokenizer", _TOKENIZER_FILES)
     image_processor = _read("image processor", folder, door.image_processor)
-    tokenizer = _read("tokenizer", folder, door.tokenizer)
+    tokenizer = _read("tokenizer", folder, _tokenizer)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise CheckpointError(f"no tokenizer.json: {folder}: save the tokenizer in the form of the tokenizers library")
     template = chat_template or _template(settings.get("chat_template")) or _template(tokenizer.chat_template)
@@ -62,9 +62,23 @@ def _need(folder: Path, what: str, files: tuple[str, ...], present: bool = False
         raise CheckpointError(f"no {what}: {folder}: {files[0]} is missing: copy it from the original checkpoint")
 
 
+def _tokenizer(folder: Path) -> Any:
+    """What transformers makes of the checkpoint's files, its native part tried in a process of its own first."""
+    file = folder / "tokenizer.json"
+    if file.exists():
+        tokenizer_trial.check_file(file)
+    tokenizer = door.tokenizer(folder)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and not file.exists():
+        tokenizer_trial.check(backend.to_str().encode(), folder)
+    return tokenizer
+
+
 def _read(what: str, folder: Path, load: Callable[[Path], _T]) -> _T:
     try:
         return load(folder)
-    except Exception as error:  # transformers raises what the parsers under it raise
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, CheckpointError):
+        raise
+    except BaseException as error:  # transformers raises what the parsers under it raise; a panic is no Exception
         logger.debug("loading the %s failed", what, exc_info=True)
         raise CheckpointError(f"cannot read the {what}: {folder}: {reason(error)}") from error
