@@ -38,10 +38,9 @@ class Change:
     """Share of the saved figure; negative where it became better."""
 
 
-def save(path: Path, results: Results) -> None:
-    """Write results so that `load` reads them back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_json(results), indent=2) + "\n", encoding="utf-8")
+def dump(results: Results) -> str:
+    """Results as `load` reads them from a file."""
+    return msgspec.json.format(msgspec.json.encode(to_json(results)), indent=2).decode() + "\n"
 
 
 def load(path: Path) -> Results:

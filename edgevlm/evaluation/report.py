@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from edgevlm.evaluation.answerers import EDGEVLM, REFERENCE
 from edgevlm.evaluation.datasets import Dataset
 from edgevlm.evaluation.run import Evaluation
 from edgevlm.evaluation.score import Outcome, outcome_json, question_json
-from edgevlm.report import embed, write
+from edgevlm.report import embed, render
 from edgevlm.report.about import machine_summary
 
 SHOWN = 60
@@ -45,7 +44,7 @@ def as_json(evaluation: Evaluation, all_cases: bool = False) -> dict[str, Any]:
     }
 
 
-def write_page(path: Path, evaluation: Evaluation) -> None:
+def page(evaluation: Evaluation) -> str:
     """The HTML page, with the cases to look at as pictures: flips, or wrong answers where there is no reference."""
     compared = evaluation.options.reference is not None
     chosen = [r for r in evaluation.results if (r.flipped if compared else r.right is False) or r.error]
@@ -53,8 +52,7 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
     shares = {
         kind: [_hundred(one.exact_match[engine]) for engine in engines] for kind, one in evaluation.by_question.items()
     }
-    write(
-        path,
+    return render(
         "eval.html.jinja",
         model=evaluation.model,
         bundle=evaluation.options.bundle.name,

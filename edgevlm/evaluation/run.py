@@ -82,7 +82,11 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
     Raises what `edgevlm_runtime.load` and `Reference.load` raise, and `EdgeVLMError` for a log of another evaluation.
     """
     from edgevlm_runtime import load
+    from edgevlm_runtime.bundle.choice_temperature import calibration_path
+    from edgevlm_runtime.saving import check_file
 
+    if options.fit_calibration:
+        check_file(calibration_path(options.bundle), force=True)
     other = None if options.reference is None else _check_reference(options.bundle, options.reference)
     vlm = load(options.bundle, provider=options.provider, threads=options.threads)
     manifest = vlm.manifest

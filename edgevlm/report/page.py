@@ -30,15 +30,6 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def write(path: Path, template: str, **values: Any) -> None:
-    """Render into a file, which appears complete or not at all."""
-    text = render(template, **values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def embed(image: Path | Image.Image) -> str:
     """A picture as a data address, small enough for a page of many."""
     opened = Image.open(image) if isinstance(image, Path) else image

@@ -84,6 +84,8 @@ class ExportOptions:
             raise ExportError("empty system prompt: give it a text, or leave out --system-prompt")
         if self.chat_template is not None:
             chat_templates.resolve(self.chat_template)
+        if self.allow_drift is not None and not self.allow_drift.strip():
+            raise ExportError("no reason given: --allow-drift goes into the certificate: say why, or leave it out")
         if self.calibrate is not None:
             read_folder(self.calibrate)
             if not self.plan.calibrates:
@@ -152,22 +154,28 @@ def export(options: ExportOptions, progress: Progress = _no_progress) -> ExportR
     """
     start = time.monotonic()
     give_back_large_blocks()
-    output.recover(options.folder)
-    output.check_output(options.folder, options.force)
+    with output.reserve(options.folder, options.force) as place:
+        place.check()
+        manifest, verdict = _fill(options, place, progress)
+    return _report(options.folder, manifest, time.monotonic() - start, verdict)
+
+
+def _fill(options: ExportOptions, place: output.Place, progress: Progress) -> tuple[Manifest, str | None]:
+    """Make the bundle; its manifest and what the comparison with PyTorch said."""
     material = Material() if options.calibrate is None else read_folder(options.calibrate)
     plan = _planned(options, material, progress)
-    with output.atomic_folder(options.folder, options.force) as partial:
+    verdict = None
+    with place.filled() as partial:
         manifest = _write(options, plan, material, partial, progress)
         if options.self_test:
             manifest = selftest.record(partial, manifest, progress)
-        verdict = None
         if options.certificate:
             manifest, measured = certificate.attach(partial, manifest, plan.folder, options.allow_drift, progress)
             verdict = measured.verdict
         bundle.write_manifest(partial, manifest)
         if verdict == MISSED:
-            raise ParityMissed(output.keep_aside(partial, options.folder), [str(miss) for miss in measured.missed])
-    return _report(options.folder, manifest, time.monotonic() - start, verdict)
+            raise ParityMissed(place.keep_aside(), [str(miss) for miss in measured.missed])
+    return manifest, verdict
 
 
 def _planned(options: ExportOptions, material: Material, progress: Progress) -> ExportPlan:

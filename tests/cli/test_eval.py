@@ -156,7 +156,8 @@ def test_calibration(invoke, refused, tiny_bundle, tmp_path):
         answer = likely if index % 4 else other
         rows.append({"image": f"{index}.png", "question": "is it", "answer": answer, "choices": ["yes", "no"]})
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    arguments = ("eval", bundle, "--dataset", tmp_path, *SHORT, "--report", tmp_path / "report.html", "--json")
+    files = ("--report", tmp_path / "report.html", "--force")
+    arguments = ("eval", bundle, "--dataset", tmp_path, *SHORT, *files, "--json")
     raw = json.loads(invoke(*arguments).stdout)["calibration"]
     fitted = json.loads(invoke(*arguments, "--fit-calibration").stdout)
     found, file = fitted["calibration"], tmp_path / "bundle.calibration.json"

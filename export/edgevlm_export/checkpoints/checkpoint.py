@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from edgevlm_export.checkpoints.aliases import ALIASES
+from edgevlm_export.checkpoints import door
+from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
 from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor, index
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
@@ -41,8 +42,6 @@ def locate(model: str) -> Path:
         raise CheckpointError(f"not a model folder: {model}: pass a folder with config.json and model.safetensors")
     alias = ALIASES.get(model)
     if alias is not None and alias.repo_id is None:
-        from edgevlm_export.inspector import checkpoint_path
-
         return checkpoint_path()
     repo_id = model if alias is None else alias.repo_id
     if repo_id is None or repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
@@ -77,8 +76,13 @@ def load_config(folder: Path) -> PreTrainedConfig:
         raise UnsupportedModel(
             f"the checkpoint is quantized already: {path}: export the original, with --int8 or --int4"
         )
+    if "auto_map" in raw and not door.is_known(raw["model_type"]):
+        raise UnsupportedModel(
+            f"model type not supported: {raw['model_type']}: {path}: transformers does not know it, and the "
+            "checkpoint's own code is never run"
+        )
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return door.config(folder)
     except Exception as error:  # transformers validates configs with many exception types
         raise UnsupportedModel(f"transformers cannot read this config: {path}: {reason(error)}") from error
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
 
+from edgevlm_export.checkpoints import door
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
 from edgevlm_runtime.errors import CheckpointError, reason
 
@@ -105,11 +106,8 @@ def _defaults(generation: GenerationConfig, ends: tuple[int, ...]) -> Generation
 
 
 def _load(folder: Path) -> GenerationConfig:
-    """As transformers' models load it: from config.json, as it is written, where it has no file of its own."""
-    own = (folder / "generation_config.json").is_file()
-    where = {} if own else {"config_file_name": "config.json", "_from_model_config": True}
     try:
-        return GenerationConfig.from_pretrained(folder, local_files_only=True, **where)
+        return door.generation_config(folder)
     except Exception as error:  # transformers validates with several exception types
         raise CheckpointError(f"unreadable generation config: {folder}: {reason(error)}") from error
 

@@ -126,6 +126,8 @@ class StreamedReference:
         runs = [partial(forward, one, wanted) for one, wanted in zip(inputs, rows, strict=True)]
         with self._streaming(), torch.inference_mode():
             states = in_step(self._layers, runs, self._holding, lambda done: progress(done, count))
+            for hidden in states:
+                asking.numbers(hidden, "hidden states")
             return self._head(states)
 
     def _head(self, states: Sequence[Tensor]) -> list[Array]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
-from edgevlm_export.checkpoints import checkpoint
+from edgevlm_export.checkpoints import checkpoint, door
 from edgevlm_export.checkpoints.generation import read_generation
+from edgevlm_export.finite import is_finite
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import load_processor
 from edgevlm_export.reference.memory import check_memory
@@ -68,10 +68,13 @@ class Reference:
         check_memory(folder, kind)
         transformers_logging.disable_progress_bar()  # one bar a process is enough, and the command line has its own
         try:
-            loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=kind, local_files_only=True)
+            loaded = door.model(folder, kind)
         except Exception as error:  # transformers raises what the parsers under it raise
             logger.debug("loading the PyTorch model failed", exc_info=True)
             raise CheckpointError(f"PyTorch cannot load the model: {folder}: {reason(error)}") from error
+        for name, parameter in loaded.named_parameters():
+            if not is_finite(parameter):
+                raise CheckpointError(f"weight is not a finite number: {folder}: {name}: export another checkpoint")
         return cls(loaded.eval(), processor, folder, defaults, parts.flat_image)
 
     @property
@@ -109,7 +112,7 @@ class Reference:
     ) -> tuple[Ids, Array]:
         """Token ids [S] of a prompt and of `continuation` after it, and logits [S, vocab] for each of them."""
         inputs = asking.with_continuation(self.inputs(question, images), continuation)
-        logits = self.model(**inputs).logits[0].float().numpy()
+        logits = asking.numbers(self.model(**inputs).logits[0], "logits")
         return inputs["input_ids"][0].numpy(), logits
 
     @torch.inference_mode()

@@ -14,6 +14,8 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from edgevlm_export.families import get_family
+from edgevlm_export.finite import is_finite
+from edgevlm_runtime.errors import ExportError
 
 ImageFile = str | os.PathLike[str] | Image.Image
 Message = Mapping[str, Any]
@@ -101,7 +103,16 @@ def encode_image(model: Any, pixels: Inputs) -> tuple[Array, Array]:
     width = model.get_input_embeddings().weight.shape[1]
     embeddings = torch.cat([rows.reshape(-1, width) for rows in pooled])
     features = given[0].reshape(-1, given[0].shape[-1])
-    return features.float().numpy(), embeddings.float().numpy()
+    return numbers(features, "vision features"), numbers(embeddings, "image embeddings")
+
+
+def numbers(values: torch.Tensor, what: str) -> Array:
+    """As a float32 array. Raises `ExportError` when the model overflows: there is nothing to compare a bundle with."""
+    wide = values.float()
+    if not is_finite(wide):
+        raise ExportError(f"PyTorch's own {what} are no finite numbers: the checkpoint overflows in {values.dtype}")
+    made: Array = wide.numpy()
+    return made
 
 
 def text_rows(token_ids: Ids, image_token_id: int) -> Ids:
