@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -102,3 +103,9 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
 def saved_state(file: Path) -> Any:
     """What `torch.save` wrote: tensors and plain values, nothing that needs code."""
     return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def saved_layout(file: Path) -> Any:
+    """Likewise, without reading any tensor: each is a fake one whose storage knows its `_checkpoint_offset`."""
+    with FakeTensorMode():
+        return torch.load(file, map_location="cpu", weights_only=True)

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import read_generation
+from edgevlm_export.checkpoints.ties import tied_weights
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Family, Normalization
 from edgevlm_export.families.decoder import max_context
@@ -74,7 +75,7 @@ class ExportPlan:
 def table_names(family: Family) -> frozenset[str]:
     """Every name that the table of token embeddings has among the model's parameters."""
     name = family.embedding_name
-    ties = checkpoint.tied_weights(family.model)
+    ties = tied_weights(family.model)
     return frozenset({name, ties.get(name, name)} | {tied for tied, owner in ties.items() if owner == name})
 
 
