@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 import edgevlm_runtime
@@ -18,6 +17,7 @@ from edgevlm_runtime.engines import ENGINES, cores, make_engine
 from edgevlm_runtime.engines import ort as ort_engine
 from edgevlm_runtime.engines.memory import lazy_zeros
 from edgevlm_runtime.engines.ort import WHOLE_ATTENTION, OrtEngine
+from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 from edgevlm_runtime.engines.providers import provider_name
 from edgevlm_runtime.errors import BundleError, EdgeVLMError, ProviderError
 from edgevlm_runtime.options import RuntimeOptions
