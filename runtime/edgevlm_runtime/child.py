@@ -24,7 +24,7 @@ SETTINGS = {
 
 
 def command(arguments: Sequence[object], interpreter: Path | None = None) -> list[str]:
-    """The command line of a child: this Python, or `interpreter`, as isolated as the parent at least, and `arguments`."""
+    """A child's command line: this Python, or `interpreter`, no less isolated than the parent, and `arguments`."""
     given = ((sys.flags.isolated, "-I"), (sys.flags.ignore_environment, "-E"), (sys.flags.no_user_site, "-s"))
     python = sys.executable if interpreter is None else interpreter
     return [str(python), "-P", *(flag for on, flag in given if on), *map(str, arguments)]
