@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevlm_runtime.engines.base import Graph
-from edgevlm_runtime.engines.cores import int8_overflows, physical_cores
+from edgevlm_runtime.engines.cores import int8_overflows, told_threads
 from edgevlm_runtime.engines.ort_graph import OrtGraph, one_line
 from edgevlm_runtime.engines.ort_library import ort
 from edgevlm_runtime.engines.placement import RECORD, check_placement
@@ -40,7 +40,7 @@ def make_engine(options: RuntimeOptions) -> OrtEngine:
     ort.set_default_logger_severity(_SILENT)
     choice = choose(ort, options.provider)
     log.info("%s: %s", choice.provider, choice.reason)
-    threads = options.threads or physical_cores()
+    threads = told_threads(options.threads)
     return OrtEngine(choice.provider, threads, choice.reason, automatic=options.provider.lower() == AUTO)
 
 
