@@ -11,6 +11,7 @@ import msgspec
 
 from edgevlm.benchmark.results import FORMAT, VERSION, EngineResult, Results, to_json
 from edgevlm.benchmark.workload import Facts
+from edgevlm.json_text import json_text
 from edgevlm_runtime.errors import EdgeVLMError
 
 MEASURES: dict[str, bool] = {
@@ -41,7 +42,7 @@ class Change:
 def save(path: Path, results: Results) -> None:
     """Write results so that `load` reads them back."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_json(results), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json_text(to_json(results)) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Results:

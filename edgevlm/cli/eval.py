@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
 from edgevlm.cli.types import FilePath, Name, Number, Whole
+from edgevlm.json_text import json_text
 
 if TYPE_CHECKING:
     from edgevlm.evaluation.datasets import Dataset
@@ -103,7 +103,7 @@ def _evaluate(
     evaluation = evaluate(EvalOptions(bundle=bundle, log=log, **asking), dataset, progress)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(as_json(evaluation, all_cases=True), indent=2) + "\n", encoding="utf-8")
+        out.write_text(json_text(as_json(evaluation, all_cases=True)) + "\n", encoding="utf-8")
     if report is not None:
         write_page(report, evaluation)
     return evaluation

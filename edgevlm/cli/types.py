@@ -27,8 +27,10 @@ class Whole(click.ParamType[int]):
             number = int(value)
         except ValueError:
             self.fail(f"{value!r} is not a whole number.", param, ctx)
-        if not self._least <= number <= self._most:
-            self.fail(f"{value} is not from {self._least} to {self._most}.", param, ctx)
+        if number < self._least:
+            self.fail(f"{value} is less than {self._least}.", param, ctx)
+        if number > self._most:
+            self.fail(f"{value} is more than {self._most}.", param, ctx)
         return number
 
 
@@ -50,9 +52,10 @@ class Number(click.ParamType[float]):
             self.fail(f"{value!r} is not a number.", param, ctx)
         if math.isnan(number) or (math.isinf(number) and not self._or_infinite):
             self.fail(f"{value} is not a finite number.", param, ctx)
-        if not self._least <= number <= self._most:
-            most = "" if math.isinf(self._most) else f" and at most {self._most:g}"
-            self.fail(f"{value} is not at least {self._least:g}{most}.", param, ctx)
+        if number < self._least:
+            self.fail(f"{value} is less than {self._least:g}.", param, ctx)
+        if number > self._most:
+            self.fail(f"{value} is more than {self._most:g}.", param, ctx)
         return number
 
 
