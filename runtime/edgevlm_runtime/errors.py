@@ -23,6 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class EdgeVLMError(Exception):
     """Base of everything edgevlm raises on bad input; the message is one line for the user."""
 

@@ -17,7 +17,7 @@ from edgevlm_runtime.engines.base import Graph
 from edgevlm_runtime.engines.cores import int8_overflows, physical_cores
 from edgevlm_runtime.engines.placement import RECORD, check_placement
 from edgevlm_runtime.engines.providers import AUTO, CPU, DEVICES, choose, missing
-from edgevlm_runtime.errors import BundleError, ProviderError
+from edgevlm_runtime.errors import BundleError, ProviderError, one_line
 from edgevlm_runtime.options import RuntimeOptions
 
 try:
@@ -29,7 +29,7 @@ except ImportError as _error:  # the extras are exclusive: both wheels own the s
     ) from _error
 
 # After the check above: this file imports onnxruntime as well.
-from edgevlm_runtime.engines.ort_graph import OrtGraph, one_line
+from edgevlm_runtime.engines.ort_graph import OrtGraph
 
 log = logging.getLogger(__name__)
 
