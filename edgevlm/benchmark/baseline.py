@@ -12,6 +12,7 @@ import msgspec
 from edgevlm.benchmark.results import FORMAT, VERSION, EngineResult, Results, to_json
 from edgevlm.benchmark.workload import Facts
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.reading import read_json
 
 MEASURES: dict[str, bool] = {
     "vision_ms": False,
@@ -48,12 +49,10 @@ def load(path: Path) -> Results:
     """Read saved results. Raises `EdgeVLMError` for anything else."""
     again = "write one with --save"
     try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise EdgeVLMError(f"cannot read the baseline: {path}: {error.strerror or error}: {again}") from error
-    except ValueError as error:
-        raise EdgeVLMError(f"not a saved benchmark: {path}: {error}: {again}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        found = read_json(path, dict[str, Any], "saved benchmark", remedy=again)
+    except FileNotFoundError:
+        raise EdgeVLMError(f"cannot read the baseline: no such file: {path}: {again}") from None
+    if found.get("format") != FORMAT:
         raise EdgeVLMError(f"not a saved benchmark: {path}: {again}")
     if found.get("version") != VERSION:
         raise EdgeVLMError(f"saved by another version of edgevlm bench: {path}: {again}")

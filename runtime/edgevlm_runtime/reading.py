@@ -13,8 +13,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -30,8 +31,8 @@ _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a dev
 _T = TypeVar("_T")
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading, unbuffered. Raises `OSError`, for everything that is another kind of file too."""
+def open_regular(path: str | os.PathLike[str]) -> FileIO:
+    """Open a regular file for reading, unbuffered. Raises `OSError`, for other kinds of files too."""
     try:
         handle = os.open(path, _FLAGS)
     except ValueError as error:  # a zero byte, or half a surrogate pair, in the name
@@ -44,6 +45,14 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     except BaseException:
         os.close(handle)
         raise
+
+
+def is_regular(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of this name, or a link to one, is there. Raises nothing."""
+    try:
+        return stat.S_ISREG(Path(path).stat().st_mode)
+    except (OSError, ValueError):  # a zero byte, or half a surrogate pair, in the name
+        return False
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -61,7 +70,8 @@ def read_text(path: str | os.PathLike[str], limit: int, encoding: str = "utf-8")
     try:
         return read_bytes(path, limit).decode(encoding)
     except UnicodeDecodeError as error:
-        raise OSError(errno.EILSEQ, f"not a UTF-8 text ({error.reason} at byte {error.start})", os.fspath(path)) from None
+        what = f"not a UTF-8 text ({error.reason} at byte {error.start})"
+        raise OSError(errno.EILSEQ, what, os.fspath(path)) from None
 
 
 def read_array(path: str | os.PathLike[str]) -> NDArray[np.generic]:
@@ -77,7 +87,7 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[np.generic]:
     return np.asarray(array)
 
 
-def read_json(  # noqa: PLR0913 -- how a failure is told
+def read_json(
     path: str | os.PathLike[str],
     kind: type[_T],
     what: str,
@@ -122,7 +132,7 @@ def _then(remedy: str) -> str:
     return f": {remedy}" if remedy else ""
 
 
-def _read(file: BinaryIO, most: int) -> bytes:
+def _read(file: FileIO, most: int) -> bytes:
     """Up to `most` bytes, in as many reads as it takes."""
     parts: list[bytes] = []
     while most > 0 and (part := file.read(min(most, 64 * MIB))):

@@ -36,8 +36,8 @@ class BadFile:
 
 _NO_DIGEST = BadFile(
     MANIFEST_DIGEST_NAME,
-    f"it is missing, so that nothing tells whether {MANIFEST_NAME} is what the exporter wrote: copy it again, or, where "
-    f"an early exporter made the bundle and you know it, write it there with `{_SEAL}`",
+    f"it is missing, so that nothing tells whether {MANIFEST_NAME} is what the exporter wrote: copy it again, or, "
+    f"where an early exporter made the bundle and you know it, write it there with `{_SEAL}`",
 )
 
 

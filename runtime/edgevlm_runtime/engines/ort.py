@@ -98,6 +98,8 @@ class OrtEngine:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
+        # Whatever a file is called: its other format is not one whose files were looked at (`bundle.graph_files`).
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         # Each graph has its own threads: those of one must not wait busily while another runs.
         options.add_session_config_entry("session.force_spinning_stop", "0" if keeps_spinning else "1")
         if int8_overflows():  # three times slower where it is not needed
