@@ -13,7 +13,7 @@ from PIL import Image
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.engines.cores import physical_cores
 from edgevlm_runtime.errors import ContextOverflow, EdgeVLMError
-from edgevlm_runtime.images import load_image, make_processor
+from edgevlm_runtime.images import LoadOptions, load_image, make_processor
 from edgevlm_runtime.images.base import PreparedImage
 from edgevlm_runtime.text.prompt import PromptEncoder
 
@@ -99,7 +99,7 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
     """
     manifest = bundle.manifest
     file = workload.image or _random_image(workload.image_size or model_size(bundle), folder)
-    pixels = load_image(file)
+    pixels = load_image(file, LoadOptions(apply_exif_orientation=manifest.image.exif_orientation))
     prepared = make_processor(manifest.image)(pixels)
     prompts = PromptEncoder.load(bundle.path, manifest.prompt)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.cli.errors import CHECK_FAILED
+from edgevlm.cli.image_options import image_options
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--write", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Save the data set.")
 @click.option("--min-exact-match", type=float, metavar="SHARE", help="Exit with 1 when fewer answers are right.")
 @click.option("--max-flip-rate", type=float, metavar="SHARE", help="Exit with 1 when more answers differ.")
+@image_options
 @json_option
 def command(
     bundle: Path | None,

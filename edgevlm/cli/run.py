@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgevlm.cli.image_options import image_options
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Keep image embeddings in this folder, for later runs.",
 )
+@image_options
 @json_option
 def command(
     bundle: Path,
@@ -64,6 +66,8 @@ def command(
     threads: int | None,
     max_context: int | None,
     image_cache_dir: Path | None,
+    apply_exif_orientation: bool | None,
+    image_bit_depth: int | None,
     as_json: bool,
     **generation: Any,
 ) -> None:
@@ -85,7 +89,13 @@ def command(
     from edgevlm_runtime import load
 
     loading = _given(
-        provider=provider, engine=engine, threads=threads, max_context=max_context, image_cache_dir=image_cache_dir
+        provider=provider,
+        engine=engine,
+        threads=threads,
+        max_context=max_context,
+        image_cache_dir=image_cache_dir,
+        apply_exif_orientation=apply_exif_orientation,
+        image_bit_depth=image_bit_depth,
     )
     options = _given(**{**generation, "stop": generation["stop"] or None})
     weighing = _weighing(choices, options, abstain_below=abstain_below, temperature=choice_temperature)

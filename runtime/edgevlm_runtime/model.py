@@ -28,7 +28,7 @@ from edgevlm_runtime.asking.chat import Chat
 from edgevlm_runtime.asking.choice_temperature import read_calibration
 from edgevlm_runtime.asking.session import Session
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.bundle.manifest import ImageProcessing, Manifest
 from edgevlm_runtime.decoding import tuning
 from edgevlm_runtime.decoding.baked_prefix import BakedPrefix
 from edgevlm_runtime.decoding.context import Context, PromptSequence
@@ -75,9 +75,7 @@ class VLM:
         self.bundle = bundle
         self.options = options
         self.prompts = PromptEncoder.load(bundle.path, manifest.prompt)
-        self._loading = LoadOptions(
-            max_pixels=options.max_image_pixels, apply_exif_orientation=options.apply_exif_orientation
-        )
+        self.image_loading = _image_loading(options, manifest.image)
         self._processor = make_processor(manifest.image)
         self._positions = make_positions(manifest.decoder.positions)
         embeddings = TokenEmbeddings(bundle)
@@ -163,7 +161,7 @@ class VLM:
 
     def prepare(self, image: ImageSource) -> ImageInput:
         """Decode and preprocess one image. Raises `ImageError`."""
-        prepared = self._processor(load_image(image, self._loading))
+        prepared = self._processor(load_image(image, self.image_loading))
         return ImageInput(prepared, self.encoder.key(prepared))
 
     def assemble(self, messages: Sequence[Message], images: Sequence[ImageInput], capacity: int) -> PromptSequence:
@@ -199,3 +197,13 @@ class VLM:
         found = tuning.measure(self.decoder, self._positions, self.context_tokens, sizes, rounds, progress)
         self.prefill_chunk = found.prefill_chunk
         return found, tuning.remember(self._tuning_key, found)
+
+
+def _image_loading(options: RuntimeOptions, processing: ImageProcessing) -> LoadOptions:
+    """How pictures are opened: as the caller says, else as the bundle does."""
+    turning = options.apply_exif_orientation
+    return LoadOptions(
+        max_pixels=options.max_image_pixels,
+        apply_exif_orientation=processing.exif_orientation if turning is None else turning,
+        bit_depth=options.image_bit_depth,
+    )

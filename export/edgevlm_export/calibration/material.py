@@ -17,7 +17,8 @@ from edgevlm_export import inspection
 from edgevlm_export.calibration.samples import part
 from edgevlm_export.errors import reason
 from edgevlm_runtime.checks import question_file
-from edgevlm_runtime.errors import EdgeVLMError, ExportError
+from edgevlm_runtime.errors import EdgeVLMError, ExportError, ImageError
+from edgevlm_runtime.images import load_image
 
 logger = logging.getLogger(__name__)
 
@@ -130,10 +131,9 @@ def _check(image: Path | Image.Image) -> None:
     if isinstance(image, Image.Image):
         return
     try:
-        with Image.open(image) as opened:
-            opened.load()
-    except Exception as error:  # Pillow's decoders raise what they like
-        raise ExportError(f"unreadable calibration image: {image}: {reason(error)}: remove or replace it") from error
+        load_image(image)
+    except ImageError as error:
+        raise ExportError(f"unreadable calibration image: {reason(error)}: remove or replace it") from error
 
 
 def _shipped(split: str) -> Iterator[ImagePrompt]:

@@ -16,7 +16,7 @@ from edgevlm_runtime.bundle.engine_info import EngineInfo, Profile
 from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.errors import BundleError, BundleTooNew
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 MANIFEST_DIGEST_NAME = "manifest.sha256"
 """sha256 of the manifest, which holds the digest of every other file; as `sha256sum` writes and reads it."""
@@ -157,6 +157,9 @@ class ImageProcessing:
 
     kind: str
     options: dict[str, Any]
+    exif_orientation: bool = False
+    """Whether image files are turned as their EXIF orientation says, before anything else. Schema 1 did not know this,
+    and took pictures as their pixels lie."""
 
 
 @dataclass(frozen=True, slots=True)

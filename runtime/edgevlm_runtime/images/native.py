@@ -29,7 +29,7 @@ from PIL import Image
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
 from edgevlm_runtime.images.limits import check_resize
-from edgevlm_runtime.images.load import to_rgb
+from edgevlm_runtime.images.rgb import to_rgb
 
 _MAX_ASPECT_RATIO = 200
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from edgevlm_runtime.images.base import PreparedImage
 from edgevlm_runtime.images.limits import check_resize
-from edgevlm_runtime.images.load import to_rgb
+from edgevlm_runtime.images.rgb import to_rgb
 
 FAKE_TOKEN = "<fake_token_around_image>"
 GLOBAL_TOKEN = "<global-img>"

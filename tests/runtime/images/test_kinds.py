@@ -110,10 +110,23 @@ def test_an_image_of_another_size_without_resize() -> None:
         process(Image.new("RGB", (28, 30)))
 
 
-def test_images_that_cannot_be_converted() -> None:
+def test_premultiplied_grey_is_converted() -> None:
+    """Which Pillow itself has no conversion to RGB for."""
     process = make_processor(ImageProcessing("fixed", OPTIONS["fixed"]))
-    with pytest.raises(ImageError, match="mode La"):
-        process(Image.new("La", (5, 5)))
+    image = Image.new("LA", (5, 5), (100, 128))
+    pixels = [process(one).feeds["pixels"] for one in (image.convert("La"), image.convert("La").convert("LA"))]
+    np.testing.assert_array_equal(*pixels)
+
+
+def test_images_that_cannot_be_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Image.Image, mode: str) -> None:
+        raise ValueError(f"conversion to {mode} not supported")
+
+    process = make_processor(ImageProcessing("fixed", OPTIONS["fixed"]))
+    with monkeypatch.context() as patched:
+        patched.setattr(Image.Image, "convert", failing)
+        with pytest.raises(ImageError, match="mode HSV to RGB: conversion"):
+            process(Image.new("HSV", (5, 5)))
     with pytest.raises(ImageError, match="empty"):
         process(Image.new("RGB", (5, 0)))
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from edgevlm_runtime.errors import ImageError
-from edgevlm_runtime.images import LoadOptions, load, load_image
+from edgevlm_runtime.images import LoadOptions, load_image, rgb
 
 
 def picture(width: int = 13, height: int = 7, seed: int = 0) -> Image.Image:
@@ -234,5 +234,5 @@ def test_strips_give_the_bytes_of_the_whole(mode: str, strip: int, monkeypatch: 
         image.info["transparency"] = (9, 9, 9) if mode == "RGB" else 3
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     whole = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    monkeypatch.setattr(load, "_STRIP_PIXELS", strip)
+    monkeypatch.setattr(rgb, "_STRIP_PIXELS", strip)
     assert load_image(image).tobytes() == whole.tobytes()
