@@ -132,13 +132,13 @@ def reference_logits(folder: Path, ids: np.ndarray) -> torch.Tensor:
 
 def bundle_logits(bundle: Path, ids: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
     """Log-probabilities of the bundle, chunk by chunk over one KV cache."""
-    decoder = load(bundle, verify="size").decoder
+    decoder = load(bundle, verify="size").pipeline.decoder
     run = decoder.new_run(len(ids))
     embeddings = np.empty((len(ids), decoder.info.hidden_size), np.float32)
     decoder.embeddings.gather(ids, embeddings)
     for start in range(0, len(ids), CHUNK):
         part = slice(start, min(start + CHUNK, len(ids)))
-        logits = run.prefill(embeddings[part], np.arange(part.stop - part.start))
+        logits = run.forward(embeddings[part], np.arange(part.stop - part.start))
         yield part, torch.log_softmax(torch.from_numpy(logits), -1)
 
 

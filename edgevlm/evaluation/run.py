@@ -99,7 +99,7 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
         apply_exif_orientation=options.apply_exif_orientation,
         image_bit_depth=options.image_bit_depth,
     )
-    manifest, loading = vlm.manifest, vlm.image_loading
+    manifest, loading = vlm.manifest, vlm.pipeline.image_loading
     limit = options.max_new_tokens or manifest.generation.max_new_tokens
     with AnswerLog(options.log, _header(options, dataset, vlm, limit), options.resume) as log:
         _ask_all(BundleAnswerer(vlm, limit), dataset, log, progress)
@@ -151,7 +151,7 @@ def _check_reference(bundle: Path, reference: str) -> str | None:
 
 def _fit(bundle: Bundle, verdicts: Verdicts, dataset: Dataset) -> tuple[float, Path]:
     """The temperature and where it was written. Raises `EdgeVLMError` when there is too little to fit it on."""
-    from edgevlm_runtime.asking.choice_temperature import Calibration, write_calibration
+    from edgevlm_runtime.bundle.choice_temperature import Calibration, write_calibration
 
     if len(verdicts) < FEWEST:
         raise EdgeVLMError(
@@ -208,7 +208,7 @@ def _header(options: EvalOptions, dataset: Dataset, vlm: VLM, limit: int) -> dic
         "reference": options.reference,
         "max_new_tokens": limit,
         "provider": options.provider,
-        "exif_orientation": vlm.image_loading.apply_exif_orientation,
+        "exif_orientation": vlm.pipeline.image_loading.apply_exif_orientation,
         "image_bit_depth": options.image_bit_depth,
     }
 

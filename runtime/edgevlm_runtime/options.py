@@ -12,19 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.images.limits import MAX_PIXELS
-
-if TYPE_CHECKING:
-    from edgevlm_runtime.bundle.manifest import GenerationDefaults
 
 MIB = 1 << 20
 DEEPEST = 32
 """Bits of a sample, at most."""
 MAX_THREADS = max(64, 4 * (os.cpu_count() or 1))
 _THREADS = f"at most {MAX_THREADS}: more than there are cores only wait for each other"
+MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+"""89,478,485, Pillow's own decompression-bomb limit. Decoded, Pillow holds four bytes per pixel, 341 MiB; an image that
+has to be converted to RGB is there twice meanwhile, 683 MiB."""
 _Options = TypeVar("_Options")
 
 
@@ -125,19 +124,6 @@ class GenerationOptions:
 def runtime_options(options: Mapping[str, Any]) -> RuntimeOptions:
     """Keyword arguments of `load` as options. Raises `EdgeVLMError` for unknown names and bad values."""
     return make_options(RuntimeOptions, options, "option")
-
-
-def generation_options(defaults: GenerationDefaults, options: Mapping[str, Any]) -> GenerationOptions:
-    """The bundle's defaults with the caller's choices over them. Raises `EdgeVLMError` as `runtime_options` does."""
-    chosen: dict[str, Any] = {
-        "max_new_tokens": defaults.max_new_tokens,
-        "temperature": defaults.temperature,
-        "top_k": defaults.top_k,
-        "top_p": defaults.top_p,
-        "repetition_penalty": defaults.repetition_penalty,
-        "suppress_tokens": defaults.suppress_tokens,
-    }
-    return make_options(GenerationOptions, {**chosen, **options}, "generation option")
 
 
 def make_options(kind: type[_Options], options: Mapping[str, Any], what: str) -> _Options:

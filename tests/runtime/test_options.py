@@ -10,8 +10,9 @@ import pytest
 
 import edgevlm_runtime
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
+from edgevlm_runtime.bundle.values import generation_options
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.options import GenerationOptions, RuntimeOptions, generation_options, runtime_options
+from edgevlm_runtime.options import GenerationOptions, RuntimeOptions, runtime_options
 
 DEFAULTS = GenerationDefaults(
     eos_token_ids=(2,),

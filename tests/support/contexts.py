@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 import edgevlm_runtime
-from edgevlm_runtime.decoding.context import Context, PromptSequence
-from edgevlm_runtime.decoding.positions.base import ImageSpan, SequenceLayout
+from edgevlm_runtime.decoding.context import Context
+from edgevlm_runtime.text.layout import ImageSpan, Prompt
 
 HIDDEN, ROWS, IMAGE = 32, 4, 258
 PICTURES = {
@@ -17,7 +17,7 @@ PICTURES = {
 Part = int | str
 
 
-def prompt_of(parts: list[Part]) -> PromptSequence:
+def prompt_of(parts: list[Part]) -> Prompt:
     """Numbers are text tokens, letters are images of four tokens."""
     ids: list[int] = []
     spans, keys = [], []
@@ -28,18 +28,18 @@ def prompt_of(parts: list[Part]) -> PromptSequence:
             ids += [IMAGE] * ROWS
         else:
             ids.append(part)
-    return PromptSequence(np.array(ids, dtype=np.int64), SequenceLayout(tuple(spans)), tuple(keys))
+    return Prompt(np.array(ids, dtype=np.int64), tuple(spans), image_keys=tuple(keys))
 
 
-def embeddings_of(prompt: PromptSequence) -> Callable[[int], np.ndarray]:
+def embeddings_of(prompt: Prompt) -> Callable[[int], np.ndarray]:
     return lambda number: PICTURES[prompt.image_keys[number]]
 
 
-def prefill(context: Context, prompt: PromptSequence) -> np.ndarray:
+def prefill(context: Context, prompt: Prompt) -> np.ndarray:
     logits = context.prefill(prompt, embeddings_of(prompt))
     assert logits is not None
     return logits.copy()
 
 
 def new_context(model: edgevlm_runtime.VLM, chunk: int = 1024) -> Context:
-    return Context(model.decoder, model._positions, 96, chunk)
+    return Context(model.pipeline.decoder, model.pipeline.positions, 96, chunk)

@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgevlm_runtime.bundle.engine_info import Profile
+from edgevlm_runtime.engines.nvidia.compiled import CompiledEngine
 from edgevlm_runtime.engines.nvidia.cuda import Device
 from edgevlm_runtime.engines.nvidia.graph import TensorRTGraph
 from edgevlm_runtime.engines.nvidia.messages import make_logger
@@ -57,7 +58,7 @@ def load(decoder: Path, cuda: FakeCuda | None = None, cuda_graph: bool = False, 
     runtime = FakeRuntime(cuda, logger)
     runtime.engine_host_code_allowed = False
     engine = runtime.deserialize_cuda_engine(fake_engine(decoder, (PREFILL, DECODE), **about))
-    graph = TensorRTGraph(module, engine, "decoder.engine", device, logger, cuda_graph=cuda_graph)
+    graph = TensorRTGraph(CompiledEngine(module, engine, "decoder.engine", device, logger, cuda_graph=cuda_graph))
     return SimpleNamespace(graph=graph, engine=engine, cuda=cuda, device=device)
 
 

@@ -58,7 +58,7 @@ class Loss:
         """Mean KL in nats a position of the bundle in `folder`, which has no manifest yet."""
         vlm = VLM(Bundle(folder, manifest, digest=""), RuntimeOptions(max_context=self.samples.text.shape[1]))
         total, row = 0.0, 0
-        for logits in self._run(vlm.decoder):
+        for logits in self._run(vlm.pipeline.decoder):
             expected = torch.from_numpy(self.wanted[row : row + len(logits)])
             found = torch.log_softmax(torch.from_numpy(logits), -1)
             total += float((expected.exp() * (expected - found)).sum())
@@ -78,6 +78,6 @@ class Loss:
                 if "position_ids" in decoder.extra_inputs:  # as for the reference: every token one further
                     feeds["position_ids"] = np.broadcast_to(np.arange(part.start, part.stop), (3, 1, part.stop - start))
                 rows = np.flatnonzero(text[part])
-                logits = run.prefill(embeddings[part], rows if rows.size else np.zeros(1, np.int64), feeds)
+                logits = run.forward(embeddings[part], rows if rows.size else np.zeros(1, np.int64), feeds)
                 if rows.size:
                     yield logits

@@ -16,8 +16,8 @@ from edgevlm_export.precision import WeightJob
 from edgevlm_export.writing.output import UNSEALED
 from edgevlm_export.writing.spool import Spool
 from edgevlm_export.writing.writer import WrittenGraph, append_tensor, write_graph
-from edgevlm_runtime.bundle.digests import file_sha256
 from edgevlm_runtime.bundle.engine_info import Profile
+from edgevlm_runtime.bundle.folder import file_sha256
 from edgevlm_runtime.bundle.manifest import (
     MANIFEST_DIGEST_NAME,
     MANIFEST_NAME,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgevlm_runtime.asking.answer import Answer
 from edgevlm_runtime.asking.question import Question
@@ -11,11 +11,9 @@ from edgevlm_runtime.asking.session import Session, system_message, text_part, u
 from edgevlm_runtime.asking.stream import AnswerStream
 from edgevlm_runtime.decoding.generate import CANCELLED
 from edgevlm_runtime.images.load import ImageSources
+from edgevlm_runtime.pipeline import Pipeline
 from edgevlm_runtime.text.prompt import Message
 from edgevlm_runtime.vision.encoder import ImageInput
-
-if TYPE_CHECKING:
-    from edgevlm_runtime.model import VLM
 
 
 class Chat(Session):
@@ -25,9 +23,9 @@ class Chat(Session):
     what ended it. A stream that was dropped without a word (no reference left) is as if it had not been asked.
     """
 
-    def __init__(self, vlm: VLM, images: ImageSources = (), system: str | None = None) -> None:
+    def __init__(self, pipeline: Pipeline, images: ImageSources = (), system: str | None = None) -> None:
         """`images` go with the first question. Raises as `Session` does."""
-        super().__init__(vlm, images, system)
+        super().__init__(pipeline, images, system)
         self._history: list[Message] = []
         self._shown: list[ImageInput] = []
 
@@ -46,7 +44,7 @@ class Chat(Session):
         self, question: str, *, images: ImageSources = (), cancel: threading.Event | None = None, **generation: Any
     ) -> AnswerStream:
         """As `ask`, piece by piece."""
-        return AnswerStream(self._question(question, images, cancel, generation), self._turns, self._begin)
+        return self._stream(self._question(question, images, cancel, generation))
 
     def _new_images(self, question: Question) -> tuple[ImageInput, ...]:
         """Images that the conversation has not seen yet: the chat's own go with its first question."""

@@ -21,19 +21,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.asking.answer import Timings
+from edgevlm_runtime.decoding.context import Context
+from edgevlm_runtime.decoding.decoder import Logits
 from edgevlm_runtime.errors import ContextOverflow, EdgeVLMError, PromptError
 from edgevlm_runtime.options import is_real, need
-
-if TYPE_CHECKING:
-    from edgevlm_runtime.decoding.context import Context, PromptSequence
-    from edgevlm_runtime.decoding.decoder import Logits
-    from edgevlm_runtime.text.prompt import PromptEncoder
+from edgevlm_runtime.text.layout import Prompt
+from edgevlm_runtime.text.prompt import PromptEncoder
 
 FORMS = ("", " ")
 """What may stand before a choice."""
@@ -45,7 +44,7 @@ class ChoiceOptions:
 
     temperature: float | None = None
     """Above 1 brings probabilities closer together, below 1 pulls them apart; the order stays. None takes the one that
-    was fitted for the bundle (`edgevlm_runtime.asking.choice_temperature`), or 1."""
+    was fitted for the bundle (`edgevlm_runtime.bundle.choice_temperature`), or 1."""
     abstain_below: float = 0.0
     """Give no verdict when the likeliest choice is less probable than this."""
     end: bool | None = None
@@ -97,7 +96,7 @@ def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
 
 def score_choices(
     choices: Sequence[str],
-    prompt: PromptSequence,
+    prompt: Prompt,
     encoder: PromptEncoder,
     logits: Logits,
     context: Context,
@@ -122,7 +121,7 @@ def score_choices(
     return np.array([_score(ids, first, context, ends if end else ()) for ids in tokens])
 
 
-def continuation(prompt: PromptSequence, text: str, encoder: PromptEncoder) -> tuple[int, ...]:
+def continuation(prompt: Prompt, text: str, encoder: PromptEncoder) -> tuple[int, ...]:
     """Tokens of `text` after the prompt: as tokenized together, unless that changes the prompt's own tokens."""
     together = encoder.tokenizer.encode(prompt.text + text, encoder.format.bos_token)
     start = len(prompt.token_ids)

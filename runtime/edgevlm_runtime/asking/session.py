@@ -7,22 +7,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from edgevlm_runtime.asking.answer import Answer
 from edgevlm_runtime.asking.choices import Choice, ChoiceOptions, check_choices
-from edgevlm_runtime.asking.question import Pieces, Question
+from edgevlm_runtime.asking.prompt_run import Pieces, PromptRun
+from edgevlm_runtime.asking.question import Question
 from edgevlm_runtime.asking.stream import AnswerStream
 from edgevlm_runtime.asking.turns import Turns
+from edgevlm_runtime.bundle.values import generation_options
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.errors import ContextOverflow
 from edgevlm_runtime.images.load import ImageSources, several
-from edgevlm_runtime.options import generation_options, make_options
+from edgevlm_runtime.options import make_options
+from edgevlm_runtime.pipeline import Pipeline
 from edgevlm_runtime.text.prompt import Message
 from edgevlm_runtime.vision.encoder import ImageInput
-
-if TYPE_CHECKING:
-    from edgevlm_runtime.model import VLM
 
 
 class Session:
@@ -34,16 +34,16 @@ class Session:
     stream then ends as "cancelled". So nobody waits for a stream that its reader has left.
     """
 
-    def __init__(self, vlm: VLM, images: ImageSources = (), system: str | None = None) -> None:
+    def __init__(self, pipeline: Pipeline, images: ImageSources = (), system: str | None = None) -> None:
         """Prepares the images now, so that what happens to their files later does not matter.
 
         Raises `ImageError`, and `ContextOverflow` when the images alone exceed the context.
         """
-        self._vlm = vlm
-        self._system = vlm.manifest.prompt.system_prompt if system is None else system
+        self._pipeline = pipeline
+        self._system = pipeline.manifest.prompt.system_prompt if system is None else system
         self._images, self._preprocess_ms = self._prepare(images)
         self._last_answer: Answer | None = None
-        self._turns = Turns(vlm.new_context(), self._ended)
+        self._turns = Turns(pipeline.new_context())
 
     def ask(self, question: str, *, cancel: threading.Event | None = None, **generation: Any) -> Answer:
         """Answer a question. `generation`: fields of `GenerationOptions`; `cancel`: ends the answer when set.
@@ -54,7 +54,7 @@ class Session:
 
     def stream(self, question: str, *, cancel: threading.Event | None = None, **generation: Any) -> AnswerStream:
         """Answer a question piece by piece; pieces hold whole characters. Options and errors as for `ask`."""
-        return AnswerStream(self._question(question, (), cancel, generation), self._turns, self._begin)
+        return self._stream(self._question(question, (), cancel, generation))
 
     def choose(
         self, question: str, choices: Sequence[str], *, cancel: threading.Event | None = None, **weighing: Any
@@ -65,11 +65,11 @@ class Session:
         """
         options = make_options(ChoiceOptions, weighing, "choice option")
         texts = check_choices(choices)
-        options = replace(options, temperature=options.temperature or self._vlm.choice_temperature)
-        asked = Question(question, cancel=cancel)
-        with self._turns.hold(asked) as context:
-            messages, images = self._bring(asked)
-            return asked.choose(self._vlm, context, messages, images, texts, options)
+        options = replace(options, temperature=options.temperature or self._pipeline.choice_temperature)
+        run = self._run(Question(question, caller=cancel))
+        with self._turns.hold(run) as context:
+            self._enter(run, context)
+            return run.choose(texts, options)
 
     @property
     def last_answer(self) -> Answer | None:
@@ -96,8 +96,8 @@ class Session:
         if not given:
             return (), 0.0
         start = time.perf_counter()
-        prepared = tuple(self._vlm.prepare(image) for image in given)
-        tokens, capacity = sum(image.prepared.tokens for image in prepared), self._vlm.context_tokens
+        prepared = tuple(self._pipeline.prepare(image) for image in given)
+        tokens, capacity = sum(image.prepared.tokens for image in prepared), self._pipeline.context_tokens
         if tokens >= capacity:
             raise ContextOverflow(
                 f"{len(prepared)} images need {tokens} tokens, the context holds {capacity}: give fewer images"
@@ -107,26 +107,34 @@ class Session:
     def _question(
         self, text: str, images: ImageSources, cancel: threading.Event | None, generation: dict[str, Any]
     ) -> Question:
-        options = generation_options(self._vlm.manifest.generation, generation)
+        options = generation_options(self._pipeline.manifest.generation, generation)
         return Question(text, *self._prepare(images), options, cancel)
 
     def _ask(self, question: Question) -> Answer:
-        with self._turns.hold(question) as context:
-            for _ in self._begin(question, context):
+        run = self._run(question)
+        with self._turns.hold(run) as context:
+            self._enter(run, context)
+            for _ in run.pieces():
                 pass
-        assert question.answer is not None  # a generator that ended without an error has left one
-        return question.answer
+        assert run.answer is not None  # a generator that ended without an error has left one
+        return run.answer
 
-    def _begin(self, question: Question, context: Context) -> Pieces:
-        """The generator that answers; called under the session's lock, as all that follow are."""
-        messages, images = self._bring(question)
-        return question.run(self._vlm, context, messages, images)
+    def _stream(self, question: Question) -> AnswerStream:
+        return AnswerStream(self._run(question), self._turns, self._begin)
 
-    def _bring(self, question: Question) -> tuple[list[Message], list[ImageInput]]:
-        """The conversation; the session's own images are paid for by the first question."""
-        question.preprocess_ms += self._preprocess_ms
+    def _begin(self, run: PromptRun, context: Context) -> Pieces:
+        """The generator of a stream whose turn has come."""
+        self._enter(run, context)
+        return run.stream()
+
+    def _run(self, question: Question) -> PromptRun:
+        return PromptRun(self._pipeline, question, self._ended)
+
+    def _enter(self, run: PromptRun, context: Context) -> None:
+        """Give a run its conversation, under the lock; the session's own images are paid for by the first question."""
+        messages, images = self._conversation(run.question)
+        run.enter(context, messages, images, run.question.preprocess_ms + self._preprocess_ms)
         self._preprocess_ms = 0.0
-        return self._conversation(question)
 
     def _conversation(self, question: Question) -> tuple[list[Message], list[ImageInput]]:
         """Messages of the prompt and the images they refer to, in order."""

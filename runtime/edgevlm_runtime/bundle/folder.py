@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 
 from edgevlm_runtime._version import __version__
 from edgevlm_runtime.bundle import manifest as schema
-from edgevlm_runtime.bundle.digests import file_sha256
 from edgevlm_runtime.bundle.manifest import FileRecord, Manifest
 from edgevlm_runtime.bundle.values import check_values
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, BundleTooNew, EdgeVLMError
@@ -75,6 +74,12 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"the manifest of {self.path} names no file {name!r}: {_AGAIN}")
         return self.path / name
+
+
+def file_sha256(path: Path) -> str:
+    """The file's sha256, hexadecimal, as `sha256sum` prints it; read in small parts. Raises `OSError`."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:

@@ -71,7 +71,7 @@ class EmbeddingTable:
     `file` and `offset` point into an external-data file of a graph (tied embeddings are stored once) or into a file
     of their own. A row's value is `row * scale` (Gemma multiplies embeddings by sqrt(hidden); others have 1.0).
 
-    `dtype` is a key of `decoding.embedding_rows.READERS`. The integer ones ("uint8", "uint4") hold each row in
+    `dtype` is a key of `decoding.embeddings.READERS`. The integer ones ("uint8", "uint4") hold each row in
     blocks of `block` values, the last one padded, each with a float32 scale at `scales_offset` [vocab, blocks] and,
     where there are zero points, one at `zero_points_offset` [vocab, blocks] packed like the rows; else the middle
     stands for zero.

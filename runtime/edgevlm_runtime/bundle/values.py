@@ -6,11 +6,12 @@ A manifest is input: what is refused here would otherwise fail later, deep withi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.bundle.manifest import GenerationDefaults, Manifest
 from edgevlm_runtime.errors import BundleError, EdgeVLMError
-from edgevlm_runtime.options import generation_options
+from edgevlm_runtime.options import GenerationOptions, make_options
 
 KV_DTYPES = ("float32", "float16", "int8")
 _BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "uint8": 8, "uint4": 4}
@@ -28,6 +29,19 @@ def check_values(manifest: Manifest, where: str) -> None:
         generation_options(manifest.generation, {})
     except EdgeVLMError as error:
         raise BundleError(f"damaged bundle manifest: {where}: generation: {error}") from error
+
+
+def generation_options(defaults: GenerationDefaults, options: Mapping[str, Any]) -> GenerationOptions:
+    """The bundle's defaults with the caller's choices over them. Raises `EdgeVLMError` as `runtime_options` does."""
+    chosen: dict[str, Any] = {
+        "max_new_tokens": defaults.max_new_tokens,
+        "temperature": defaults.temperature,
+        "top_k": defaults.top_k,
+        "top_p": defaults.top_p,
+        "repetition_penalty": defaults.repetition_penalty,
+        "suppress_tokens": defaults.suppress_tokens,
+    }
+    return make_options(GenerationOptions, {**chosen, **options}, "generation option")
 
 
 def _rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:

@@ -44,7 +44,9 @@ def run_self_test(vlm: VLM) -> SelfTestResult:
     if stored is None:
         raise BundleError(f"{vlm.bundle.path} has no self-test: export the model again")
     image = vlm.bundle.file(stored.image)
-    difference = _difference(vlm.encoder.compute(vlm.prepare(image)).embeddings, _expected(vlm, stored))
+    difference = _difference(
+        vlm.pipeline.encoder.compute(vlm.pipeline.prepare(image)).embeddings, _expected(vlm, stored)
+    )
     answer = vlm.ask(
         image, stored.prompt, temperature=0.0, max_new_tokens=max(1, len(stored.token_ids)), logprobs=False
     )

@@ -8,45 +8,24 @@ stand for, not by the placeholder token, which is the same for every image. What
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.decoding.baked_prefix import BakedPrefix, common_prefix
-from edgevlm_runtime.decoding.chunks import chunks
-from edgevlm_runtime.decoding.decoder import Decoder, Logits
+from edgevlm_runtime.decoding.decoder import Decoder, Logits, chunks
 from edgevlm_runtime.decoding.embeddings import Rows
-from edgevlm_runtime.decoding.positions.base import PositionScheme, SequenceLayout
+from edgevlm_runtime.decoding.positions import PositionScheme
 from edgevlm_runtime.engines.base import Array
+from edgevlm_runtime.text.layout import ImageSpans, Prompt
 from edgevlm_runtime.vision.cache import Embeddings
 
 Ids = NDArray[np.int64]
-WORTH_FILLING = 16
-"""Fewer positions are computed by the decoder itself: one more graph's weights would have to be read for them."""
+PREFILL_GRAPH_FROM = 16
+"""Fewer positions are computed by the decoder graph: one more graph's weights would have to be read for them."""
 EmbeddingsOf = Callable[[int], Embeddings]
 """Embeddings [tokens, hidden] of the prompt's image with this number; called only for images that must be prefilled."""
-
-
-@dataclass(frozen=True, slots=True)
-class PromptSequence:
-    """A prompt ready for the decoder: its tokens, where the images are among them, and which images they are."""
-
-    token_ids: Ids
-    """int64 [S], image tokens included."""
-    layout: SequenceLayout
-    image_keys: tuple[str, ...]
-    """Identity of each image, by number (`ImageEncoder.key`)."""
-    text: str = ""
-    """What was tokenized."""
-
-    def __len__(self) -> int:
-        return int(self.token_ids.size)
-
-    def image_stop(self, image: int) -> int:
-        """Position after the last token of an image."""
-        return max((span.stop for span in self.layout.images if span.image == image), default=0)
 
 
 class Context:
@@ -71,7 +50,7 @@ class Context:
         self._run = decoder.new_run(capacity)
         self._held = np.zeros(capacity, dtype=np.int64)
         self._numbers: dict[str, int] = {}
-        self._layout = SequenceLayout()
+        self._images: ImageSpans = ()
 
     @property
     def capacity(self) -> int:
@@ -83,13 +62,13 @@ class Context:
         """Tokens in the cache."""
         return self._run.kv.length
 
-    def shared_prefix(self, prompt: PromptSequence) -> int:
+    def shared_prefix(self, prompt: Prompt) -> int:
         """Positions of `prompt` that need not run; at least the last one is left, for its logits."""
         identities = self._identities(prompt)
         return max(self._in_cache(identities), self._in_bundle(identities))
 
     def prefill(
-        self, prompt: PromptSequence, embeddings_of: EmbeddingsOf, cancelled: Callable[[], bool] = lambda: False
+        self, prompt: Prompt, embeddings_of: EmbeddingsOf, cancelled: Callable[[], bool] = lambda: False
     ) -> Logits | None:
         """Make the cache hold exactly `prompt`; logits [vocab] of its last position.
 
@@ -104,10 +83,10 @@ class Context:
             self._baked.copy(self._run.kv, start)
         self._begin(prompt, identities, start)
         logits: Logits | None = None
-        for first, stop in self._fillable(start, len(prompt)):
+        for first, stop in self._prefill_chunks(start, len(prompt)):
             if cancelled():
                 return None
-            self._run.fill(self._embed(prompt, first, stop, embeddings_of), self._feeds(prompt, first, stop))
+            self._run.prefill(self._embed(prompt, first, stop, embeddings_of), self._feeds(prompt, first, stop))
         for first, stop in chunks(self.length, len(prompt), self._chunk):
             if cancelled():
                 return None
@@ -115,7 +94,7 @@ class Context:
             logits = self._extend(prompt, first, stop, last, embeddings_of)[0]
         return logits
 
-    def score(self, prompt: PromptSequence, embeddings_of: EmbeddingsOf, rows: Ids | None = None) -> Logits:
+    def score(self, prompt: Prompt, embeddings_of: EmbeddingsOf, rows: Ids | None = None) -> Logits:
         """Logits [R, vocab] of the positions `rows` of `prompt` (in order; all unless given), computed from the start.
 
         What follows the bundle's prefix attends to that, as when a question is answered. The decoder's graph computes
@@ -138,7 +117,7 @@ class Context:
     def step(self, token_id: int) -> Logits:
         """Append a generated token; its logits [vocab], in a buffer that the next step overwrites."""
         place = self.length
-        feeds = self._positions.feeds(self._layout, place, place + 1)
+        feeds = self._positions.feeds(self._images, place, place + 1)
         logits = self._run.step(token_id, feeds)
         self._held[place] = token_id
         return logits
@@ -157,8 +136,8 @@ class Context:
         place, count = self.length, token_ids.size
         embeddings = np.empty((count, self._decoder.info.hidden_size), dtype=np.float32)
         self._decoder.embeddings.gather(token_ids, embeddings)
-        feeds = self._positions.feeds(self._layout, place, place + count)
-        return self._run.prefill(embeddings, np.arange(count, dtype=np.int64), feeds)
+        feeds = self._positions.feeds(self._images, place, place + count)
+        return self._run.forward(embeddings, np.arange(count, dtype=np.int64), feeds)
 
     def _in_cache(self, identities: Ids) -> int:
         return common_prefix(self._held[: self.length], identities[:-1])
@@ -166,29 +145,29 @@ class Context:
     def _in_bundle(self, identities: Ids) -> int:
         return 0 if self._baked is None else self._baked.shared(identities[:-1])
 
-    def _begin(self, prompt: PromptSequence, identities: Ids, start: int) -> None:
+    def _begin(self, prompt: Prompt, identities: Ids, start: int) -> None:
         """Keep the first `start` positions, which the cache has; what follows will be those of `prompt`."""
         self._run.kv.rewind(start)
-        self._layout = prompt.layout
+        self._images = prompt.images
         self._held[: len(prompt)] = identities
 
-    def _extend(self, prompt: PromptSequence, start: int, stop: int, rows: Ids, embeddings_of: EmbeddingsOf) -> Logits:
+    def _extend(self, prompt: Prompt, start: int, stop: int, rows: Ids, embeddings_of: EmbeddingsOf) -> Logits:
         embeddings = self._embed(prompt, start, stop, embeddings_of)
-        return self._run.prefill(embeddings, rows, self._feeds(prompt, start, stop))
+        return self._run.forward(embeddings, rows, self._feeds(prompt, start, stop))
 
-    def _feeds(self, prompt: PromptSequence, start: int, stop: int) -> Mapping[str, Array]:
-        return self._positions.feeds(prompt.layout, start, stop)
+    def _feeds(self, prompt: Prompt, start: int, stop: int) -> Mapping[str, Array]:
+        return self._positions.feeds(prompt.images, start, stop)
 
-    def _fillable(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Chunks for the graph for prompts: all but the last position, whose logits are wanted; none for few."""
-        worth = self._decoder.prompts is not None and stop - start >= WORTH_FILLING
+    def _prefill_chunks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Chunks for the prefill graph: all but the last position, whose logits are wanted; none for few."""
+        worth = self._decoder.prefill_graph is not None and stop - start >= PREFILL_GRAPH_FROM
         return chunks(start, stop - 1 if worth else start, self._chunk)
 
-    def _embed(self, prompt: PromptSequence, start: int, stop: int, embeddings_of: EmbeddingsOf) -> Rows:
+    def _embed(self, prompt: Prompt, start: int, stop: int, embeddings_of: EmbeddingsOf) -> Rows:
         """Decoder inputs [stop - start, hidden]: token embeddings, image embeddings over the image tokens."""
         out = np.empty((stop - start, self._decoder.info.hidden_size), dtype=np.float32)
         text = np.ones(stop - start, dtype=np.bool_)
-        for span in prompt.layout.images:
+        for span in prompt.images:
             first, last = max(span.start, start), min(span.stop, stop)
             if first >= last:
                 continue
@@ -200,10 +179,10 @@ class Context:
         out[text] = tokens
         return out
 
-    def _identities(self, prompt: PromptSequence) -> Ids:
+    def _identities(self, prompt: Prompt) -> Ids:
         """One number a position: the token id for text; for images, negative, one for each image and row."""
         identities = prompt.token_ids.copy()
-        for span in prompt.layout.images:
+        for span in prompt.images:
             number = self._numbers.setdefault(prompt.image_keys[span.image], len(self._numbers))
             rows = np.arange(span.row, span.row + span.length, dtype=np.int64)
             identities[span.start : span.stop] = -1 - rows - (number << 32)

@@ -7,7 +7,8 @@ cache. Output: `logits` [1, K, vocab].
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +30,14 @@ class Decoder:
     """The decoder graph of a bundle with its embeddings; shared by sessions, safe from any thread."""
 
     def __init__(
-        self, graph: Graph, info: DecoderInfo, embeddings: TokenEmbeddings, prompts: Graph | None = None
+        self, graph: Graph, info: DecoderInfo, embeddings: TokenEmbeddings, prefill_graph: Graph | None = None
     ) -> None:
-        """`prompts` fills the cache of `graph` and gives no logits; None where `graph` computes prompts as well.
+        """`prefill_graph` appends prompts to the cache of `graph`, without logits; None where `graph` does it itself.
 
         Raises `BundleError` when a graph is not the one that `info` describes.
         """
         self.graph = graph
-        self.prompts = prompts
+        self.prefill_graph = prefill_graph
         self.info = info
         self.embeddings = embeddings
         self.extra_inputs = tuple(
@@ -44,8 +45,8 @@ class Decoder:
         )
         self.step_inputs = make_step_inputs(info.step_inputs, fixed_rows(graph))
         _check_graph(graph, info, (*_OWN_INPUTS, *self.step_inputs.names), ("logits",))
-        if prompts is not None:
-            _check_graph(prompts, info, (_OWN_INPUTS[0], *self.step_inputs.names), ())
+        if prefill_graph is not None:
+            _check_graph(prefill_graph, info, (_OWN_INPUTS[0], *self.step_inputs.names), ())
 
     def new_run(self, capacity: int) -> DecoderRun:
         """A KV cache of `capacity` tokens with the graph bound to it."""
@@ -56,7 +57,7 @@ class DecoderRun:
     """The decoder over one KV cache. For one thread at a time.
 
     The cache is bound once to each of two bindings: one for prompt chunks of any length, one for single tokens whose
-    buffers never change, so that a decoding step writes a few numbers and runs. A graph for prompts has a third.
+    buffers never change, so that a decoding step writes a few numbers and runs. A prefill graph has a third.
     """
 
     def __init__(self, decoder: Decoder, kv: KVCache) -> None:
@@ -64,7 +65,7 @@ class DecoderRun:
         self._decoder = decoder
         self._chunk = self._bound(decoder.graph)
         self._single = self._bound(decoder.graph)
-        self._filling = None if decoder.prompts is None else self._bound(decoder.prompts)
+        self._prefill = None if decoder.prefill_graph is None else self._bound(decoder.prefill_graph)
         hidden, vocab = decoder.info.hidden_size, decoder.info.vocab_size
         self._embedding = np.zeros((1, 1, hidden), dtype=np.float32)
         self._logits = np.zeros((1, 1, vocab), dtype=np.float32)
@@ -77,7 +78,7 @@ class DecoderRun:
         for name in decoder.step_inputs.names:
             self._feed(name, first[name])
 
-    def prefill(self, embeddings: Rows, rows: NDArray[np.int64], feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
+    def forward(self, embeddings: Rows, rows: NDArray[np.int64], feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
         """Append S positions to the cache: `embeddings` [S, hidden]; logits [K, vocab] of `rows` [K] among them.
 
         The cache counts the positions only when the run succeeds. Raises `EdgeVLMError` when it does not.
@@ -89,13 +90,13 @@ class DecoderRun:
         chunk: Logits = logits[0]
         return chunk
 
-    def fill(self, embeddings: Rows, feeds: Mapping[str, Array] = NO_FEEDS) -> None:
-        """Append S positions to the cache by the graph for prompts: `embeddings` [S, hidden]; no logits.
+    def prefill(self, embeddings: Rows, feeds: Mapping[str, Array] = NO_FEEDS) -> None:
+        """Append S positions to the cache by the prefill graph: `embeddings` [S, hidden]; no logits.
 
-        Only where the decoder has such a graph (`Decoder.prompts`). Raises `EdgeVLMError` when the run fails.
+        Only where the decoder has such a graph (`Decoder.prefill_graph`). Raises `EdgeVLMError` when the run fails.
         """
-        assert self._filling is not None
-        self._append(self._filling, embeddings, feeds)
+        assert self._prefill is not None
+        self._append(self._prefill, embeddings, feeds)
 
     def step(self, token_id: int, feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
         """Append one generated token; its logits [vocab], in a buffer that the next step overwrites."""
@@ -151,3 +152,9 @@ def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outpu
         if graph.inputs[name].dtype != np.dtype(dtype):
             found = graph.inputs[name].dtype
             raise BundleError(f"the decoder's {name!r} holds {found}, not {dtype} as the manifest says: export again")
+
+
+def chunks(start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
+    """Positions start..stop in as few parts of at most `most` as there can be, all nearly of one length."""
+    count = -(-(stop - start) // most)
+    return pairwise(start + (stop - start) * part // max(count, 1) for part in range(count + 1))

@@ -1,19 +1,101 @@
-"""Token embeddings, read row by row from the bundle's memory-mapped weights.
+"""Token embeddings, read row by row from the bundle's memory-mapped weights and widened to float32.
 
-The table is never loaded: a prompt touches the pages of its own tokens. How rows are held is data in the manifest;
-each kind has a reader in `edgevlm_runtime.decoding.embedding_rows.READERS`.
+The table is never loaded: a prompt touches the pages of its own tokens. How rows are stored is data in the manifest;
+each kind has a reader in `READERS`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.decoding.embedding_rows import READERS, Rows
+from edgevlm_runtime.bundle.manifest import EmbeddingTable
+from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.errors import BundleError, PromptError
 
-__all__ = ["Rows", "TokenEmbeddings"]
+Rows = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+class RowReader(Protocol):
+    """Reads rows of one table. Safe from any thread."""
+
+    def __call__(self, ids: Ids) -> Rows:
+        """Rows `ids` [n], float32 [n, hidden]."""
+        ...
+
+
+def map_part(file: Path, offset: int, stored: str, shape: tuple[int, ...]) -> Array:
+    """A read-only view of part of a file. Raises `BundleError` when the part does not lie within the file."""
+    end = offset + int(np.prod(shape, dtype=np.int64)) * np.dtype(stored).itemsize
+    size = file.stat().st_size
+    if offset < 0 or min(shape) < 1 or end > size:
+        raise BundleError(f"embedding table ends at byte {end} of {file}, which has {size}: export the model again")
+    mapped = np.memmap(file, dtype=stored, mode="r", offset=offset, shape=shape)
+    return np.asarray(mapped)  # a plain view: memmap's own indexing is slow
+
+
+class FloatRows:
+    """Rows of floating-point values, each as it is stored."""
+
+    def __init__(self, stored: str, widen: Callable[[Array], Rows], file: Path, table: EmbeddingTable) -> None:
+        self._widen = widen
+        self._rows = map_part(file, table.offset, stored, table.shape)
+
+    def __call__(self, ids: Ids) -> Rows:
+        return self._widen(self._rows[ids])
+
+
+def _widen_bfloat16(rows: Array) -> Rows:
+    """bfloat16 is the upper half of float32."""
+    return (rows.astype(np.uint32) << 16).view(np.float32)
+
+
+class BlockRows:
+    """Rows of integers in blocks, (quant - zero) * scale: the bytes of a block-quantized LM head, or made like them."""
+
+    def __init__(self, bits: int, file: Path, table: EmbeddingTable) -> None:
+        if table.block < 1 or table.scales_offset is None:
+            raise BundleError(f"embedding table of {file.parent} names no scales: export the model again")
+        vocab, self._hidden = table.shape
+        self._bits = bits
+        self._block = table.block
+        self._blocks = -(-self._hidden // table.block)
+        self._rows = map_part(file, table.offset, "u1", (vocab, self._blocks, table.block * bits // 8))
+        self._scales = map_part(file, table.scales_offset, "<f4", (vocab, self._blocks))
+        self._zeros: Array | None = None
+        if table.zero_points_offset is not None:
+            self._zeros = map_part(file, table.zero_points_offset, "u1", (vocab, -(-self._blocks * bits // 8)))
+
+    def __call__(self, ids: Ids) -> Rows:
+        values = self._unpack(self._rows[ids]).astype(np.float32)
+        if self._zeros is None:
+            values -= 1 << (self._bits - 1)
+        else:
+            values -= self._unpack(self._zeros[ids])[..., : self._blocks, None]
+        values *= self._scales[ids][..., None]
+        return values.reshape(len(ids), self._blocks * self._block)[:, : self._hidden]  # ids may be none: no -1
+
+    def _unpack(self, stored: Array) -> Array:
+        """Two values a byte, the first in the low half, where there are four bits."""
+        if self._bits == 8:
+            return stored
+        return np.stack([stored & 15, stored >> 4], axis=-1).reshape(*stored.shape[:-1], 2 * stored.shape[-1])
+
+
+READERS: dict[str, Callable[[Path, EmbeddingTable], RowReader]] = {
+    "float32": lambda file, table: FloatRows("<f4", lambda rows: rows.astype(np.float32), file, table),
+    "float16": lambda file, table: FloatRows("<f2", lambda rows: rows.astype(np.float32), file, table),
+    "bfloat16": lambda file, table: FloatRows("<u2", _widen_bfloat16, file, table),
+    "uint8": lambda file, table: BlockRows(8, file, table),
+    "uint4": lambda file, table: BlockRows(4, file, table),
+}
+"""`EmbeddingTable.dtype` to its reader."""
 
 
 class TokenEmbeddings:

@@ -20,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevlm_runtime.decoding.chunks import chunks
-from edgevlm_runtime.decoding.decoder import Decoder
-from edgevlm_runtime.decoding.positions.base import PositionScheme, SequenceLayout
+from edgevlm_runtime.decoding.decoder import Decoder, chunks
+from edgevlm_runtime.decoding.positions import PositionScheme
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import need
 
@@ -83,11 +82,11 @@ def measure(
             run.kv.rewind(0)
             begin = time.perf_counter()
             for start, stop in chunks(0, length, size):
-                feeds = positions.feeds(SequenceLayout(), start, stop)
-                if decoder.prompts is not None:
-                    run.fill(embeddings[start:stop], feeds)
+                feeds = positions.feeds((), start, stop)
+                if decoder.prefill_graph is not None:
+                    run.prefill(embeddings[start:stop], feeds)
                 else:
-                    run.prefill(embeddings[start:stop], last, feeds)
+                    run.forward(embeddings[start:stop], last, feeds)
             seconds[size].append(time.perf_counter() - begin)
         progress(turn + 1, rounds + 1)
     speeds = {size: length / float(np.median(times[1:])) for size, times in seconds.items()}

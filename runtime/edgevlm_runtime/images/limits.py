@@ -7,10 +7,7 @@ on a small machine that is the end of the process, so it is refused beforehand.
 from __future__ import annotations
 
 from edgevlm_runtime.errors import ImageError
-
-MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-"""89,478,485, Pillow's own decompression-bomb limit. Decoded, Pillow holds four bytes a pixel, 341 MiB; an image that
-has to be converted to RGB is there twice meanwhile, 683 MiB."""
+from edgevlm_runtime.options import MAX_PIXELS
 
 
 def check_pixels(width: int, height: int, what: str, limit: int = MAX_PIXELS) -> None:

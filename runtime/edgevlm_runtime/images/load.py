@@ -36,7 +36,7 @@ from PIL import Image, UnidentifiedImageError
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.declared import declared_samples
 from edgevlm_runtime.images.depth import to_eight_bits
-from edgevlm_runtime.images.limits import MAX_PIXELS, check_pixels
+from edgevlm_runtime.images.limits import check_pixels
 from edgevlm_runtime.images.notices import tell_once
 from edgevlm_runtime.images.orientation import (
     UPRIGHT,
@@ -46,6 +46,7 @@ from edgevlm_runtime.images.orientation import (
     turned_back,
 )
 from edgevlm_runtime.images.rgb import to_rgb
+from edgevlm_runtime.options import MAX_PIXELS
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]"
 ImageSources: TypeAlias = "ImageSource | Sequence[ImageSource] | None"

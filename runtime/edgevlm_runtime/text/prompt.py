@@ -2,10 +2,9 @@
 
     prompts = PromptEncoder.load(folder, manifest.prompt)       # once for each bundle
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
-    encoded = prompts.encode(messages, [prepared_image])        # EncodedPrompt
+    encoded = prompts.encode(messages, [prepared_image])        # Prompt
     encoded.token_ids    # int64 [tokens]
     encoded.images       # runs of image tokens: ImageSpan(start, length, image, row, grid), in order
-    encoded.layout       # the same for `positions`
     encoded.text         # what was tokenized
 
 Content is a text or a list of parts, `{"type": "text", "text": ...}` or `{"type": "image"}`; the n-th image part in the
@@ -21,7 +20,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,27 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.bundle.manifest import PromptFormat
-from edgevlm_runtime.decoding.positions.base import ImageSpan, SequenceLayout
 from edgevlm_runtime.errors import BundleIncomplete, PromptError
 from edgevlm_runtime.images.base import PreparedImage
+from edgevlm_runtime.text.layout import ImageSpan, ImageSpans, Prompt
 from edgevlm_runtime.text.template import ChatTemplate
 from edgevlm_runtime.text.tokenizer import Tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """A prompt as the decoder takes it. See the module's docstring."""
-
-    text: str
-    token_ids: NDArray[np.int64]
-    images: tuple[ImageSpan, ...]
-
-    @property
-    def layout(self) -> SequenceLayout:
-        """Where the images are, for position schemes."""
-        return SequenceLayout(self.images)
 
 
 class PromptEncoder:
@@ -97,7 +81,7 @@ class PromptEncoder:
 
     def encode(
         self, messages: Sequence[Message], images: Sequence[PreparedImage] = (), add_generation_prompt: bool = True
-    ) -> EncodedPrompt:
+    ) -> Prompt:
         """Tokens of the conversation.
 
         Raises `PromptError` as `render` does, and when there are more or fewer `images` than image parts.
@@ -108,7 +92,7 @@ class PromptEncoder:
             raise PromptError(f"the messages have {wanted} image parts, but {len(images)} images were given")
         return self.encode_text(text, images)
 
-    def encode_text(self, text: str, images: Sequence[PreparedImage] = ()) -> EncodedPrompt:
+    def encode_text(self, text: str, images: Sequence[PreparedImage] = ()) -> Prompt:
         """Tokens of a prompt that is rendered already.
 
         Raises `PromptError` when its image tokens do not match `images`.
@@ -122,9 +106,9 @@ class PromptEncoder:
         placeholders = [image.placeholder for image in images]
         expanded = "".join(part for pair in zip(pieces, [*placeholders, ""], strict=True) for part in pair)
         ids = np.array(self.tokenizer.encode(expanded, self.format.bos_token), np.int64)
-        return EncodedPrompt(expanded, ids, self._spans(ids, images))
+        return Prompt(ids, self._spans(ids, images), expanded)
 
-    def _spans(self, ids: NDArray[np.int64], images: Sequence[PreparedImage]) -> tuple[ImageSpan, ...]:
+    def _spans(self, ids: NDArray[np.int64], images: Sequence[PreparedImage]) -> ImageSpans:
         """Runs of the image token, cut where one image ends and the next begins."""
         places = np.flatnonzero(ids == self.format.image_token_id)
         counts = [image.tokens for image in images]

@@ -12,8 +12,7 @@ import pytest
 from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.checkpoints.fingerprint import COVERS, SAMPLE, fingerprint, other_checkpoint
-from edgevlm_runtime.bundle.digests import file_sha256
-from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.bundle.folder import Bundle, file_sha256
 from edgevlm_runtime.bundle.manifest import CheckpointDigest
 from edgevlm_runtime.errors import CheckpointError
 from tests.support import checkpoints

@@ -82,7 +82,7 @@ def fed(run: DecoderRun, text: TextModel, rows: np.ndarray, start: int, chunk: i
     for first in range(start, len(rows), chunk):
         part = rows[first : first + chunk]
         places = text.positions(first, first + len(part))
-        parts.append(run.prefill(part, np.arange(len(part)), places))
+        parts.append(run.forward(part, np.arange(len(part)), places))
     return np.concatenate(parts)
 
 

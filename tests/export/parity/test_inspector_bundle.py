@@ -77,7 +77,7 @@ def test_quantized_keeps_the_verdicts(examples, expected, quantized):
 def test_quantized_still_tells_images_apart(examples, quantized):
     vlm = edgevlm_runtime.load(quantized)
     images = {example.part.seed: example.image for example in examples[:32]}
-    embeddings = [vlm.encoder.encode(vlm.prepare(image)).embeddings for image in images.values()]
+    embeddings = [vlm.pipeline.encoder.encode(vlm.pipeline.prepare(image)).embeddings for image in images.values()]
     for index, one in enumerate(embeddings):
         for other in embeddings[:index]:
             assert np.abs(one - other).mean() > 0.05 * np.abs(one).mean()

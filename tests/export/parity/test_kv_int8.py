@@ -56,11 +56,11 @@ def _ids(model: edgevlm_runtime.VLM) -> np.ndarray:
 def _run(model: edgevlm_runtime.VLM, ids: np.ndarray):
     """Logits [S, vocab] of the whole sequence, and the cache behind it."""
     count = ids.size
-    run = model.decoder.new_run(count)
+    run = model.pipeline.decoder.new_run(count)
     embeddings = np.empty((count, model.manifest.decoder.hidden_size), np.float32)
-    model.decoder.embeddings.gather(ids, embeddings)
-    feeds = model._positions.feeds(edgevlm_runtime.decoding.positions.SequenceLayout(), 0, count)
-    return run.prefill(embeddings, np.arange(count), feeds), run.kv
+    model.pipeline.decoder.embeddings.gather(ids, embeddings)
+    feeds = model.pipeline.positions.feeds((), 0, count)
+    return run.forward(embeddings, np.arange(count), feeds), run.kv
 
 
 def _scales(bundle) -> dict[str, torch.Tensor]:

@@ -138,5 +138,5 @@ def test_logits(pair):
 
 def test_image_embeddings(pair):
     for image in pictures():
-        embeddings = pair.vlm.encoder.encode(pair.vlm.prepare(image)).embeddings
+        embeddings = pair.vlm.pipeline.encoder.encode(pair.vlm.pipeline.prepare(image)).embeddings
         assert np.abs(embeddings - pair.reference.image_embeddings(image)).max() < 1e-4

@@ -38,14 +38,14 @@ def test_same_answers_in_float32(make, tmp_path: Path, export_bundle) -> None:
     folder = make(tmp_path / "checkpoint")
     wanted = answers(export_bundle(folder))
     bundle = export_bundle(folder, prefill="fp32")
-    assert edgevlm_runtime.load(bundle).decoder.prompts is not None
+    assert edgevlm_runtime.load(bundle).pipeline.decoder.prefill_graph is not None
     for chunk in (5, 64, 1024):
         assert answers(bundle, prefill_chunk=chunk) == wanted
 
 
 def test_the_graph_has_no_head_and_stops_at_the_last_cache(tiny_checkpoint: Path, export_bundle) -> None:
     vlm = edgevlm_runtime.load(export_bundle(tiny_checkpoint, prefill="fp32"))
-    prompts, decoder = vlm.decoder.prompts, vlm.decoder.graph
+    prompts, decoder = vlm.pipeline.decoder.prefill_graph, vlm.pipeline.decoder.graph
     assert prompts is not None
     assert set(prompts.outputs) == set(decoder.outputs) - {"logits"}
     assert set(prompts.inputs) == set(decoder.inputs) - {"logits_rows"}
@@ -65,16 +65,16 @@ def test_int8_prompts_beside_an_int4_decoder(tmp_path: Path, export_bundle) -> N
 
 def _cache(bundle: Path) -> dict[int, np.ndarray]:
     vlm = edgevlm_runtime.load(bundle)
-    run = vlm.decoder.new_run(32)
-    rows = np.random.default_rng(0).standard_normal((32, vlm.decoder.info.hidden_size)).astype(np.float32)
-    run.fill(rows)
+    run = vlm.pipeline.decoder.new_run(32)
+    rows = np.random.default_rng(0).standard_normal((32, vlm.pipeline.decoder.info.hidden_size)).astype(np.float32)
+    run.prefill(rows)
     return {place: cache.host().copy() for place, cache in enumerate(run.kv.tensors)}
 
 
 def test_with_an_int8_cache(tiny_checkpoint: Path, export_bundle) -> None:
     """The graph for prompts stores keys and values by the very scales that the decoder reads them by."""
     bundle = export_bundle(tiny_checkpoint, prefill="fp32", kv="int8")
-    assert edgevlm_runtime.load(bundle).decoder.prompts is not None
+    assert edgevlm_runtime.load(bundle).pipeline.decoder.prefill_graph is not None
     plain = export_bundle(tiny_checkpoint, kv="int8")
     for held, expected in zip(_cache_of_ids(bundle), _cache_of_ids(plain), strict=True):
         assert held.dtype == expected.dtype == np.int8
@@ -88,14 +88,14 @@ def test_with_an_int8_cache(tiny_checkpoint: Path, export_bundle) -> None:
 def _cache_of_ids(bundle: Path) -> list[np.ndarray]:
     """What one pass over a few tokens leaves, by the graph for prompts where there is one."""
     vlm = edgevlm_runtime.load(bundle)
-    decoder, ids = vlm.decoder, np.array(vlm.tokenizer.encode(QUESTION))
+    decoder, ids = vlm.pipeline.decoder, np.array(vlm.tokenizer.encode(QUESTION))
     rows = np.empty((ids.size, decoder.info.hidden_size), np.float32)
     decoder.embeddings.gather(ids, rows)
     run = decoder.new_run(ids.size)
-    if decoder.prompts is not None:
-        run.fill(rows)
+    if decoder.prefill_graph is not None:
+        run.prefill(rows)
     else:
-        run.prefill(rows, np.array([ids.size - 1]))
+        run.forward(rows, np.array([ids.size - 1]))
     return [cache.host().copy() for cache in run.kv.tensors]
 
 

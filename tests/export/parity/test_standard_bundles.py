@@ -40,7 +40,7 @@ def test_answers_like_transformers(case, tmp_path, export_bundle):
     expected_ids, expected = reference.prompt_logits(messages(), [image])
     assert np.array_equal(ids, expected_ids)
     assert np.abs(logits - expected).max() < 1e-3
-    embeddings = vlm.encoder.encode(vlm.prepare(image)).embeddings
+    embeddings = vlm.pipeline.encoder.encode(vlm.pipeline.prepare(image)).embeddings
     assert np.abs(embeddings - reference.image_embeddings(image)).max() < 1e-4
 
 
@@ -55,7 +55,7 @@ def test_quantized_bundle_is_near_the_exact_one(quantized, tiny_bundle):
     image = pictures()[0]
     (_, wanted), (_, found) = (vlm.prompt_logits(messages(), [image]) for vlm in (exact, near))
     assert 0 < np.abs(found - wanted).max() < 0.3 * wanted.std()
-    wanted, found = (vlm.encoder.encode(vlm.prepare(image)).embeddings for vlm in (exact, near))
+    wanted, found = (vlm.pipeline.encoder.encode(vlm.pipeline.prepare(image)).embeddings for vlm in (exact, near))
     assert np.vdot(wanted, found) > 0.995 * np.linalg.norm(wanted) * np.linalg.norm(found)
 
 

@@ -28,7 +28,7 @@ def bundles(tmp_path_factory, export_bundle):
 
 def _embeddings(bundle, picture) -> np.ndarray:
     model = load(bundle, verify="size")
-    return np.asarray(model.encoder.encode(model.prepare(picture)).embeddings)
+    return np.asarray(model.pipeline.encoder.encode(model.pipeline.prepare(picture)).embeddings)
 
 
 @pytest.mark.parametrize("name", ["int8", "int4"])
@@ -60,11 +60,11 @@ def test_tied_table_is_read_from_the_head(bundles, name):
     wanted = next(value for key, value in weights.items() if key.endswith("embed_tokens.weight")).numpy()
     model = load(made[name], verify="size")
     found = np.empty_like(wanted)
-    model.decoder.embeddings.gather(np.arange(len(wanted)), found)
+    model.pipeline.decoder.embeddings.gather(np.arange(len(wanted)), found)
     step = np.abs(wanted).max(axis=1, keepdims=True) / 127
     assert (np.abs(found - wanted) <= step / 2 * 1.01).all()
     one = np.empty_like(wanted[0])
-    model.decoder.embeddings.one(7, one)
+    model.pipeline.decoder.embeddings.one(7, one)
     np.testing.assert_array_equal(one, found[7])
 
 
@@ -95,7 +95,7 @@ def test_every_table_format_is_read_as_it_was_written(table, tmp_path_factory, e
     weights = load_file(folder / "model.safetensors")
     wanted = next(value for key, value in weights.items() if key.endswith("embed_tokens.weight")).numpy()
     found = np.empty_like(wanted)
-    model.decoder.embeddings.gather(np.arange(len(wanted)), found)
+    model.pipeline.decoder.embeddings.gather(np.arange(len(wanted)), found)
     error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
     assert error < {"fp16": 1e-3, "int8b": 0.01}.get(table, 0.15)
 
@@ -108,8 +108,8 @@ def test_logits_follow_transformers(bundles, name):
     folder, made = bundles
     model = load(made[name], verify="size")
     prompt = [{"role": "user", "content": [{"type": "text", "text": "is there a scratch in the picture? describe it"}]}]
-    sequence = model.assemble(prompt, [], 256)
-    context = model.new_context(256)
+    sequence = model.pipeline.assemble(prompt, [], 256)
+    context = model.pipeline.new_context(256)
     found = torch.log_softmax(torch.from_numpy(context.score(sequence, lambda image: None)), -1)
     reference = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():

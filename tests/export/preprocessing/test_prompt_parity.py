@@ -15,7 +15,8 @@ from transformers.models.llava.processing_llava import LlavaProcessor
 
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
-from edgevlm_runtime.text.prompt import EncodedPrompt, PromptEncoder
+from edgevlm_runtime.text.layout import Prompt
+from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
 
 SETTINGS = {"patch_size": 14, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"}
@@ -36,9 +37,7 @@ def config(image_token_id: int) -> LlavaConfig:
     return LlavaConfig(vision_config=vision, text_config=text, image_token_id=image_token_id)
 
 
-def both(
-    parts: CheckpointProcessor, messages: list[dict[str, Any]], pictures: list[Image.Image]
-) -> tuple[EncodedPrompt, Any]:
+def both(parts: CheckpointProcessor, messages: list[dict[str, Any]], pictures: list[Image.Image]) -> tuple[Prompt, Any]:
     """The runtime's encoding and that of `processor.apply_chat_template(tokenize=True)`."""
     token_id = parts.tokenizer.convert_tokens_to_ids("<image>")
     made = translate(parts, config(token_id))

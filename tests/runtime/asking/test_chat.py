@@ -26,10 +26,10 @@ def _assistant(text: str) -> dict[str, Any]:
 
 def _greedy(vlm: VLM, messages: list[dict[str, Any]], images: list[Image.Image], tokens: int) -> tuple[int, ...]:
     """What the model says to a conversation, computed anew for every token from all positions' logits."""
-    prompt = vlm.assemble(messages, [vlm.prepare(image) for image in images], vlm.context_tokens)
-    inputs = [vlm.prepare(image) for image in images]
-    embeddings = [vlm.encoder.compute(image).embeddings for image in inputs]
-    context = vlm.new_context()
+    prompt = vlm.pipeline.assemble(messages, [vlm.pipeline.prepare(image) for image in images], vlm.context_tokens)
+    inputs = [vlm.pipeline.prepare(image) for image in images]
+    embeddings = [vlm.pipeline.encoder.compute(image).embeddings for image in inputs]
+    context = vlm.pipeline.new_context()
     logits = context.prefill(prompt, embeddings.__getitem__)
     assert logits is not None
     said: list[int] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from PIL import Image
 
 import edgevlm_runtime
 from edgevlm_runtime.asking.choices import ChoiceOptions, log_softmax, verdict, weigh
-from edgevlm_runtime.decoding.context import PromptSequence
 from edgevlm_runtime.engines.ort_graph import OrtBinding
 from edgevlm_runtime.errors import Cancelled, ContextOverflow, EdgeVLMError
 
@@ -26,18 +26,20 @@ def by_hand(vlm: edgevlm_runtime.VLM, images: list[Image.Image], choices: list[s
 
     The tiny tokenizer has one token a byte, so a choice's tokens are known; both forms are tried.
     """
-    inputs = [vlm.prepare(image) for image in images]
-    embeddings = [vlm.encoder.encode(one).embeddings for one in inputs]
+    inputs = [vlm.pipeline.prepare(image) for image in images]
+    embeddings = [vlm.pipeline.encoder.encode(one).embeddings for one in inputs]
     content = [*({"type": "image"} for _ in images), {"type": "text", "text": QUESTION}]
-    text = vlm.prompts.render([{"role": "user", "content": content}])
+    text = vlm.pipeline.prompts.render([{"role": "user", "content": content}])
     forms = []
     for form in ("", " "):
         sums, firsts = [], {}
         for choice in choices:
-            encoded = vlm.prompts.encode_text(text + form + choice, [one.prepared for one in inputs])
-            whole = PromptSequence(encoded.token_ids, encoded.layout, tuple(one.key for one in inputs))
+            encoded = vlm.pipeline.prompts.encode_text(text + form + choice, [one.prepared for one in inputs])
+            whole = replace(encoded, image_keys=tuple(one.key for one in inputs))
             tokens = vlm.tokenizer.encode(form + choice, "")
-            rows = log_softmax(vlm.new_context(len(whole)).score(whole, embeddings.__getitem__))[-len(tokens) - 1 :]
+            rows = log_softmax(vlm.pipeline.new_context(len(whole)).score(whole, embeddings.__getitem__))[
+                -len(tokens) - 1 :
+            ]
             sums.append(sum(rows[i][token] for i, token in enumerate(tokens)) + (rows[-1][EOS] if end else 0))
             firsts[tokens[0]] = np.exp(rows[0][tokens[0]])
         forms.append((sum(firsts.values()), sums))
@@ -103,8 +105,10 @@ def test_cancelled(vlm: edgevlm_runtime.VLM, picture: Any, monkeypatch: pytest.M
     with vlm.session(picture(4)) as session:
         with pytest.raises(Cancelled):
             session.choose(QUESTION, ["yes", "no"], cancel=event)
-        encode = type(vlm.encoder).encode
-        monkeypatch.setattr(type(vlm.encoder), "encode", lambda self, one: session.cancel() or encode(self, one))
+        encode = type(vlm.pipeline.encoder).encode
+        monkeypatch.setattr(
+            type(vlm.pipeline.encoder), "encode", lambda self, one: session.cancel() or encode(self, one)
+        )
         with pytest.raises(Cancelled):
             session.choose(QUESTION, ["yes", "no"])
         monkeypatch.undo()

@@ -77,7 +77,7 @@ def _run_all(threads: list[threading.Thread]) -> None:
 
 def test_every_thread_its_own_cache(vlm: VLM) -> None:
     with vlm.session() as one, vlm.session() as two:
-        tensors = [t for s in (one, two) for t in s._turns._context._run.kv.tensors]  # type: ignore[union-attr]
+        tensors = [t for s in (one, two) for t in s._turns._shared._run.kv.tensors]  # type: ignore[union-attr]
     assert len({tensor.address for tensor in tensors}) == len(tensors)
 
 
@@ -167,7 +167,7 @@ def test_a_question_while_another_thread_reads_a_stream(vlm: VLM) -> None:
 @pytest.mark.parametrize("kept", [0, 1 << 20])
 def test_one_new_image_in_threads_is_encoded_once(fresh: Fresh, picture: Picture, kept: int) -> None:
     vlm = fresh(image_cache_bytes=kept)
-    image, compute = vlm.prepare(picture(1)), vlm.encoder.compute
+    image, compute = vlm.pipeline.prepare(picture(1)), vlm.pipeline.encoder.compute
     started, runs = threading.Barrier(4), []
 
     def slow(one: ImageInput) -> EncodedImage:
@@ -175,12 +175,12 @@ def test_one_new_image_in_threads_is_encoded_once(fresh: Fresh, picture: Picture
         time.sleep(1)  # the others arrive meanwhile, however busy the machine
         return compute(one)
 
-    vlm.encoder.compute = slow  # type: ignore[method-assign]
+    vlm.pipeline.encoder.compute = slow  # type: ignore[method-assign]
     encoded: list[EncodedImage] = []
 
     def work() -> None:
         started.wait()
-        encoded.append(vlm.encoder.encode(image))
+        encoded.append(vlm.pipeline.encoder.encode(image))
 
     _run_all([threading.Thread(target=work) for _ in range(4)])
     assert len(runs) == 1
@@ -191,7 +191,7 @@ def test_one_new_image_in_threads_is_encoded_once(fresh: Fresh, picture: Picture
 def test_a_failed_encoding_is_tried_again(fresh: Fresh, picture: Picture) -> None:
     """By whoever waited for it, and later."""
     vlm = fresh()
-    image, compute = vlm.prepare(picture(1)), vlm.encoder.compute
+    image, compute = vlm.pipeline.prepare(picture(1)), vlm.pipeline.encoder.compute
     started, runs = threading.Barrier(2), []
 
     def failing_first(one: ImageInput) -> EncodedImage:
@@ -201,16 +201,16 @@ def test_a_failed_encoding_is_tried_again(fresh: Fresh, picture: Picture) -> Non
             raise edgevlm_runtime.EdgeVLMError("out of memory")
         return compute(one)
 
-    vlm.encoder.compute = failing_first  # type: ignore[method-assign]
+    vlm.pipeline.encoder.compute = failing_first  # type: ignore[method-assign]
     outcomes: list[object] = []
 
     def work() -> None:
         started.wait()
         try:
-            outcomes.append(vlm.encoder.encode(image).cached)
+            outcomes.append(vlm.pipeline.encoder.encode(image).cached)
         except edgevlm_runtime.EdgeVLMError as error:
             outcomes.append(str(error))
 
     _run_all([threading.Thread(target=work) for _ in range(2)])
     assert sorted(map(str, outcomes)) == ["False", "out of memory"]
-    assert vlm.encoder.encode(image).cached
+    assert vlm.pipeline.encoder.encode(image).cached

@@ -26,7 +26,9 @@ def tested(own_bundle: Path, picture: Picture, rewrite: Callable[..., None]) -> 
     folder.mkdir()
     picture(5).save(folder / "image.png")
     vlm = edgevlm_runtime.load(own_bundle, threads=1)
-    np.save(folder / "embeddings.npy", vlm.encoder.compute(vlm.prepare(folder / "image.png")).embeddings)
+    np.save(
+        folder / "embeddings.npy", vlm.pipeline.encoder.compute(vlm.pipeline.prepare(folder / "image.png")).embeddings
+    )
     answer = vlm.ask(folder / "image.png", "hello", max_new_tokens=8)
 
     def change(data: dict[str, Any]) -> None:
@@ -87,7 +89,7 @@ def test_the_image_cache_hides_nothing(tested: Path, tmp_path: Path) -> None:
     """Embeddings are computed here and now, though a good copy is in the cache."""
     cached = edgevlm_runtime.load(tested, threads=1, verify="size", image_cache_dir=tmp_path / "cache")
     assert run_self_test(cached).passed
-    cached.encoder._projector = _Zero()  # type: ignore[assignment]
+    cached.pipeline.encoder._projector = _Zero()  # type: ignore[assignment]
     assert not run_self_test(cached).passed
 
 

@@ -13,9 +13,9 @@ import pytest
 
 import edgevlm_runtime
 from edgevlm_runtime.decoding.baked_prefix import BakedPrefix
-from edgevlm_runtime.decoding.context import Context, PromptSequence
-from edgevlm_runtime.decoding.positions.base import SequenceLayout
+from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.errors import BundleError, BundleIncomplete, EdgeVLMError
+from edgevlm_runtime.text.layout import Prompt
 
 BEGINNING = "<s><|system|>Be brief.<|user|>"
 Rewrite = Callable[..., None]
@@ -24,10 +24,10 @@ Rewrite = Callable[..., None]
 def _layers(vlm: edgevlm_runtime.VLM, token_ids: np.ndarray) -> np.ndarray:
     """What the graph itself leaves in a cache: [layers, 2, kv_heads, P, head_dim]."""
     info = vlm.manifest.decoder
-    run = vlm.decoder.new_run(64)
+    run = vlm.pipeline.decoder.new_run(64)
     embeddings = np.empty((token_ids.size, info.hidden_size), np.float32)
-    vlm.decoder.embeddings.gather(token_ids, embeddings)
-    run.prefill(embeddings, np.array([0]))
+    vlm.pipeline.decoder.embeddings.gather(token_ids, embeddings)
+    run.forward(embeddings, np.array([0]))
     rows = [tensor.host()[0, :, : token_ids.size].copy() for tensor in run.kv.tensors]
     return np.stack(rows).reshape(info.kv.layers, 2, info.kv.kv_heads, token_ids.size, info.kv.head_dim)
 
@@ -103,17 +103,17 @@ def test_chats_and_choices_begin_with_it(baked, vlm, token_ids):
 
 
 def _context(model: edgevlm_runtime.VLM, chunk: int) -> Context:
-    return Context(model.decoder, model._positions, 96, chunk, BakedPrefix.load(model.bundle))
+    return Context(model.pipeline.decoder, model.pipeline.positions, 96, chunk, BakedPrefix.load(model.bundle))
 
 
-def _prompt(ids: np.ndarray) -> PromptSequence:
-    return PromptSequence(ids.astype(np.int64), SequenceLayout(), ())
+def _prompt(ids: np.ndarray) -> Prompt:
+    return Prompt(ids.astype(np.int64))
 
 
 @pytest.mark.parametrize("chunk", [3, 1024])
 def test_prompts_that_leave_it_and_come_back(baked, vlm, token_ids, chunk):
     """One cache, prompts that share all, some, nothing: each as in a fresh cache without any prefix."""
-    context, plain = _context(baked, chunk), Context(vlm.decoder, vlm._positions, 96, 1024)
+    context, plain = _context(baked, chunk), Context(vlm.pipeline.decoder, vlm.pipeline.positions, 96, 1024)
     with_it, other = np.append(token_ids, [5, 6, 7]), np.array([9, 8, 7, 6])
     half = np.append(token_ids[:6], [1, 2])
     for ids, reused in (
@@ -136,7 +136,7 @@ def test_scores_are_those_of_an_answer(vlm, own_bundle, rewrite, token_ids):
     model = edgevlm_runtime.load(own_bundle, threads=1)
     prompt = _prompt(np.append(token_ids, [5, 6, 7]))
     scores = _context(model, 4).score(prompt, lambda _: None)
-    plain = Context(vlm.decoder, vlm._positions, 96, 1024).score(prompt, lambda _: None)
+    plain = Context(vlm.pipeline.decoder, vlm.pipeline.positions, 96, 1024).score(prompt, lambda _: None)
     np.testing.assert_allclose(scores[: token_ids.size], plain[: token_ids.size], atol=2e-5)
     assert np.abs(scores[token_ids.size :] - plain[token_ids.size :]).max() > 1e-3
     np.testing.assert_allclose(_context(model, 4).prefill(prompt, lambda _: None), scores[-1], atol=2e-5)

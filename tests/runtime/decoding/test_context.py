@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgevlm_runtime
-from edgevlm_runtime.decoding.context import Context, PromptSequence
-from edgevlm_runtime.decoding.positions.base import ImageSpan, SequenceLayout
+from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.text.layout import ImageSpan, Prompt
 from tests.support.contexts import HIDDEN, PICTURES, ROWS, Part, embeddings_of, new_context, prefill, prompt_of
 
 PARTS = st.lists(st.one_of(st.integers(0, 3), st.sampled_from("xyz")), min_size=1, max_size=14)
@@ -134,15 +134,13 @@ def test_positions_matter_with_mrope(mrope_bundle: Path) -> None:
     """The same tokens with the image as one row of four, or two of two, are different positions."""
     model = edgevlm_runtime.load(mrope_bundle, threads=1)
     square = prompt_of([1, "x", 2])
-    span = square.layout.images[0]
-    row = PromptSequence(
-        square.token_ids, SequenceLayout((ImageSpan(span.start, ROWS, 0, 0, (1, 4)),)), square.image_keys
-    )
+    span = square.images[0]
+    row = Prompt(square.token_ids, (ImageSpan(span.start, ROWS, 0, 0, (1, 4)),), image_keys=square.image_keys)
     assert np.abs(prefill(new_context(model), square) - prefill(new_context(model), row)).max() > 1e-3
 
 
 def test_full_context(model: edgevlm_runtime.VLM) -> None:
-    context = Context(model.decoder, model._positions, 4, 1024)
+    context = Context(model.pipeline.decoder, model.pipeline.positions, 4, 1024)
     prefill(context, prompt_of([1, 2, 3]))
     context.step(0)
     with pytest.raises(EdgeVLMError, match="4 tokens cannot take 1 after 4"):
@@ -153,16 +151,16 @@ def test_full_context(model: edgevlm_runtime.VLM) -> None:
 def test_a_graph_that_bounds_the_rows_with_logits(model: edgevlm_runtime.VLM) -> None:
     """Engines are built for so many rows: more are taken in several runs, with the same logits and cache."""
     prompt, tokens = prompt_of([0, "x", 1, 2, 3, 1]), np.array([1, 2, 0, 3, 1])
-    free, bounded = new_context(model), Context(model.decoder, model._positions, 96, 1024, rows=2)
+    free, bounded = new_context(model), Context(model.pipeline.decoder, model.pipeline.positions, 96, 1024, rows=2)
     most = 0
-    prefill = bounded._run.prefill
+    forward = bounded._run.forward
 
     def counted(embeddings: np.ndarray, rows: np.ndarray, feeds: dict[str, np.ndarray]) -> np.ndarray:
         nonlocal most
         most = max(most, rows.size)
-        return prefill(embeddings, rows, feeds)
+        return forward(embeddings, rows, feeds)
 
-    bounded._run.prefill = counted  # type: ignore[method-assign]
+    bounded._run.forward = counted  # type: ignore[method-assign]
     np.testing.assert_allclose(
         bounded.score(prompt, embeddings_of(prompt)), free.score(prompt, embeddings_of(prompt)), atol=1e-5
     )

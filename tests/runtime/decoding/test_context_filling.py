@@ -37,7 +37,7 @@ def filled(request: pytest.FixtureRequest, handmade_bundle: Path, mrope_bundle: 
     data["files"]["prefill.onnx"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     manifest.write_text(json.dumps(data))
     model = edgevlm_runtime.load(folder, threads=1)
-    assert model.decoder.prompts is not None
+    assert model.pipeline.decoder.prefill_graph is not None
     return model
 
 
@@ -48,13 +48,13 @@ LONG: list[Part] = [1, "x", 2, 3, "y", *range(4, 16)]
 def _counted(context: Context) -> list[int]:
     """Positions of each call of the graph for prompts, as they come."""
     seen: list[int] = []
-    fill = context._run.fill
+    fill = context._run.prefill
 
     def counted(embeddings: np.ndarray, feeds: Mapping[str, Array]) -> None:
         seen.append(len(embeddings))
         fill(embeddings, feeds)
 
-    context._run.fill = counted  # type: ignore[method-assign]
+    context._run.prefill = counted  # type: ignore[method-assign]
     return seen
 
 
@@ -63,7 +63,7 @@ def _counted(context: Context) -> list[int]:
 def test_a_graph_for_prompts_changes_nothing(filled: VLM, parts: list[Part], chunk: int) -> None:
     """Against the decoder alone; an image's last row, too, is left to the decoder for its logits."""
     alone = edgevlm_runtime.load(filled.bundle.path, threads=1)
-    alone.decoder.prompts = None
+    alone.pipeline.decoder.prefill_graph = None
     prompt, context = prompt_of(parts), new_context(filled, chunk)
     seen = _counted(context)
     wanted = new_context(alone)
@@ -72,7 +72,7 @@ def test_a_graph_for_prompts_changes_nothing(filled: VLM, parts: list[Part], chu
     np.testing.assert_allclose(context.step(1), wanted.step(1), atol=2e-5)
 
 
-def test_cancelled_filling_leaves_a_true_prefix(filled: VLM) -> None:
+def test_cancelled_prefill_graph_leaves_a_true_prefix(filled: VLM) -> None:
     prompt, context = prompt_of(LONG), new_context(filled, 4)
     seen = _counted(context)
     answers = iter([False, False, True])
@@ -82,7 +82,7 @@ def test_cancelled_filling_leaves_a_true_prefix(filled: VLM) -> None:
     np.testing.assert_allclose(prefill(context, prompt), prefill(new_context(filled), prompt), atol=2e-5)
 
 
-def test_failed_filling_leaves_a_true_prefix(filled: VLM) -> None:
+def test_failed_prefill_graph_leaves_a_true_prefix(filled: VLM) -> None:
     """The second image cannot be had; the cache ends within what came before it."""
     prompt, context = prompt_of(LONG), new_context(filled, 4)
     seen = _counted(context)
@@ -98,17 +98,17 @@ def test_failed_filling_leaves_a_true_prefix(filled: VLM) -> None:
     np.testing.assert_allclose(prefill(context, prompt), prefill(new_context(filled), prompt), atol=2e-5)
 
 
-def test_a_run_that_fails_while_filling_counts_nothing(filled: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_in_the_prefill_graph_counts_nothing(filled: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, context = prompt_of(LONG), new_context(filled, 4)
     seen, runs = _counted(context), iter([True, True])
 
-    def run(binding: object, run: Callable[[], None] = context._run._filling.run) -> None:
+    def run(binding: object, run: Callable[[], None] = context._run._prefill.run) -> None:
         if next(runs, False):
             return run()
         raise EdgeVLMError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(context._run._filling), "run", run)
+        patch.setattr(type(context._run._prefill), "run", run)
         with pytest.raises(EdgeVLMError, match="out of memory"):
             context.prefill(prompt, embeddings_of(prompt))
     assert len(seen) == 3

@@ -18,7 +18,7 @@ CAPACITY = 64
 
 @pytest.fixture
 def run(vlm: edgevlm_runtime.VLM) -> DecoderRun:
-    return vlm.decoder.new_run(CAPACITY)
+    return vlm.pipeline.decoder.new_run(CAPACITY)
 
 
 def _random(positions: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def _random(positions: int) -> np.ndarray:
 
 
 def _prefill(run: DecoderRun, positions: int) -> np.ndarray:
-    return run.prefill(_random(positions), np.array([positions - 1]))
+    return run.forward(_random(positions), np.array([positions - 1]))
 
 
 def _snapshot(run: DecoderRun) -> list[np.ndarray]:
@@ -48,7 +48,7 @@ def test_past_and_present_are_one_buffer(vlm: edgevlm_runtime.VLM, monkeypatch: 
 
     original = HostCache.bind
     monkeypatch.setattr(HostCache, "bind", lambda self, binding, *names: original(self, Spy(binding), *names))
-    run = vlm.decoder.new_run(CAPACITY)
+    run = vlm.pipeline.decoder.new_run(CAPACITY)
     places = {name: pointer for _, name, pointer in bound}
     assert len(bound) == 2 * 2 * 4  # two bindings, past and present, two layers of keys and values
     addresses = []
@@ -118,7 +118,7 @@ def test_full_cache_refuses_and_keeps_its_contents(run: DecoderRun) -> None:
 
 
 def test_rewind_and_advance_bounds(vlm: edgevlm_runtime.VLM) -> None:
-    cache = KVCache(vlm.decoder.graph, vlm.manifest.decoder.kv, 8)
+    cache = KVCache(vlm.pipeline.decoder.graph, vlm.manifest.decoder.kv, 8)
     cache.advance(5)
     for length in (-1, 6):
         with pytest.raises(EdgeVLMError, match="it holds 5 tokens"):
@@ -135,13 +135,13 @@ def test_rewind_and_advance_bounds(vlm: edgevlm_runtime.VLM) -> None:
 def test_failed_run_leaves_the_length(run: DecoderRun) -> None:
     _prefill(run, 4)
     with pytest.raises(EdgeVLMError, match=r"decoder\.onnx failed"):
-        run.prefill(np.zeros((2, 31), np.float32), np.array([1]))
+        run.forward(np.zeros((2, 31), np.float32), np.array([1]))
     assert run.kv.length == 4
     assert np.isfinite(run.step(3)).all()
 
 
 def test_caches_are_zero_and_separate(vlm: edgevlm_runtime.VLM) -> None:
-    one, two = (KVCache(vlm.decoder.graph, vlm.manifest.decoder.kv, 8) for _ in range(2))
+    one, two = (KVCache(vlm.pipeline.decoder.graph, vlm.manifest.decoder.kv, 8) for _ in range(2))
     tensors: list[Cache] = [*one.tensors, *two.tensors]
     assert len({tensor.address for tensor in tensors}) == 8
     assert not any(tensor.host().any() for tensor in tensors)

@@ -129,6 +129,6 @@ def test_graphs_without_the_agreed_names() -> None:
 
 
 def test_embeddings_of_different_images_differ(vlm: edgevlm_runtime.VLM, picture: Any) -> None:
-    one, two = (vlm.encoder.compute(vlm.prepare(picture(i))).embeddings for i in (1, 2))
+    one, two = (vlm.pipeline.encoder.compute(vlm.pipeline.prepare(picture(i))).embeddings for i in (1, 2))
     assert one.shape == two.shape == (4, 32)
     assert np.abs(one - two).max() > 0.1

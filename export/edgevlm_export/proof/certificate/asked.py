@@ -41,8 +41,8 @@ def ask(vlm: VLM, one: NamedInput, new_tokens: int) -> Asked:
     answer = vlm.ask(pictures, one.question, max_new_tokens=new_tokens, temperature=0.0, logprobs=False).token_ids
     image_token = vlm.manifest.prompt.image_token_id
     forced = tuple(takewhile(lambda token: token != image_token, answer))
-    prepared = [vlm.prepare(picture) for picture in pictures]
-    images = tuple((features(vlm, image), vlm.encoder.compute(image).embeddings) for image in prepared)
+    prepared = [vlm.pipeline.prepare(picture) for picture in pictures]
+    images = tuple((features(vlm, image), vlm.pipeline.encoder.compute(image).embeddings) for image in prepared)
     token_ids, logits = _logits(
         vlm, conversation(one.question, pictures, vlm.manifest.prompt.system_prompt), prepared, images, forced
     )
@@ -53,7 +53,7 @@ def features(vlm: VLM, image: ImageInput) -> Rows:
     """What the projector gets, [rows, width], without the rows that pad windows (native resolution): transformers has
     none.
     """
-    rows = vlm.encoder.features(image)
+    rows = vlm.pipeline.encoder.features(image)
     rows = rows.reshape(-1, rows.shape[-1])
     kept = image.prepared.feeds.get("valid")
     return rows if kept is None else rows[kept.reshape(-1).astype(bool)]
@@ -73,8 +73,8 @@ def _logits(
     forced: tuple[int, ...],
 ) -> tuple[NDArray[np.int64], Rows]:
     """Token ids [S] of the prompt with `forced` behind it, and logits [R, vocab] of those that are text."""
-    prompt = vlm.assemble(messages, prepared, vlm.context_tokens)
-    context = vlm.new_context(min(vlm.context_tokens, len(prompt) + len(forced)))
+    prompt = vlm.pipeline.assemble(messages, prepared, vlm.context_tokens)
+    context = vlm.pipeline.new_context(min(vlm.context_tokens, len(prompt) + len(forced)))
     text = np.flatnonzero(prompt.token_ids != vlm.manifest.prompt.image_token_id)
     logits = context.score(prompt, lambda number: images[number][1], text)
     if not forced:

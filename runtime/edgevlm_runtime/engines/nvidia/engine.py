@@ -11,6 +11,7 @@ from edgevlm_runtime.bundle.engine_info import EngineInfo, this_platform
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import FileRecord
 from edgevlm_runtime.engines.base import Graph
+from edgevlm_runtime.engines.nvidia.compiled import CompiledEngine
 from edgevlm_runtime.engines.nvidia.cuda import Device
 from edgevlm_runtime.engines.nvidia.graph import TensorRTGraph
 from edgevlm_runtime.engines.nvidia.library import Library, import_library
@@ -60,7 +61,8 @@ class TensorRTEngine:
             raise BundleError(f"{self._library.module} cannot load {info.file}: {self._logger.first_error()}")
         log.debug("loaded %s on %s", info.file, self._device.name)
         spins = self._cuda_graph and keeps_spinning
-        return TensorRTGraph(self._module, engine, info.file, self._device, self._logger, cuda_graph=spins)
+        compiled = CompiledEngine(self._module, engine, info.file, self._device, self._logger, cuda_graph=spins)
+        return TensorRTGraph(compiled)
 
     def _find(self, bundle: Bundle, graph_file: str) -> EngineInfo:
         graphs = {name for name, graph in bundle.manifest.graphs.items() if graph.file == graph_file}

@@ -1,101 +1,48 @@
-"""One deserialized engine: its ports and profiles, the scratch memory its contexts share, the lock around runs."""
+"""A compiled graph as the rest of the runtime sees it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from edgevlm_runtime.engines.base import Array, Binding, Cache, Port
 from edgevlm_runtime.engines.nvidia.binding import TensorRTBinding
-from edgevlm_runtime.engines.nvidia.cuda import Buffer, Device, DeviceCache
-from edgevlm_runtime.engines.nvidia.ports import read_ports, read_profiles
-from edgevlm_runtime.errors import BundleError, EdgeVLMError
+from edgevlm_runtime.engines.nvidia.compiled import CompiledEngine
+from edgevlm_runtime.engines.nvidia.cuda import DeviceCache
+from edgevlm_runtime.errors import EdgeVLMError
 
 
 class TensorRTGraph:
-    """See `edgevlm_runtime.engines.base.Graph`. Runs of one graph take turns: all its contexts use one scratch buffer,
-    as large as the hungriest profile needs."""
+    """See `edgevlm_runtime.engines.base.Graph`."""
 
-    def __init__(
-        self, module: Any, engine: Any, name: str, device: Device, logger: Any, *, cuda_graph: bool = False
-    ) -> None:
-        """`cuda_graph`: replay the narrowest profile (a decoding step) as one CUDA graph."""
-        self.name = name
-        self.device = device
-        self.lock = threading.Lock()
-        self._module = module
-        self._engine = engine
-        self._logger = logger
-        self._cuda_graph = cuda_graph
-        inputs, outputs = read_ports(module, engine, name)
-        self.inputs: Mapping[str, Port] = MappingProxyType(inputs)
-        self.outputs: Mapping[str, Port] = MappingProxyType(outputs)
-        self.profiles = read_profiles(engine, inputs)
-        self._scratch: Buffer | None = None
+    def __init__(self, compiled: CompiledEngine) -> None:
+        self._compiled = compiled
+        self.inputs: Mapping[str, Port] = compiled.inputs
+        self.outputs: Mapping[str, Port] = compiled.outputs
         self._own: TensorRTBinding | None = None
         self._own_lock = threading.Lock()
-
-    @property
-    def records(self) -> bool:
-        """Whether this runtime records CUDA graphs itself; TensorRT-RTX does it inside."""
-        return self._cuda_graph and not hasattr(self._module, "CudaGraphStrategy")
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """See `Graph.run`."""
         with self._own_lock:
             if self._own is None:
-                self._own = TensorRTBinding(self)
+                self._own = TensorRTBinding(self._compiled)
             for name, array in feeds.items():
                 if name not in self.inputs:
-                    raise EdgeVLMError(f"{self.name} has no input {name!r}: it takes {', '.join(self.inputs)}")
+                    raise EdgeVLMError(
+                        f"{self._compiled.name} has no input {name!r}: it takes {', '.join(self.inputs)}"
+                    )
                 self._own.bind_input(name, np.asarray(array, dtype=self.inputs[name].dtype, order="C"))
             self._own.run()
             return {name: self._own.fetch(name) for name in self.outputs}
 
     def binding(self) -> Binding:
         """See `Graph.binding`."""
-        return TensorRTBinding(self)
+        return TensorRTBinding(self._compiled)
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Cache:
         """See `Graph.allocate`: device memory."""
-        return DeviceCache(self.device, shape, np.dtype(dtype))
-
-    def new_context(self, profile: int) -> Any:
-        """An execution context of one profile, on the shared scratch memory. Call it with `lock` held."""
-        context = self._create_context()
-        if context is None or not context.set_optimization_profile_async(profile, self.device.stream):
-            raise EdgeVLMError(f"{self.name}: no execution context for profile {profile}: {self.first_error()}")
-        if self._scratch is None:
-            sizes = [self._engine.get_device_memory_size_for_profile_v2(one.index) for one in self.profiles]
-            self._scratch = self.device.allocate(int(max(sizes)), f"the scratch memory of {self.name}")
-        context.set_device_memory(self._scratch.address, self._scratch.nbytes)
-        return context
-
-    def check_in_place(self, input_name: str, output_name: str) -> None:
-        """Raise `BundleError` when the engine writes this output elsewhere than over that input."""
-        if not hasattr(self._engine, "get_aliased_input_tensor"):
-            return  # a library that cannot tell; the dialect writes with TensorScatter, which is in place
-        aliased = self._engine.get_aliased_input_tensor(output_name)
-        if aliased != input_name:
-            raise BundleError(
-                f"{self.name} does not update {input_name} in place ({output_name} belongs to {aliased or 'none'}): "
-                "export and compile the model again"
-            )
-
-    def first_error(self) -> str:
-        """What the library complained about first."""
-        return str(self._logger.first_error())
-
-    def _create_context(self) -> Any:
-        managed = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
-        if not (self._cuda_graph and hasattr(self._module, "CudaGraphStrategy")):
-            return self._engine.create_execution_context(managed)
-        config = self._engine.create_runtime_config()
-        config.set_execution_context_allocation_strategy(managed)
-        config.cuda_graph_strategy = self._module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return self._engine.create_execution_context(config)
+        return DeviceCache(self._compiled.device, shape, np.dtype(dtype))

@@ -10,26 +10,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgevlm_runtime.decoding.positions import ImageSpan, SequenceLayout, make_positions
+from edgevlm_runtime.decoding.positions import make_positions
 from edgevlm_runtime.errors import BundleError, PromptError
+from edgevlm_runtime.text.layout import ImageSpan, ImageSpans
 
 GRIDS = st.tuples(st.integers(1, 6), st.integers(1, 6))
 PARTS = st.lists(st.tuples(st.integers(1, 5), GRIDS), min_size=0, max_size=4)
 """Text of some tokens, then an image of that grid."""
 
 
-def layout_of(parts: list[tuple[int, tuple[int, int]]]) -> tuple[SequenceLayout, int]:
-    """The layout, and its tokens up to the end of the last image."""
+def images_of(parts: list[tuple[int, tuple[int, int]]]) -> tuple[ImageSpans, int]:
+    """The image spans, and the tokens up to the end of the last image."""
     spans: list[ImageSpan] = []
     end = 0
     for index, (text, grid) in enumerate(parts):
         spans.append(ImageSpan(end + text, grid[0] * grid[1], index, 0, grid))
         end = spans[-1].stop
-    return SequenceLayout(tuple(spans)), end
+    return tuple(spans), end
 
 
 def test_linear_feeds_nothing() -> None:
-    assert make_positions("linear").feeds(SequenceLayout(), 0, 9) == {}
+    assert make_positions("linear").feeds((), 0, 9) == {}
 
 
 @pytest.mark.parametrize("name", ["base", "missing", "", "..prompt", "mrope.Positions"])
@@ -39,8 +40,8 @@ def test_unknown_schemes(name: str) -> None:
 
 
 def test_mrope_by_hand() -> None:
-    layout = SequenceLayout((ImageSpan(2, 6, 0, 0, (2, 3)),))
-    positions = make_positions("mrope").feeds(layout, 0, 10)["position_ids"]
+    images = (ImageSpan(2, 6, 0, 0, (2, 3)),)
+    positions = make_positions("mrope").feeds(images, 0, 10)["position_ids"]
     assert positions.shape == (3, 1, 10)
     assert positions.dtype == np.int64
     assert positions[:, 0].tolist() == [
@@ -52,11 +53,11 @@ def test_mrope_by_hand() -> None:
 
 @given(parts=PARTS, cuts=st.lists(st.integers(0, 80), max_size=5), tail=st.integers(0, 7))
 def test_any_cut_gives_the_same_positions(parts: list[tuple[int, tuple[int, int]]], cuts: list[int], tail: int) -> None:
-    layout, end = layout_of(parts)
+    images, end = images_of(parts)
     scheme, total = make_positions("mrope"), end + tail
-    whole = scheme.feeds(layout, 0, total)["position_ids"]
+    whole = scheme.feeds(images, 0, total)["position_ids"]
     edges = sorted({0, total, *(cut for cut in cuts if cut < total)})
-    pieces = [scheme.feeds(layout, start, stop)["position_ids"] for start, stop in pairwise(edges)]
+    pieces = [scheme.feeds(images, start, stop)["position_ids"] for start, stop in pairwise(edges)]
     np.testing.assert_array_equal(np.concatenate(pieces, axis=2) if pieces else whole, whole)
 
 
@@ -80,19 +81,19 @@ def test_mrope_equals_transformers(
 ) -> None:
     import torch
 
-    layout, end = layout_of(parts)
+    images, end = images_of(parts)
     total = end + tail
     kinds = torch.zeros(1, total, dtype=torch.int32)
-    for span in layout.images:
+    for span in images:
         kinds[0, span.start : span.stop] = 1
     grids = torch.tensor([[1, rows * 2, columns * 2] for _, (rows, columns) in parts])
     expected, delta = qwen.get_rope_index(torch.zeros(1, total, dtype=torch.long), kinds, grids)
     scheme = make_positions("mrope")
-    np.testing.assert_array_equal(scheme.feeds(layout, 0, total)["position_ids"], expected.numpy())
+    np.testing.assert_array_equal(scheme.feeds(images, 0, total)["position_ids"], expected.numpy())
     # Decode steps of transformers: the token's number plus rope_deltas.
     step = np.arange(total, total + generated) + delta.item()
     np.testing.assert_array_equal(
-        scheme.feeds(layout, total, total + generated)["position_ids"], np.broadcast_to(step, (3, 1, generated))
+        scheme.feeds(images, total, total + generated)["position_ids"], np.broadcast_to(step, (3, 1, generated))
     )
 
 
@@ -101,4 +102,4 @@ def test_mrope_equals_transformers(
 )
 def test_images_that_are_not_their_grid(span: ImageSpan) -> None:
     with pytest.raises(PromptError, match=r"image 1 has .* not its grid"):
-        make_positions("mrope").feeds(SequenceLayout((span,)), 0, 9)
+        make_positions("mrope").feeds((span,), 0, 9)

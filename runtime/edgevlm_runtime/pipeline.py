@@ -1,0 +1,166 @@
+"""The loaded parts of a bundle, and what they do together: prepare an image, assemble a prompt, open a KV cache.
+
+It knows nothing of sessions, questions or answers: `asking` is above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from edgevlm_runtime.bundle.choice_temperature import read_calibration
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.decoding import tuning
+from edgevlm_runtime.decoding.baked_prefix import BakedPrefix
+from edgevlm_runtime.decoding.context import Context
+from edgevlm_runtime.decoding.decoder import Decoder
+from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
+from edgevlm_runtime.decoding.positions import PositionScheme, make_positions
+from edgevlm_runtime.engines import load_graphs
+from edgevlm_runtime.engines.base import Engine
+from edgevlm_runtime.engines.cores import physical_cores
+from edgevlm_runtime.errors import ContextOverflow
+from edgevlm_runtime.images import make_processor
+from edgevlm_runtime.images.base import ImageProcessor
+from edgevlm_runtime.images.load import ImageSource, LoadOptions, load_image
+from edgevlm_runtime.options import RuntimeOptions
+from edgevlm_runtime.text.layout import Prompt
+from edgevlm_runtime.text.prompt import Message, PromptEncoder
+from edgevlm_runtime.text.tokenizer import Tokenizer
+from edgevlm_runtime.vision.cache import ImageCache
+from edgevlm_runtime.vision.encoder import ImageEncoder, ImageInput
+from edgevlm_runtime.vision.store import DiskStore
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """The parts of one bundle. Read-only, and safe from any thread."""
+
+    bundle: Bundle
+    options: RuntimeOptions
+    engine: Engine
+    prompts: PromptEncoder
+    processor: ImageProcessor
+    encoder: ImageEncoder
+    decoder: Decoder
+    positions: PositionScheme
+    baked: BakedPrefix | None
+    prefill_chunk: int
+    """Prompt positions that a new context computes at once."""
+
+    @classmethod
+    def load(cls, bundle: Bundle, options: RuntimeOptions) -> Pipeline:
+        """Load the graphs of an opened bundle, and everything around them. Raises as `edgevlm_runtime.load` does."""
+        manifest = bundle.manifest
+        prompts = PromptEncoder.load(bundle.path, manifest.prompt)
+        processor, positions = make_processor(manifest.image), make_positions(manifest.decoder.positions)
+        embeddings = TokenEmbeddings(bundle)
+        files = {name: bundle.file(info.file) for name, info in manifest.graphs.items()}
+        engine, graphs = load_graphs(options, files, scores=_scores(manifest, options))
+        key = tuning.key(bundle.content_digest, engine.identity, options.threads or physical_cores())
+        return cls(
+            bundle,
+            options,
+            engine,
+            prompts,
+            processor,
+            ImageEncoder(
+                graphs["vision_encoder"],
+                graphs["projector"],
+                _image_cache(options),
+                f"{bundle.content_digest} {engine.identity}",
+                options.vision_batch,
+            ),
+            Decoder(graphs["decoder"], manifest.decoder, embeddings, graphs.get("prefill")),
+            positions,
+            BakedPrefix.load(bundle),
+            options.prefill_chunk or tuning.recall(key) or tuning.DEFAULT_CHUNK,
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer."""
+        return self.prompts.tokenizer
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of prompt, images and answer together that a context can hold."""
+        return _context_tokens(self.manifest, self.options)
+
+    @cached_property
+    def choice_temperature(self) -> float:
+        """What was fitted for this bundle, else 1. Raises `EdgeVLMError` when the fit is of another bundle."""
+        calibration = read_calibration(self.bundle)
+        return 1.0 if calibration is None else calibration.temperature
+
+    @cached_property
+    def tuning_key(self) -> str:
+        """What a measured `prefill_chunk` is kept under (`decoding.tuning`)."""
+        threads = self.options.threads or physical_cores()
+        return tuning.key(self.bundle.content_digest, self.engine.identity, threads)
+
+    @property
+    def image_loading(self) -> LoadOptions:
+        """How pictures are opened: as the caller says, else as the bundle does."""
+        turning = self.options.apply_exif_orientation
+        return LoadOptions(
+            max_pixels=self.options.max_image_pixels,
+            apply_exif_orientation=self.manifest.image.exif_orientation if turning is None else turning,
+            bit_depth=self.options.image_bit_depth,
+        )
+
+    def with_prefill_chunk(self, chunk: int) -> Pipeline:
+        """The same parts; new contexts compute `chunk` positions at once."""
+        return replace(self, prefill_chunk=chunk)
+
+    def prepare(self, image: ImageSource) -> ImageInput:
+        """Decode and preprocess one image. Raises `ImageError`."""
+        prepared = self.processor(load_image(image, self.image_loading))
+        return ImageInput(prepared, self.encoder.key(prepared))
+
+    def assemble(self, messages: Sequence[Message], images: Sequence[ImageInput], capacity: int) -> Prompt:
+        """The prompt's tokens. Raises `PromptError`, and `ContextOverflow` for more than `capacity` tokens."""
+        prompt = self.prompts.encode(messages, [image.prepared for image in images])
+        if len(prompt) > capacity:
+            of_images = sum(image.prepared.tokens for image in images)
+            told = any(message["role"] == "assistant" for message in messages)
+            advice = "start another chat" if told else "shorten it, or give fewer images"
+            raise ContextOverflow(
+                f"the prompt needs {len(prompt)} tokens ({of_images} of them for {len(images)} images), "
+                f"the context holds {capacity}: {advice}"
+            )
+        return replace(prompt, image_keys=tuple(image.key for image in images))
+
+    def new_context(self, capacity: int | None = None) -> Context:
+        """An empty KV cache of `capacity` tokens (all that the context allows)."""
+        graph = self.manifest.graphs["decoder"]
+        most = graph.largest("sequence")
+        chunk = self.prefill_chunk if most is None else min(self.prefill_chunk, most)
+        tokens = capacity or self.context_tokens
+        return Context(self.decoder, self.positions, tokens, chunk, self.baked, graph.largest("rows"))
+
+
+def _context_tokens(manifest: Manifest, options: RuntimeOptions) -> int:
+    allowed = manifest.decoder.max_context
+    return allowed if options.max_context is None else min(allowed, options.max_context)
+
+
+def _image_cache(options: RuntimeOptions) -> ImageCache:
+    store = None
+    if options.image_cache_dir is not None:
+        store = DiskStore(options.image_cache_dir, options.image_cache_dir_bytes)
+    return ImageCache(options.image_cache_bytes, store)
+
+
+def _scores(manifest: Manifest, options: RuntimeOptions) -> int:
+    """Attention scores of a prompt's chunk, over the whole KV cache."""
+    info = manifest.decoder
+    heads = -(-info.hidden_size // info.kv.head_dim)  # where they are as wide as the model together, as is usual
+    return heads * (options.prefill_chunk or tuning.DEFAULT_CHUNK) * _context_tokens(manifest, options)
