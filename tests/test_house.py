@@ -66,6 +66,13 @@ def test_files_are_short():
     assert long == {}
 
 
+def test_pictures_are_opened_in_one_place():
+    """Orientation, depth and limits would be forgotten in a second one."""
+    opens = re.compile(r"Image\.open\(|image_utils import|imread\(")
+    found = {str(path.relative_to(ROOT)) for path in sources() if opens.search(path.read_text(encoding="utf-8"))}
+    assert found == {"runtime/edgevlm_runtime/images/load.py"}
+
+
 def test_functions_are_short():
     long = {
         f"{path.relative_to(ROOT)}:{name}": lines

@@ -157,7 +157,8 @@ def _from_bytes(data: bytes, where: str, options: LoadOptions) -> Image.Image:
 def _from_array(array: NDArray[Any], options: LoadOptions) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         shape = " x ".join(str(size) for size in array.shape) or "scalar"
-        raise ImageError(f"an image array must be uint8 of shape height x width x 3, not {array.dtype} {shape}")
+        first = "" if array.dtype == np.uint8 else ": scale it to 0 to 255 first"
+        raise ImageError(f"an image array must be uint8 of shape height x width x 3, not {array.dtype} {shape}{first}")
     check_pixels(array.shape[1], array.shape[0], "image array", options.max_pixels)
     if array.size == 0:
         raise ImageError(f"the image array is empty ({array.shape[1]} x {array.shape[0]} pixels)")
