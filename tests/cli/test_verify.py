@@ -119,10 +119,10 @@ def test_against_a_model_of_another_family(invoke, tiny_bundle, tmp_path):
 def test_an_export_that_drifts_exits_with_1(invoke, tiny_checkpoint, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from edgevlm_export.proof.certificate import thresholds
+    from edgevlm_export.precision import get_format
 
-    strict = replace(thresholds.EXACT, top1_agreement=2.0)
-    monkeypatch.setitem(thresholds.BY_PRECISION, "fp32", strict)
+    strict = replace(get_format("fp32").thresholds, top1_agreement=2.0)
+    monkeypatch.setattr(get_format("fp32"), "thresholds", strict)
     command = ("export", tiny_checkpoint, "-o", tmp_path / "out", "--no-self-test", "--json")
     result = invoke(*command)
     assert result.exit_code == 1
@@ -139,7 +139,7 @@ def test_an_export_that_drifts_exits_with_1(invoke, tiny_checkpoint, tmp_path, m
     again = invoke("verify", tmp_path / "out", "--reference", tiny_checkpoint)
     assert again.exit_code == 0, again.stderr
     assert "Missed, and allowed at export (only a test): decoder, likeliest token: top1_agreement is 1" in again.stderr
-    monkeypatch.setitem(thresholds.BY_PRECISION, "fp32", replace(strict, sensitivity=2.0))
+    monkeypatch.setattr(get_format("fp32"), "thresholds", replace(strict, sensitivity=2.0))
     worse = invoke("verify", tmp_path / "out", "--reference", tiny_checkpoint)
     assert worse.exit_code == 1
     assert "Does not hold: image sensitivity, distance between embeddings: sensitivity is" in worse.stderr

@@ -1,4 +1,4 @@
-"""One linear layer as a graph, to run what a holder makes of it."""
+"""One linear layer as a graph, to run what a format makes of it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from onnx import helper
 from edgevlm_export.graphs import passes
 from edgevlm_export.graphs.edit import MICROSOFT, ROWS, Rows
 from edgevlm_export.graphs.ops import DOMAIN
-from edgevlm_export.precision.base import Holder, WeightJob
+from edgevlm_export.precision.base import Format, WeightJob
 from edgevlm_export.writing.writer import CONVERSIONS
 
 Run = Callable[[np.ndarray], np.ndarray]
 
 
 def linear_layer(
-    holder: Holder,
+    fmt: Format,
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     activations: str = "float32",
     known: Rows = Rows.ANY,
 ) -> tuple[Run, WeightJob]:
-    """y = x weight^T + bias as `holder` lowers it: a function of x [1, S, in], and the holder's job.
+    """y = x weight^T + bias as `format` lowers it: a function of x [1, S, in], and the format's job.
 
     `known`: of the rows of x.
     """
@@ -43,7 +43,7 @@ def linear_layer(
     node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = "y", y_shape, ir.DataType.FLOAT
     graph = ir.Graph([x], node.outputs, nodes=[node], initializers=initializers, opset_imports={"": 23, MICROSOFT: 1})
     model = ir.Model(graph, ir_version=10)
-    job = holder.lower(model, node)
+    job = fmt.lower(model, node)
     made = job.make(torch.from_numpy(weight))
     CONVERSIONS[activations](model, (job,))
     for name, value in model.graph.initializers.items():

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from edgevlm_export.precision.blocks import Blockwise, dequantize
+from edgevlm_export.precision.blocks import dequantize
+from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.gptq import Curvature, gptq
 from edgevlm_export.writing.spool import Spool
 
@@ -24,7 +25,7 @@ ROWS = 8192
 class Rounding:
     """What is done to each linear layer as the forward pass reaches it."""
 
-    holders: Mapping[str, Blockwise]
+    formats: Mapping[str, Blockwise]
     """Of the weights to round, by parameter name."""
     spool: Spool
     advance: Callable[[int, int], None]
@@ -36,19 +37,19 @@ class Rounding:
 
     def __call__(self, weight: str, module: nn.Linear, x: Tensor) -> None:
         """See `streamed.Observe`."""
-        holder = self.holders.get(weight)
-        if holder is None:
+        fmt = self.formats.get(weight)
+        if fmt is None:
             return
         rows, columns = module.weight.shape
-        options = holder.options.fitted(columns)
+        options = fmt.options.fitted(columns)
         inputs = self._curvature(x)
         with _one_thread():
             held = gptq(module.weight, inputs, options)
-        job = holder.pack(weight, (rows, columns))
-        self.spool.save(weight, dict(zip(job.outputs, holder.stored(held), strict=True)))
+        job = fmt.pack(weight, (rows, columns))
+        self.spool.save(weight, dict(zip(job.outputs, fmt.stored(held), strict=True)))
         module.weight.data = dequantize(held, options, columns)
         self.done += 1
-        self.advance(self.done, len(self.holders))
+        self.advance(self.done, len(self.formats))
 
     def _curvature(self, x: Tensor) -> Curvature:
         """Of the layer's inputs; q, k and v (gate and up) read the same ones."""

@@ -1,4 +1,4 @@
-"""Which layers to lift to a finer holder, so that a loss comes down to its target for the fewest bytes.
+"""Which layers to lift to a finer format, so that a loss comes down to its target for the fewest bytes.
 
 Costs of layers (`sensitivity`) are added up. As long as the sum is above the target, the step that saves most loss for
 its bytes is taken. Layers that read the same input go together, since one product computes them.
@@ -6,15 +6,9 @@ its bytes is taken. Layers that read the same input go together, since one produ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-FINER: Mapping[str, tuple[str, ...]] = {
-    "int4": ("int8b", "fp32"),
-    "int8": ("int8b", "fp32"),
-    "int8b": ("fp32",),
-}
-"""Holder, options left out, to those that are more faithful, in order."""
 LEAST_PRICE = 0.25
 """Bytes a weight that every step is taken to cost at least: finer operators are slower too."""
 
@@ -26,7 +20,7 @@ class Layer:
     weight: str
     group: str
     elements: int
-    holders: tuple[str, ...]
+    formats: tuple[str, ...]
     """The one it has, and finer ones."""
     costs: tuple[float, ...]
     """KL in nats that it adds under each."""
@@ -36,7 +30,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """One layer held by a finer holder."""
+    """One layer held by a finer format."""
 
     weight: str
     before: str
@@ -45,23 +39,18 @@ class Lift:
     """Bytes."""
 
 
-def finer(holder: str) -> tuple[str, ...]:
-    """Holders more faithful than this one, options or not."""
-    return FINER.get(holder.partition(":")[0], ())
-
-
 def choose(layers: Sequence[Layer], target: float) -> tuple[Lift, ...]:
     """The lifts that bring the sum of all layers' costs to `target` or below; all there are when that is not enough."""
     groups: dict[str, list[Layer]] = {}
     for layer in layers:
-        groups.setdefault(f"{layer.group} {len(layer.holders)}", []).append(layer)
+        groups.setdefault(f"{layer.group} {len(layer.formats)}", []).append(layer)
     level = dict.fromkeys(groups, 0)
     total = sum(layer.costs[0] for layer in layers)
     while total > target:
         steps = [
             (_gain(members, level[name], to) / _price(members, level[name], to), name, to)
             for name, members in groups.items()
-            for to in range(level[name] + 1, len(members[0].holders))
+            for to in range(level[name] + 1, len(members[0].formats))
         ]
         best = max(steps, default=(0.0, "", 0))
         if best[0] <= 0:
@@ -70,7 +59,7 @@ def choose(layers: Sequence[Layer], target: float) -> tuple[Lift, ...]:
         total -= _gain(groups[name], level[name], to)
         level[name] = to
     return tuple(
-        Lift(layer.weight, layer.holders[0], layer.holders[to], layer.sizes[to] - layer.sizes[0])
+        Lift(layer.weight, layer.formats[0], layer.formats[to], layer.sizes[to] - layer.sizes[0])
         for name, to in level.items()
         if to
         for layer in groups[name]

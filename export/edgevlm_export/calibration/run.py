@@ -10,7 +10,7 @@ from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.samples import rows_at_most
 from edgevlm_export.calibration.streamed import streamed
 from edgevlm_export.planning.plan import ExportPlan, Progress
-from edgevlm_export.precision.blocks import Blockwise
+from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.writing.spool import Spool
 
 IMAGES = 8
@@ -37,5 +37,5 @@ def calibrate(plan: ExportPlan, material: Material, spool: Spool, progress: Prog
             model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False)
 
 
-def _rounding(holders: Mapping[str, Blockwise], spool: Spool, progress: Progress, stage: str) -> Rounding:
-    return Rounding(holders, spool, lambda done, total: progress(stage, done, total))
+def _rounding(formats: Mapping[str, Blockwise], spool: Spool, progress: Progress, stage: str) -> Rounding:
+    return Rounding(formats, spool, lambda done, total: progress(stage, done, total))

@@ -26,15 +26,15 @@ from edgevlm_export.calibration.loss import CHUNK
 from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.samples import Samples
 from edgevlm_export.calibration.streamed import resident, streamed
-from edgevlm_export.precision import get_holder
-from edgevlm_export.precision.simulated import Made, simulate
+from edgevlm_export.precision import get_format
+from edgevlm_export.precision.base import Made
 from edgevlm_export.writing.spool import Spool
 
 SEED = 0
 """Of the drawn tokens."""
 
 Costs = dict[str, dict[str, float]]
-"""Weight to holder to the KL, in nats a position, that holding this weight so adds."""
+"""Weight to format to the KL, in nats a position, that holding this weight so adds."""
 
 
 @dataclass
@@ -43,8 +43,8 @@ class Sensitivity:
 
     model: StreamedModel
     samples: Samples
-    holders: Mapping[str, Sequence[str]]
-    """Weight to the names of the holders to measure, the one it has first."""
+    formats: Mapping[str, Sequence[str]]
+    """Weight to the names of the formats to measure, the one it has first."""
     spool: Spool
     advance: Callable[[int, int], None]
     costs: Costs = field(default_factory=dict)
@@ -99,10 +99,10 @@ class Sensitivity:
                 chosen.gather(-1, tokens).sum().backward()
             assert hidden.grad is not None
             text[start : start + CHUNK] = hidden.grad
-            for holder in self.holders.get(name, ()):
-                found = torch.log_softmax(self._simulated(name, holder, x.detach(), weight), -1)
+            for fmt in self.formats.get(name, ()):
+                found = torch.log_softmax(self._simulated(name, fmt, x.detach(), weight), -1)
                 wanted = chosen.detach()
-                self._add(name, holder, float((wanted.exp() * (wanted - found)).sum()))
+                self._add(name, fmt, float((wanted.exp() * (wanted - found)).sum()))
         gradient[self.samples.text] = text
         return gradient
 
@@ -133,7 +133,7 @@ class Sensitivity:
         change = self.model.changes.get(weight)
         if change is not None:
             yield module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))
-        if weight in self.holders:
+        if weight in self.formats:
             yield module.register_forward_hook(partial(self._watch, prefix, weight))
 
     def _watch(self, prefix: str, weight: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -147,19 +147,20 @@ class Sensitivity:
 
     @torch.no_grad()
     def _score(self, weight: str, x: Tensor, own: Tensor, gradient: Tensor) -> None:
-        """Add 1/2 (g . d)^2 over all positions, for each holder."""
+        """Add 1/2 (g . d)^2 over all positions, for each format."""
         real = self.samples.real
         rows, slopes = x[real], gradient[real]
         exact = nn.functional.linear(rows, own)
-        for number, name in enumerate(self.holders[weight]):
+        for number, name in enumerate(self.formats[weight]):
             made = self.spool.load(weight) if number == 0 else None
             change = self._simulated(weight, name, rows, own, made) - exact
             self._add(weight, name, 0.5 * float((change * slopes).sum(-1).square().sum()))
 
-    def _simulated(self, weight: str, holder: str, x: Tensor, own: Tensor, made: Made = None) -> Tensor:
-        """The layer's output [rows, out] as `holder` computes it, rows together as the loss is measured."""
-        return simulate(get_holder(holder), x, own, made, self.model.plan.graphs["decoder"].rows[weight], CHUNK)
+    def _simulated(self, weight: str, fmt: str, x: Tensor, own: Tensor, made: Made = None) -> Tensor:
+        """The layer's output [rows, out] as `format` computes it, rows together as the loss is measured."""
+        rows = self.model.plan.graphs["decoder"].rows[weight]
+        return get_format(fmt).simulate(x, own, made, rows, CHUNK)
 
-    def _add(self, weight: str, holder: str, cost: float) -> None:
+    def _add(self, weight: str, fmt: str, cost: float) -> None:
         costs = self.costs.setdefault(weight, {})
-        costs[holder] = costs.get(holder, 0.0) + cost / int(self.samples.text.sum())
+        costs[fmt] = costs.get(fmt, 0.0) + cost / int(self.samples.text.sum())

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import psutil
 
-from edgevlm_export.calibration.lifting import Layer, Lift, choose, finer
+from edgevlm_export.calibration.lifting import Layer, Lift, choose
 from edgevlm_export.calibration.loss import Loss
 from edgevlm_export.calibration.material import Material
 from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.samples import MEASURED
 from edgevlm_export.calibration.sensitivity import Sensitivity
 from edgevlm_export.planning.plan import ExportPlan, Progress, with_exceptions
-from edgevlm_export.precision import get_holder
+from edgevlm_export.precision import get_format
 from edgevlm_export.proof.selftest import run_bytes
 from edgevlm_export.writing.spool import Spool
 from edgevlm_runtime.bundle.fidelity import Fidelity, LiftedLayer
@@ -88,12 +88,13 @@ class Target:
     def _layers(self, model: StreamedModel) -> list[Layer]:
         """Every layer that can be lifted, measured."""
         plan = model.plan
-        holders = {weight: (name, *finer(name)) for weight, name in plan.graphs["decoder"].held.items() if finer(name)}
+        ladders = {weight: (name, *get_format(name).finer) for weight, name in plan.graphs["decoder"].held.items()}
+        formats = {weight: names for weight, names in ladders.items() if len(names) > 1}
         samples = model.sample(self.material, MEASURED, self.progress)
         stage = "measuring layers"
-        found = Sensitivity(model, samples, holders, self.spool, lambda done, total: self.progress(stage, done, total))
+        found = Sensitivity(model, samples, formats, self.spool, lambda done, total: self.progress(stage, done, total))
         found.measure()
-        return [_layer(model, weight, names, found) for weight, names in holders.items()]
+        return [_layer(model, weight, names, found) for weight, names in formats.items()]
 
     def _choose(self, layers: list[Layer], lifts: Mapping[str, Lift], found: float) -> dict[str, Lift]:
         """What to lift, all rounds together, once the costs are in proportion to what was measured."""
@@ -115,18 +116,18 @@ class Target:
         return Fidelity(self.most, before, found, positions, lifted)
 
 
-def _layer(model: StreamedModel, weight: str, holders: tuple[str, ...], found: Sensitivity) -> Layer:
+def _layer(model: StreamedModel, weight: str, formats: tuple[str, ...], found: Sensitivity) -> Layer:
     rows, columns = model.plan.weights.tensors[weight].shape
     return Layer(
         weight=weight,
         group=found.groups.get(weight, weight),
         elements=rows * columns,
-        holders=holders,
-        costs=tuple(found.costs[weight][name] for name in holders),
-        sizes=tuple(get_holder(name).pack(weight, (rows, columns)).nbytes for name in holders),
+        formats=formats,
+        costs=tuple(found.costs[weight][name] for name in formats),
+        sizes=tuple(get_format(name).pack(weight, (rows, columns)).nbytes for name in formats),
     )
 
 
 def _level(layer: Layer, lifts: Mapping[str, Lift]) -> int:
     lift = lifts.get(layer.weight)
-    return 0 if lift is None else layer.holders.index(lift.after)
+    return 0 if lift is None else layer.formats.index(lift.after)

@@ -1,4 +1,4 @@
-"""Small moves on an onnx_ir graph that dialects and holders share."""
+"""Small moves on an onnx_ir graph that dialects and formats share."""
 
 from __future__ import annotations
 

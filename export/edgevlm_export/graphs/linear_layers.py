@@ -8,15 +8,15 @@ import onnx_ir as ir
 
 from edgevlm_export.graphs.edit import PRODUCT, Rows, rows_of, weight_name
 from edgevlm_export.graphs.ops import DOMAIN
-from edgevlm_export.precision import get_holder
+from edgevlm_export.precision import get_format
 from edgevlm_export.precision.base import WeightJob
-from edgevlm_export.precision.blocks import Blockwise
+from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.plan import GraphPrecision
 
 
 def held(graph: ir.Model, precision: GraphPrecision) -> dict[str, str]:
-    """Weights of all linear layers, with the names of their holders."""
-    return {weight_name(node): precision.holder_name(weight_name(node), _role(node)) for node in _linear_layers(graph)}
+    """Weights of all linear layers, with the names of their formats."""
+    return {weight_name(node): precision.format_name(weight_name(node), _role(node)) for node in _linear_layers(graph)}
 
 
 def rows(graph: ir.Model) -> dict[str, Rows]:
@@ -24,23 +24,19 @@ def rows(graph: ir.Model) -> dict[str, Rows]:
     return {weight_name(node): rows_of(node.inputs[0]) for node in _linear_layers(graph)}
 
 
-def lower(graph: ir.Model, holders: Mapping[str, str], dialect: str) -> dict[str, WeightJob]:
-    """Lower every linear layer to its holder's operators; the jobs that make their weights, by name."""
+def lower(graph: ir.Model, formats: Mapping[str, str], dialect: str) -> dict[str, WeightJob]:
+    """Lower every linear layer to its format's operators; the jobs that make their weights, by name."""
     jobs: dict[str, WeightJob] = {}
     for node in _linear_layers(graph):
         weight = weight_name(node)
-        jobs[weight] = get_holder(holders[weight], dialect).lower(graph, node)
+        jobs[weight] = get_format(formats[weight], dialect).lower(graph, node)
     return jobs
 
 
 def calibrated(names: Mapping[str, str], dialect: str) -> dict[str, Blockwise]:
-    """Weights that calibration rounds, with their holders."""
-    holders = {weight: get_holder(name, dialect) for weight, name in names.items()}
-    return {
-        weight: holder
-        for weight, holder in holders.items()
-        if isinstance(holder, Blockwise) and holder.options.calibrated
-    }
+    """Weights that calibration rounds, with their formats."""
+    formats = {weight: get_format(name, dialect) for weight, name in names.items()}
+    return {weight: fmt for weight, fmt in formats.items() if isinstance(fmt, Blockwise) and fmt.calibrated}
 
 
 def _linear_layers(graph: ir.Model) -> list[ir.Node]:

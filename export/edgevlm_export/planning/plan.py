@@ -17,7 +17,7 @@ from edgevlm_export.families.base import Family, Normalization
 from edgevlm_export.families.decoder import max_context
 from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.planning.targets import get_target
-from edgevlm_export.precision import WeightJob, get_holder
+from edgevlm_export.precision import WeightJob, get_format
 from edgevlm_export.precision.plan import PrecisionPlan, matches
 from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
 from edgevlm_export.writing.writer import GraphPlan, check_weights, plan_graph
@@ -60,7 +60,7 @@ class ExportPlan:
         """The table of token embeddings, as a file of its own."""
         config = self.family.text_config
         shape = (int(config.vocab_size), int(config.hidden_size))
-        return get_holder(self.precision.embedding).pack(self.family.embedding_name, shape)
+        return get_format(self.precision.embedding).pack(self.family.embedding_name, shape)
 
     @property
     def embedding_bytes(self) -> int:
@@ -85,7 +85,7 @@ def _check_patterns(precision: PrecisionPlan, graphs: Mapping[str, GraphPlan]) -
 
 
 def with_exceptions(plan: ExportPlan, layers: Mapping[str, str]) -> ExportPlan:
-    """The same with single layers of the decoder held otherwise: weight to holder."""
+    """The same with single layers of the decoder held otherwise: weight to format."""
     held = plan.precision.decoder
     precision = replace(plan.precision, decoder=replace(held, exceptions={**held.exceptions, **layers}))
     family = plan.family

@@ -1,42 +1,56 @@
-"""How weights are held: one holder a file, found by name.
+"""Number formats: how the weights of linear layers are stored and multiplied, one record each, found by name.
 
-A holder lowers the neutral Linear operator to operators that compute with its number format, and says how to make
-their initializers from the checkpoint's tensor. Holders see one tensor at a time, so memory stays bounded.
+A format lowers the neutral Linear operator to operators that compute in it, and says how their initializers are made
+from the checkpoint's tensor. Formats see one tensor at a time, so memory stays bounded.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-from edgevlm_export.precision.base import Holder, WeightJob
-from edgevlm_export.precision.blocks import Blockwise
+from edgevlm_export.precision.base import Format, WeightJob
+from edgevlm_runtime.bundle.certificate import Thresholds
 from edgevlm_runtime.errors import ExportError
 
-HOLDERS = {"fp32": "float32", "fp16": "float16", "int8": "int8", "int8b": "int8b", "int4": "int4"}
-"""Name on the command line to file in this folder."""
-STANDARD_HOLDERS = {"fp32": "float", "fp16": "float", "int8": "int8", "int8w": "int8w", "fp8": "fp8", "int4": "int4"}
-"""Likewise, in the folder `standard`: operators of ONNX itself, with explicit quantization."""
-FOLDERS = {
-    "ort": ("edgevlm_export.precision", HOLDERS),
-    "standard": ("edgevlm_export.precision.standard", STANDARD_HOLDERS),
+FORMATS = {
+    "ort": {
+        "fp32": "float32",
+        "fp16": "float16",
+        "int8": "int8",
+        "int8b": "blockwise:INT8B",
+        "int4": "blockwise:INT4",
+    },
+    "standard": {
+        "fp32": "standard.float:FP32",
+        "fp16": "standard.float:FP16",
+        "int8": "standard.eight_bits:INT8",
+        "int8w": "standard.eight_bits:INT8W",
+        "fp8": "standard.eight_bits:FP8",
+        "int4": "standard.int4",
+    },
 }
-"""Dialect to the folder of its holders and their names."""
+"""Dialect to its formats: name on the command line to the file in this folder, and the record's name in it where a file
+has several."""
 
-__all__ = ["FOLDERS", "HOLDERS", "Holder", "WeightJob", "get_holder"]
+__all__ = ["FORMATS", "Format", "WeightJob", "get_format", "thresholds_of"]
 
 
-def get_holder(name: str, dialect: str = "ort") -> Holder:
-    """The holder called `name`; block-wise ones take options behind a colon ("int4:block=128,symmetric").
+def get_format(name: str, dialect: str = "ort") -> Format:
+    """The format with this name; block-wise ones take options behind a colon ("int4:block=128,symmetric").
 
-    Raises `ExportError`, naming the holders there are, or the options.
+    Raises `ExportError`, naming the formats there are, or the options.
     """
     base, colon, options = name.partition(":")
-    folder, files = FOLDERS[dialect]
-    if base not in files:
-        raise ExportError(f"unknown precision: {name}: known are {', '.join(files)}")
-    holder: Holder = import_module(f"{folder}.{files[base]}").HOLDER
-    if not colon:
-        return holder
-    if not isinstance(holder, Blockwise):
-        raise ExportError(f"precision {base} takes no options: {name}: block-wise ones do, as int4:block=128,symmetric")
-    return holder.configured(options)
+    known = FORMATS[dialect]
+    if base not in known:
+        raise ExportError(f"unknown precision: {name}: known are {', '.join(known)}")
+    file, _, record = known[base].partition(":")
+    found: Format = getattr(import_module(f"{__name__}.{file}"), record or "FORMAT")
+    return found.configured(options) if colon else found
+
+
+def thresholds_of(name: str) -> Thresholds:
+    """What a bundle in this format must reach; options or not, of whichever dialect. Raises `ExportError`."""
+    base = name.partition(":")[0]
+    dialect = next((dialect for dialect, known in FORMATS.items() if base in known), "ort")
+    return get_format(base, dialect).thresholds

@@ -1,17 +1,18 @@
-"""The interface between the exporter and the ways of holding weights."""
+"""A number format: everything that the exporter knows of one way of storing the weights of linear layers."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
-from edgevlm_export.graphs.edit import constant_before, declare_initializer, insert_before
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_export.graphs.edit import Rows, constant_before, declare_initializer, insert_before
+from edgevlm_runtime.bundle.certificate import Thresholds
+from edgevlm_runtime.errors import CheckpointError, ExportError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +66,61 @@ class WeightJob:
         return sum(spec.nbytes for spec in self.outputs.values())
 
 
-class Holder(Protocol):
-    """One way of holding the weight of a linear layer."""
+Made = Mapping[str, torch.Tensor] | None
+"""The initializers that calibration made of a weight, where it did."""
+
+
+class Format(ABC):
+    """One number format of one dialect. What a format leaves out is an error when it is made, never a default."""
 
     name: str
-    table_holder: str
-    """Name of the holder of a table of embeddings beside it."""
+    """As on the command line, with its options."""
+    table: str
+    """The format of a table of token embeddings beside layers of this one."""
+    finer: tuple[str, ...]
+    """Formats that are more faithful, in order: what `--max-kl` may lift a layer to."""
+    thresholds: Thresholds
+    """What the certificate of a bundle in this format must reach."""
 
+    def __init__(self, name: str, table: str, finer: tuple[str, ...], thresholds: Thresholds) -> None:
+        self.name, self.table, self.finer, self.thresholds = name, table, finer, thresholds
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether samples say how its weights are rounded."""
+        return False
+
+    def configured(self, options: str) -> Format:
+        """The same with options from text. Raises `ExportError` for options that it does not have."""
+        raise ExportError(
+            f"precision {self.name} takes no options: {self.name}:{options}: "
+            "block-wise ones do, as int4:block=128,symmetric"
+        )
+
+    @abstractmethod
     def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
         """How a weight [out, in] (or a table of embeddings [vocab, hidden]) is stored."""
-        ...
 
+    @abstractmethod
     def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
         """Replace one Linear(x, weight[, bias]) in place and return the job that makes its initializers."""
-        ...
+
+    @abstractmethod
+    def simulate(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        made: Made = None,
+        rows: Rows = Rows.ANY,
+        together: int | None = None,
+    ) -> torch.Tensor:
+        """x W^T [rows, out] of `x` [rows, in] and `weight` [out, in] in float32, as the graph computes it; no bias.
+
+        Activations are quantized as the operators do it, so that what the format costs can be measured layer by layer
+        before a graph is written; differences of kernels (order of sums, instruction sets) are left out. `made`: the
+        weight as calibration rounded it; `rows`: what the graph knows of the rows; `together`: how many it runs at
+        once, which may share a scale (None: all of them).
+        """
 
 
 def as_stored(name: str, shape: tuple[int, ...], dtype: torch.dtype, table: str | None = None) -> WeightJob:

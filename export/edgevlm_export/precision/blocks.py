@@ -1,30 +1,13 @@
-"""Block-wise integers: `block` neighbouring inputs of one output share a scale, and where wanted a zero point.
-
-The operator is com.microsoft::MatMulNBits. It quantizes activations block by block as well (accuracy level 4), so an
-outlier spoils no more than its own block. Weights lie row by row, [out, blocks, bytes of a block]: a table of
-embeddings can be read from the bytes of the LM head.
-"""
+"""Block-wise integers: `block` neighbouring inputs of one output share a scale, and where wanted a zero point."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 
-import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graphs.edit import MICROSOFT, Attributes, replace
-from edgevlm_export.precision.base import (
-    TableLayout,
-    TensorSpec,
-    WeightJob,
-    declare_outputs,
-    drop_unused,
-    matrix_shape,
-    weight_of,
-)
 from edgevlm_export.slices import slices
 from edgevlm_runtime.errors import ExportError
 
@@ -32,11 +15,7 @@ SMALLEST = 32
 """Blocks are not made smaller than this to save padding."""
 PADDING = 16
 """At most this part of a row may be padding, where the block can be made smaller."""
-INT8_ACTIVATIONS = 4
-"""MatMulNBits' accuracy level: activations in int8, one scale a block."""
 CALIBRATED_BITS = 4
-BIAS = 5
-"""Which input of MatMulNBits is the bias."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,89 +142,3 @@ def pack_nibbles(values: Tensor) -> Tensor:
 def unpack_nibbles(values: Tensor) -> Tensor:
     """The inverse of `pack_nibbles`: bytes along the last axis to twice as many values."""
     return torch.stack([values & 15, values >> 4], dim=-1).flatten(-2)
-
-
-class Blockwise:
-    """See the module's docstring."""
-
-    def __init__(self, name: str, options: BlockOptions):
-        self.name = self.table_holder = name
-        self.options = options
-
-    def configured(self, text: str) -> Blockwise:
-        """The same with options from text: "block=N", "symmetric", "asymmetric", "nearest", by comma.
-
-        Raises `ExportError`.
-        """
-        options = self.options
-        for option in text.split(","):
-            key, _, value = option.partition("=")
-            if key == "block" and value.isdecimal():
-                options = replaced(options, block=int(value))
-            elif option in ("symmetric", "asymmetric"):
-                options = replaced(options, symmetric=option == "symmetric")
-            elif option == "nearest":
-                options = replaced(options, nearest=True)
-            else:
-                raise ExportError(
-                    f"unknown option of {self.name}: {option!r}: known are block=N, symmetric, asymmetric, nearest"
-                )
-        return type(self)(f"{self.name}:{text}", options)
-
-    def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
-        """See `Holder.pack`."""
-        rows, columns = shape
-        options = self.options.fitted(columns)
-        blocks = options.blocks(columns)
-        quants, scales, zeros = (f"{weight}.{part}" for part in ("quants", "scales", "zero_points"))
-        outputs = {
-            quants: TensorSpec(ir.DataType.UINT8, (rows, blocks, options.block * options.bits // 8)),
-            scales: TensorSpec(ir.DataType.FLOAT, (rows, blocks)),
-        }
-        if not options.symmetric:
-            outputs[zeros] = TensorSpec(ir.DataType.UINT8, (rows, -(-blocks * options.bits // 8)))
-
-        def make(tensor: Tensor) -> dict[str, Tensor]:
-            return dict(zip(outputs, self.stored(quantize(tensor, options)), strict=True))
-
-        table = TableLayout(f"uint{options.bits}", quants, scales, zeros if zeros in outputs else None, options.block)
-        return WeightJob(weight, outputs, make, table)
-
-    def stored(self, held: Blocks) -> list[Tensor]:
-        """The tensors of `pack`'s outputs."""
-
-        def packed(values: Tensor) -> Tensor:
-            return values if self.options.bits == 8 else pack_nibbles(values)
-
-        return [packed(held.quants), held.scales] + ([] if held.zeros is None else [packed(held.zeros)])
-
-    def unpacked(self, made: Mapping[str, Tensor], columns: int) -> Blocks:
-        """The inverse of `stored`: the initializers of a weight with `columns` inputs, by name."""
-        options = self.options.fitted(columns)
-        parts = {name.rpartition(".")[2]: tensor for name, tensor in made.items()}
-
-        def whole(values: Tensor, length: int) -> Tensor:
-            return values if options.bits == 8 else unpack_nibbles(values)[..., :length]
-
-        zeros = None if options.symmetric else whole(parts["zero_points"], options.blocks(columns))
-        return Blocks(whole(parts["quants"], options.block), parts["scales"], zeros)
-
-    def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
-        """See `Holder.lower`."""
-        weight = weight_of(node)
-        rows, columns = matrix_shape(weight)
-        job = self.pack(str(weight.name), (rows, columns))
-        x, _, *bias = node.inputs
-        attributes: Attributes = {
-            "K": columns,
-            "N": rows,
-            "bits": self.options.bits,
-            "block_size": self.options.fitted(columns).block,
-            "accuracy_level": INT8_ACTIVATIONS,
-        }
-        inputs = [x, *declare_outputs(model, job)]
-        if bias:  # after zero points and group indices, which there may not be
-            inputs += [None] * (BIAS - len(inputs)) + bias
-        replace(node, "MatMulNBits", inputs, attributes, MICROSOFT)
-        drop_unused(model, weight)
-        return job

@@ -6,9 +6,13 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 import torch
+from torch import Tensor
+from torch.nn.functional import linear
 
-from edgevlm_export.graphs.edit import MICROSOFT, Attributes, insert_before, replace
-from edgevlm_export.precision.base import WeightJob, as_stored, matrix_shape, weight_of
+from edgevlm_export.graphs.edit import MICROSOFT, Attributes, Rows, insert_before, replace
+from edgevlm_export.precision.base import Format, Made, WeightJob, as_stored, matrix_shape, weight_of
+from edgevlm_export.precision.thresholds import EXACT
+from edgevlm_runtime.bundle.certificate import Thresholds
 
 
 def product(node: ir.Node, weight: ir.Value) -> None:
@@ -25,24 +29,34 @@ def product(node: ir.Node, weight: ir.Value) -> None:
     replace(node, "Add", [y, bias[0]], {})
 
 
-class Float32:
+class Float32(Format):
     """See the module's docstring; `multiply` lowers the product once its weight is declared."""
 
-    name = table_holder = "fp32"
-
-    def __init__(self, multiply: Callable[[ir.Node, ir.Value], None] = product) -> None:
+    def __init__(
+        self,
+        name: str = "fp32",
+        thresholds: Thresholds = EXACT,
+        multiply: Callable[[ir.Node, ir.Value], None] = product,
+    ) -> None:
+        super().__init__(name, table=name, finer=(), thresholds=thresholds)
         self._multiply = multiply
 
     def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
-        """See `Holder.pack`."""
+        """See `Format.pack`."""
         return as_stored(weight, shape, torch.float32, "float32")
 
     def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
-        """See `Holder.lower`."""
+        """See `Format.lower`."""
         weight = weight_of(node)
         job = self.pack(str(weight.name), matrix_shape(weight))
         self._multiply(node, weight)
         return job
 
+    def simulate(
+        self, x: Tensor, weight: Tensor, made: Made = None, rows: Rows = Rows.ANY, together: int | None = None
+    ) -> Tensor:
+        """See `Format.simulate`: exact."""
+        return linear(x, weight)
 
-HOLDER = Float32()
+
+FORMAT = Float32()

@@ -12,6 +12,8 @@ same length: there one scale serves as it is, and the product takes the bias as 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -19,6 +21,8 @@ from torch import Tensor
 
 from edgevlm_export.graphs.edit import MICROSOFT, Rows, constant_before, insert_before, replace, rows_of
 from edgevlm_export.precision.base import (
+    Format,
+    Made,
     TensorSpec,
     WeightJob,
     declare_outputs,
@@ -27,11 +31,14 @@ from edgevlm_export.precision.base import (
     row_scale,
     weight_of,
 )
+from edgevlm_export.precision.thresholds import EIGHT
 
 LIMIT = 127
 """Weights are symmetric: -127..127."""
 NO_ROW = np.float32(1e-30)
 """Stands in for the scale of a row of zeros; of a root mean square, for its square."""
+BYTE = 255
+"""Steps between the ends of DynamicQuantizeMatMul's range."""
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +56,7 @@ def by_magnitude(node: ir.Node, x: ir.Value | None) -> tuple[ir.Value, str, ir.V
 
 
 def by_root_mean_square(node: ir.Node, x: ir.Value | None) -> tuple[ir.Value, str, ir.Value]:
-    """Likewise by each row's root mean square."""
+    """The same by each row's root mean square."""
     assert x is not None
     assert x.shape is not None
     assert node.graph is not None
@@ -63,14 +70,38 @@ DIVIDED = {Rows.ANY: by_magnitude, Rows.MIXED: by_root_mean_square}
 """How rows are made even that are not."""
 
 
-class RowwiseInt8:
+def _magnitude(x: Tensor) -> Tensor:
+    return x.abs().amax(-1, keepdim=True).clamp(min=float(NO_ROW))
+
+
+def _root_mean_square(x: Tensor) -> Tensor:
+    return (x.square().mean(-1, keepdim=True) + float(NO_ROW)).sqrt()
+
+
+DIVISORS: dict[Rows, Callable[[Tensor], Tensor]] = {
+    Rows.ANY: _magnitude,
+    Rows.MIXED: _root_mean_square,
+    Rows.EVEN: lambda x: torch.ones(1),
+}
+"""What rows are divided by before they share a scale, [rows, 1]."""
+
+
+def _dynamic(x: Tensor) -> Tensor:
+    """Rounded as DynamicQuantizeMatMul does: 8 bits between the least and the greatest value of all rows, and zero."""
+    least, most = x.amin().clamp(max=0), x.amax().clamp(min=0)
+    scale = ((most - least) / BYTE).clamp(min=torch.finfo(torch.float32).tiny)
+    zero = (-least / scale).round()
+    return ((x / scale).round() + zero).clamp(0, BYTE).sub(zero) * scale
+
+
+class RowwiseInt8(Format):
     """See the module's docstring."""
 
-    name = "int8"
-    table_holder = "int8b"
+    def __init__(self) -> None:
+        super().__init__("int8", table="int8b", finer=("int8b", "fp32"), thresholds=EIGHT)
 
     def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
-        """See `Holder.pack`. Rows of the weight are columns on disk, so this is no place to read embeddings from."""
+        """See `Format.pack`. Rows of the weight are columns on disk, so this is no place to read embeddings from."""
         rows, columns = shape
         quants, scales = f"{weight}.int8", f"{weight}.scales"
         outputs = {
@@ -80,7 +111,7 @@ class RowwiseInt8:
         return WeightJob(weight, outputs, lambda tensor: dict(zip(outputs, quantize(tensor), strict=True)))
 
     def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
-        """See `Holder.lower`."""
+        """See `Format.lower`."""
         weight = weight_of(node)
         job = self.pack(str(weight.name), matrix_shape(weight))
         quants, scales = declare_outputs(model, job)
@@ -97,5 +128,14 @@ class RowwiseInt8:
         drop_unused(model, weight)
         return job
 
+    def simulate(
+        self, x: Tensor, weight: Tensor, made: Made = None, rows: Rows = Rows.ANY, together: int | None = None
+    ) -> Tensor:
+        """See `Format.simulate`."""
+        quants, scales = quantize(weight)
+        row_scale = DIVISORS[rows](x)
+        rounded = torch.cat([_dynamic(some) for some in (x / row_scale).split(together or len(x))]) * row_scale
+        return rounded @ (quants.float() * scales)
 
-HOLDER = RowwiseInt8()
+
+FORMAT = RowwiseInt8()

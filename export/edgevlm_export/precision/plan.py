@@ -8,13 +8,10 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from edgevlm_export.graphs.transforms import get_transform
-from edgevlm_export.precision import get_holder
-from edgevlm_export.precision.blocks import Blockwise
+from edgevlm_export.precision import get_format
 from edgevlm_export.precision.kv_cache import FLOAT, KVPrecision
 from edgevlm_runtime.errors import ExportError
 
-EXACT = frozenset({"fp32", "fp16"})
-"""Holders whose loss is no more than rounding."""
 ROLES = ("head", "mlp_down")
 """The LM head, whose bytes may be the table of token embeddings as well; the layer that reads a gated MLP's product."""
 
@@ -26,13 +23,13 @@ def matches(pattern: str, weight: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class GraphPrecision:
-    """One graph's layers, each held by a holder named here. Raises `ExportError` for a name that no holder has."""
+    """One graph's layers, each held by a format named here. Raises `ExportError` for a name that no format has."""
 
     default: str
     roles: Mapping[str, str] = field(default_factory=dict)
-    """Holders of layers by what they are (`ROLES`), where the default is not for them."""
+    """Formats of layers by what they are (`ROLES`), where the default is not for them."""
     exceptions: Mapping[str, str] = field(default_factory=dict)
-    """Weight's parameter name to the holder of that layer."""
+    """Weight's parameter name to the format of that layer."""
     patterns: Mapping[str, str] = field(default_factory=dict)
     """Likewise by shell pattern of the layer's name ("*.down_proj"); the first that matches counts."""
     transforms: tuple[str, ...] = ()
@@ -40,21 +37,21 @@ class GraphPrecision:
     calibrated: bool = False
     """Whether 4-bit layers are rounded by GPTQ, on sample text, rather than to the nearest value."""
     dialect: str = "ort"
-    """Whose holders these are (`edgevlm_export.graphs.dialects`)."""
+    """Whose formats these are (`edgevlm_export.graphs.dialects`)."""
     activations: str = "float32"
     """Type of the values between operators; "float16" in the standard dialect alone."""
 
     def __post_init__(self) -> None:
         for name in (self.default, *self.roles.values(), *self.exceptions.values(), *self.patterns.values()):
-            get_holder(name, self.dialect)
+            get_format(name, self.dialect)
         if unknown := sorted(set(self.roles) - set(ROLES)):
             raise ExportError(f"unknown role of a layer: {unknown[0]}: known are {', '.join(ROLES)}")
         for transform in self.transforms:
             get_transform(transform)
 
-    def holder_name(self, weight: str, role: str | None) -> str:
-        """Who holds this layer: its own exception, else a pattern's, else its role's holder, else the default."""
-        named = next((holder for pattern, holder in self.patterns.items() if matches(pattern, weight)), None)
+    def format_name(self, weight: str, role: str | None) -> str:
+        """Who holds this layer: its own exception, else a pattern's, else its role's format, else the default."""
+        named = next((fmt for pattern, fmt in self.patterns.items() if matches(pattern, weight)), None)
         return self.exceptions.get(weight) or named or self.roles.get(role or "") or self.default
 
 
@@ -66,14 +63,14 @@ class PrecisionPlan:
     projector: GraphPrecision
     decoder: GraphPrecision
     embedding: str
-    """Holder of the token embeddings where they are a table of their own."""
+    """Format of the token embeddings where they are a table of their own."""
     kv: KVPrecision = FLOAT
     """How the decoder's KV cache is held."""
     prefill: GraphPrecision | None = None
     """Of a second decoder graph, which computes prompts; None where the decoder computes them itself."""
     max_kl: float | None = None
     """What quantizing the decoder may cost, as mean KL divergence of the next token from PyTorch's in nats a position:
-    layers are lifted to finer holders until that holds. None measures nothing, as where a graph of its own computes
+    layers are lifted to finer formats until that holds. None measures nothing, as where a graph of its own computes
     prompts: the measurement runs the decoder's alone."""
 
     @property
@@ -102,15 +99,15 @@ class PrecisionPlan:
             raise ExportError("--max-kl is measured in the decoder graph alone: leave it out, or --prefill")
         if self.decoder.dialect != "ort":
             raise ExportError("--max-kl is measured in ONNX Runtime: leave it out, or --target")
-        if self.decoder.default in EXACT:
+        if not get_format(self.decoder.default).finer:
             raise ExportError(f"nothing to lift: the decoder is held in {self.decoder.default}: leave out --max-kl")
         return replace(self, max_kl=max_kl)
 
     def with_layers(self, layers: Mapping[str, str], dialect: str = "ort") -> PrecisionPlan:
-        """The same with single layers held otherwise: pattern to holder.
+        """The same with single layers held otherwise: pattern to format.
 
-        A graph for prompts is never calibrated, so there a holder that needs samples is left out. Raises `ExportError`
-        for no holder's name.
+        A graph for prompts is never calibrated, so there a format that needs samples is left out. Raises `ExportError`
+        for no format's name.
         """
         if not layers:
             return self
@@ -133,7 +130,6 @@ class PrecisionPlan:
         return precision
 
 
-def needs_samples(holder: str, dialect: str) -> bool:
-    """Whether a holder's weights are rounded by samples (`BlockOptions.calibrated`)."""
-    found = get_holder(holder, dialect)
-    return isinstance(found, Blockwise) and found.options.calibrated
+def needs_samples(fmt: str, dialect: str) -> bool:
+    """Whether a format's weights are rounded by samples (`BlockOptions.calibrated`)."""
+    return get_format(fmt, dialect).calibrated

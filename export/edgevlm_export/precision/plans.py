@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgevlm_export.precision import FOLDERS, get_holder
+from edgevlm_export.precision import FORMATS, get_format
 from edgevlm_export.precision.kv_cache import get_kv_precision
 from edgevlm_export.precision.plan import GraphPrecision, PrecisionPlan, needs_samples
 from edgevlm_runtime.errors import ExportError
@@ -16,10 +16,10 @@ VALUES = "rotate-values"
 ROTATIONS = ("rotate-residual", VALUES, "rotate-product")
 
 
-def uniform(holder: str, dialect: str = "ort", activations: str = "float32") -> PrecisionPlan:
+def uniform(fmt: str, dialect: str = "ort", activations: str = "float32") -> PrecisionPlan:
     """Every layer of every graph held alike."""
-    layers = GraphPrecision(holder, dialect=dialect, activations=activations)
-    return PrecisionPlan(layers, layers, layers, holder)
+    layers = GraphPrecision(fmt, dialect=dialect, activations=activations)
+    return PrecisionPlan(layers, layers, layers, fmt)
 
 
 PLANS: dict[str, PrecisionPlan] = {
@@ -90,7 +90,7 @@ def choose(
     kv: str | None = None,
     prefill: str | None = None,
 ) -> PrecisionPlan:
-    """A plan with graphs exchanged. An override names a plan (whose graph is taken) or a holder (of every layer).
+    """A plan with graphs exchanged. An override names a plan (whose graph is taken) or a format (of every layer).
 
     `kv` names how the KV cache is held (`KV_PRECISIONS`); `prefill` adds a graph for prompts, held as it says. Raises
     `ExportError` for a name that is none of these.
@@ -107,7 +107,7 @@ def choose(
         named = PLANS_OF[dialect][decoder]
         plan = replace(plan, embedding=named.embedding, max_kl=named.max_kl)
     elif decoder is not None:
-        plan = replace(plan, embedding=get_holder(decoder, dialect).table_holder, max_kl=None)
+        plan = replace(plan, embedding=get_format(decoder, dialect).table, max_kl=None)
     return plan if prefill is None else _with_prefill(plan, prefill, dialect)
 
 
@@ -126,13 +126,13 @@ def _with_prefill(plan: PrecisionPlan, name: str, dialect: str) -> PrecisionPlan
 
 
 def _override(plan: PrecisionPlan, graph: str, name: str | None, dialect: str) -> GraphPrecision:
-    plans, (_, holders) = PLANS_OF[dialect], FOLDERS[dialect]
+    plans, formats = PLANS_OF[dialect], FORMATS[dialect]
     if name is None:
         return plan.graph(graph)
     if name in plans:
         return plans[name].graph("decoder" if graph == PREFILL else graph)
-    if name.partition(":")[0] not in holders:
-        known = dict.fromkeys([*plans, *holders])
+    if name.partition(":")[0] not in formats:
+        known = dict.fromkeys([*plans, *formats])
         raise ExportError(f"unknown precision of the {graph}: {name}: known are {', '.join(known)}")
     activations = "float16" if dialect == "standard" else "float32"
     return GraphPrecision(name, calibrated=needs_samples(name, dialect), dialect=dialect, activations=activations)

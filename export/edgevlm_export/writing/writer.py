@@ -23,7 +23,7 @@ from edgevlm_export.graphs.trace import trace
 from edgevlm_export.graphs.transforms import get_transform
 from edgevlm_export.graphs.transforms.edits import Edits
 from edgevlm_export.precision.base import WeightJob, as_stored, converted
-from edgevlm_export.precision.blocks import Blockwise
+from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.precision.standard.activations import to_float16
 from edgevlm_export.writing.spool import Spool
@@ -54,11 +54,11 @@ class GraphPlan:
     """Those of the precision plan that apply to this graph."""
     edits: Edits
     held: Mapping[str, str]
-    """Weights of all linear layers, with the names of their holders."""
+    """Weights of all linear layers, with the names of their formats."""
     rows: Mapping[str, Rows]
     """Likewise, with what is known of the rows that they multiply."""
     calibrated: Mapping[str, Blockwise]
-    """Weights that calibration rounds (`edgevlm_export.calibration`), with their holders."""
+    """Weights that calibration rounds (`edgevlm_export.calibration`), with their formats."""
     source: GraphSource
     activations: str
     """Type of the values between operators."""
@@ -118,7 +118,7 @@ def plan_graph(
             jobs[initializer.name] = as_stored(initializer.name, shape, torch.float32)
     made_from = CONVERSIONS[precision.activations](graph, tuple(jobs.values()))
     passes.finish(graph)
-    exceptions = {weight: holder for weight, holder in held.items() if holder != precision.default}
+    exceptions = {weight: fmt for weight, fmt in held.items() if fmt != precision.default}
     calibrated = linear_layers.calibrated(held, precision.dialect) if precision.calibrated else {}
     return GraphPlan(
         name,

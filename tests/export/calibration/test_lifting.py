@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevlm_export.calibration.lifting import Layer, choose, finer
+from edgevlm_export.calibration.lifting import Layer, choose
 
 
 def _layer(name: str, costs: tuple[float, ...], elements: int = 1000, group: str | None = None) -> Layer:
-    holders = ("int4", "int8b", "fp32")
-    return Layer(name, group or name, elements, holders, costs, (elements // 2, elements, 4 * elements))
+    formats = ("int4", "int8b", "fp32")
+    return Layer(name, group or name, elements, formats, costs, (elements // 2, elements, 4 * elements))
 
 
 def test_nothing_is_lifted_where_the_target_holds():
@@ -34,7 +34,7 @@ def test_layers_with_one_input_go_together():
     assert {one.weight for one in choose(layers, 0.01)} == {"q", "k"}
 
 
-def test_further_than_the_next_holder_where_that_is_not_enough():
+def test_further_than_the_next_format_where_that_is_not_enough():
     (lift,) = choose([_layer("a", (1.0, 0.5, 0.0))], 0.1)
     assert lift.after == "fp32"
 
@@ -47,10 +47,5 @@ def test_further_than_the_next_holder_where_that_is_not_enough():
 def test_the_target_holds_or_nothing_is_left_to_lift(costs, target):
     layers = [_layer(str(number), found) for number, found in enumerate(costs)]
     lifts = {one.weight: one.after for one in choose(layers, target)}
-    left = sum(layer.costs[layer.holders.index(lifts.get(layer.weight, "int4"))] for layer in layers)
+    left = sum(layer.costs[layer.formats.index(lifts.get(layer.weight, "int4"))] for layer in layers)
     assert left <= target + 1e-9 or left == pytest.approx(sum(layer.costs[-1] for layer in layers))
-
-
-def test_holders():
-    assert finer("int4:block=128,symmetric") == ("int8b", "fp32")
-    assert finer("fp16") == ()

@@ -20,7 +20,7 @@ from edgevlm_export.graphs.edit import Rows
 from edgevlm_export.graphs.transforms import rotate_product
 from edgevlm_export.planning.estimate import estimate, with_samples
 from edgevlm_export.planning.plan import plan_export
-from edgevlm_export.precision import get_holder
+from edgevlm_export.precision import get_format
 from edgevlm_export.precision.blocks import dequantize, quantize
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.precision.plans import choose
@@ -81,7 +81,7 @@ def test_costs_of_layers_are_foreseen(folder, model, samples, tmp_path):
         return torch.log_softmax(logits, -1)
 
     wanted, true, foreseen = log_probabilities(), [], []
-    options = get_holder("int4").options
+    options = get_format("int4").options
     for name in layers:
         weight = reference.get_parameter(name)
         kept = weight.data.clone()

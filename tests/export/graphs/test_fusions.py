@@ -70,7 +70,7 @@ def int8_product(name: str, width: int, bias: bool) -> tuple[onnx.NodeProto, Ten
 def block_product(
     name: str, width: int, bias: bool, bits: int = 4, zeros: bool = True
 ) -> tuple[onnx.NodeProto, Tensors]:
-    """MatMulNBits: weights [out, blocks, bytes]. Inputs that are not there are left out at the end, as holders do."""
+    """MatMulNBits: weights [out, blocks, bytes]. Inputs that are not there are left out at the end, as formats do."""
     blocks = WIDTH // 32
     weights: Tensors = {
         f"{name}.w": RNG.integers(0, 256, (width, blocks, 32 * bits // 8)).astype(np.uint8),

@@ -72,8 +72,8 @@ def test_tied_table_is_read_from_the_head(bundles, name):
 def test_manifest_says_how_layers_are_held(bundles, name):
     graph = decode((bundles[1][name] / MANIFEST_NAME).read_bytes(), "manifest").graphs["decoder"]
     assert (graph.precision, graph.transforms) == (name, choose(name).decoder.transforms)
-    down = [holder for layer, holder in graph.exceptions.items() if "down_proj" in layer]
-    head = [holder for layer, holder in graph.exceptions.items() if "down_proj" not in layer]
+    down = [fmt for layer, fmt in graph.exceptions.items() if "down_proj" in layer]
+    head = [fmt for layer, fmt in graph.exceptions.items() if "down_proj" not in layer]
     assert head == ["int8b"]
     assert down == {"int8": [], "int4": ["int8"] * 2}[name]
 
@@ -134,7 +134,7 @@ def test_bad_choices(options, says):
 
 
 def test_overrides():
-    """A plan's name takes that plan's graph; a holder's name holds every layer."""
+    """A plan's name takes that plan's graph; a format's name holds every layer."""
     plan = choose("int4", vision="fp16", decoder="int8")
     assert (plan.vision_encoder.default, plan.projector.default) == ("fp16", "int8")
     assert plan.decoder == choose("int8").decoder

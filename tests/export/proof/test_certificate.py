@@ -15,13 +15,14 @@ from PIL import Image
 
 from edgevlm_export import api
 from edgevlm_export.api import ExportOptions, export
-from edgevlm_export.precision import FOLDERS
+from edgevlm_export.precision import get_format
+from edgevlm_export.precision.thresholds import EIGHT, FOUR
 from edgevlm_export.proof import certificate
 from edgevlm_export.proof.certificate import differences, inputs, measure, thresholds
 from edgevlm_export.reference import Reference, ReferenceTooLarge
 from edgevlm_runtime.bundle import certificate as schema
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.errors import BundleError, ParityMissed
+from edgevlm_runtime.errors import BundleError, ExportError, ParityMissed
 
 NONE = thresholds.Thresholds(2.0, 2.0, -1.0, -1.0, -1.0, 2.0, 2.0, 2.0)
 """What nothing reaches."""
@@ -98,7 +99,7 @@ def test_missed_thresholds_keep_the_bundle_aside(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thresholds, "EXACT", NONE)
-    monkeypatch.setitem(thresholds.BY_PRECISION, "fp32", NONE)
+    monkeypatch.setattr(get_format("fp32"), "thresholds", NONE)
     folder = tmp_path / "out" / "bundle"
     with pytest.raises(ParityMissed, match=r"kl_mean is .* at most -1 is needed") as caught:
         export(ExportOptions(str(tiny_checkpoint), folder))
@@ -149,13 +150,14 @@ def test_a_damaged_certificate(exported: Path, tmp_path: Path) -> None:
         schema.read_certificate(bundle)
 
 
-def test_every_holder_has_its_thresholds() -> None:
-    """One that is missing would be judged as 4 bits are."""
-    names = {name for _, holders in FOLDERS.values() for name in holders}
-    assert names == set(thresholds.BY_PRECISION)
-    for name in ("int8w", "fp8", "int8b:block=64"):
-        held = dict.fromkeys(("vision_encoder", "projector", "decoder"), name)
-        assert thresholds.thresholds_for(held) == thresholds.EIGHT
+def test_a_figure_of_all_graphs_is_judged_by_the_loosest() -> None:
+    for name, wanted in (("int8w", EIGHT), ("fp8", EIGHT), ("int8b:block=64", EIGHT), ("int4", FOUR)):
+        alike = dict.fromkeys(("vision_encoder", "projector", "decoder"), name)
+        assert thresholds.thresholds_for(alike) == wanted
+    mixed = thresholds.thresholds_for({"vision_encoder": "int8", "projector": "fp32", "decoder": "fp16"})
+    assert (mixed.kl_mean, mixed.text_kl_mean, mixed.vision_cosine) == (0.05, 1e-2, 0.98)
+    with pytest.raises(ExportError, match="unknown precision: int3"):
+        thresholds.thresholds_for(dict.fromkeys(("vision_encoder", "projector", "decoder"), "int3"))
 
 
 def test_divergence_is_torchs() -> None:

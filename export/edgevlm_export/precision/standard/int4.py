@@ -10,11 +10,23 @@ from dataclasses import replace as replaced
 
 import onnx_ir as ir
 from torch import Tensor
+from torch.nn.functional import linear
 
-from edgevlm_export.graphs.edit import insert_before
-from edgevlm_export.precision.base import TensorSpec, WeightJob, declare_outputs, drop_unused, matrix_shape, weight_of
-from edgevlm_export.precision.blocks import BlockOptions, Blocks, Blockwise, pack_nibbles, quantize, unpack_nibbles
+from edgevlm_export.graphs.edit import Rows, insert_before
+from edgevlm_export.precision.base import (
+    Made,
+    TensorSpec,
+    WeightJob,
+    declare_outputs,
+    drop_unused,
+    matrix_shape,
+    weight_of,
+)
+from edgevlm_export.precision.blocks import BlockOptions, Blocks, dequantize, pack_nibbles, quantize, unpack_nibbles
+from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.standard.product import product
+from edgevlm_export.precision.thresholds import FOUR
+from edgevlm_runtime.bundle.certificate import Thresholds
 from edgevlm_runtime.errors import ExportError
 
 FLIP = 8
@@ -41,14 +53,14 @@ class Int4(Blockwise):
 
     options: EvenBlocks
 
-    def __init__(self, name: str, options: BlockOptions) -> None:
+    def __init__(self, name: str, options: BlockOptions, finer: tuple[str, ...], thresholds: Thresholds) -> None:
         """Raises `ExportError` for zero points, which engines do not take."""
         if not options.symmetric:
             raise ExportError("int4 with zero points is not what this target computes with: leave out asymmetric")
-        super().__init__(name, options)
+        super().__init__(name, options, finer, thresholds)
 
     def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
-        """See `Holder.pack`."""
+        """See `Format.pack`."""
         options = self.options.fitted(shape[1])
         outputs = {
             f"{weight}.int4": TensorSpec(ir.DataType.INT4, shape),
@@ -69,7 +81,7 @@ class Int4(Blockwise):
         return Blocks(codes.view(len(codes), -1, self.options.fitted(columns).block), scales, None)
 
     def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
-        """See `Holder.lower`."""
+        """See `Format.lower`."""
         weight = weight_of(node)
         rows, columns = matrix_shape(weight)
         job = self.pack(str(weight.name), (rows, columns))
@@ -79,5 +91,14 @@ class Int4(Blockwise):
         drop_unused(model, weight)
         return job
 
+    def simulate(
+        self, x: Tensor, weight: Tensor, made: Made = None, rows: Rows = Rows.ANY, together: int | None = None
+    ) -> Tensor:
+        """See `Format.simulate`: activations are not rounded."""
+        columns = weight.shape[1]
+        options = self.options.fitted(columns)
+        stored = quantize(weight, options) if made is None else self.unpacked(made, columns)
+        return linear(x, dequantize(stored, options, columns))
 
-HOLDER = Int4("int4", EvenBlocks(bits=4, block=64, signed_scales=False))
+
+FORMAT = Int4("int4", EvenBlocks(bits=4, block=64, signed_scales=False), finer=(), thresholds=FOUR)

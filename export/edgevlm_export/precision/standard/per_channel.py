@@ -16,9 +16,12 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 from torch import Tensor
+from torch.nn.functional import linear
 
-from edgevlm_export.graphs.edit import constant_before, insert_before, replace
+from edgevlm_export.graphs.edit import Rows, constant_before, insert_before, replace
 from edgevlm_export.precision.base import (
+    Format,
+    Made,
     TensorSpec,
     WeightJob,
     declare_outputs,
@@ -27,6 +30,7 @@ from edgevlm_export.precision.base import (
     row_scale,
     weight_of,
 )
+from edgevlm_export.precision.thresholds import EIGHT
 
 SMALLEST_ROW = np.float32(2.0**-14)
 """Stands in for the scale of smaller rows, those of zeros among them: the smallest normal float16."""
@@ -35,21 +39,21 @@ Quantize = Callable[[Tensor], tuple[Tensor, Tensor]]
 """A weight [out, in] to stored values [out, in] and scales float32 [out]."""
 
 
-class PerChannel:
+class PerChannel(Format):
     """8-bit weights with one scale an output channel; `top`: the largest stored magnitude, of activations too.
 
     Without `quantized_inputs` activations stay in floating point.
     """
 
     def __init__(
-        self, name: str, dtype: ir.DataType, top: float, quantize: Quantize, quantized_inputs: bool, table_holder: str
+        self, name: str, dtype: ir.DataType, top: float, quantize: Quantize, table: str, quantized_inputs: bool = True
     ) -> None:
-        self.name, self.table_holder = name, table_holder
+        super().__init__(name, table=table, finer=(), thresholds=EIGHT)
         self._dtype, self._top, self._quantize = dtype, top, quantize
         self._quantized_inputs = quantized_inputs
 
     def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
-        """See `Holder.pack`."""
+        """See `Format.pack`."""
         kind = self._dtype.name.lower()
         outputs = {
             f"{weight}.{kind}": TensorSpec(self._dtype, shape),
@@ -58,7 +62,7 @@ class PerChannel:
         return WeightJob(weight, outputs, lambda tensor: dict(zip(outputs, self._quantize(tensor), strict=True)))
 
     def lower(self, model: ir.Model, node: ir.Node) -> WeightJob:
-        """See `Holder.lower`."""
+        """See `Format.lower`."""
         weight = weight_of(node)
         job = self.pack(str(weight.name), matrix_shape(weight))
         stored, scales = declare_outputs(model, job)
@@ -76,6 +80,18 @@ class PerChannel:
         replace(node, operator, last, {})
         drop_unused(model, weight)
         return job
+
+    def simulate(
+        self, x: Tensor, weight: Tensor, made: Made = None, rows: Rows = Rows.ANY, together: int | None = None
+    ) -> Tensor:
+        """See `Format.simulate`."""
+        stored, scales = self._quantize(weight)
+        if self._quantized_inputs:
+            largest = x.abs().amax(-1, keepdim=True).clamp(min=float(SMALLEST_ROW))
+            even = x / largest * self._top
+            kept = even.to(stored.dtype) if stored.is_floating_point() else even.round()
+            x = kept.float() / self._top * largest
+        return linear(x, stored.float() * scales[:, None])
 
     def _rounded(self, node: ir.Node, x: ir.Value | None, largest: ir.Value) -> ir.Value:
         """x / r as the format holds it."""

@@ -44,12 +44,12 @@ def test_orthogonal_is_cheap(width):
     assert a + b <= width / 8
 
 
-def _planned(folder: Path, model, transforms: tuple[str, ...], holder: str = "fp32", roles=None):
+def _planned(folder: Path, model, transforms: tuple[str, ...], fmt: str = "fp32", roles=None):
     text = model.config.get_text_config()
     source = decoder_source(model, model.model.language_model, model.lm_head, text, context=64, mrope=False)
     ties = checkpoint.tied_weights(model)
     kept = set(ties) | set(ties.values())
-    precision = GraphPrecision(holder, roles=roles or {}, transforms=transforms)
+    precision = GraphPrecision(fmt, roles=roles or {}, transforms=transforms)
     return plan_graph("decoder", source, model, precision, kept)
 
 
@@ -88,7 +88,7 @@ def test_rotation_makes_int8_more_faithful(tmp_path):
     embeddings, wanted = _reference(folder)
 
     def error(name: str, transforms: tuple[str, ...]) -> float:
-        _, found = _logits(folder, tmp_path / name, embeddings, transforms, holder="int8")
+        _, found = _logits(folder, tmp_path / name, embeddings, transforms, fmt="int8")
         return float(np.linalg.norm(found - wanted))
 
     assert error("rotated", ALL) < 0.8 * error("plain", ())
@@ -99,7 +99,7 @@ def test_roles(tmp_path, transforms):
     """The head and the layer after the gated product are found, whatever they are called, rotated or not."""
     model = skeleton.build(checkpoint.load_config(checkpoints.llava(tmp_path / "checkpoint", "gemma")))
     plan = _planned(tmp_path, model, transforms, "int8", {"head": "fp16", "mlp_down": "int8b"})
-    assert {name.rsplit(".", 2)[-2]: holder for name, holder in plan.exceptions.items()} == {
+    assert {name.rsplit(".", 2)[-2]: fmt for name, fmt in plan.exceptions.items()} == {
         "lm_head": "fp16",
         "down_proj": "int8b",
     }

@@ -1,4 +1,4 @@
-"""What each holder's operators compute, against weights quantized and dequantized here, independently."""
+"""What each format's operators compute, against weights quantized and dequantized here, independently."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevlm_export.precision import HOLDERS, get_holder
+from edgevlm_export.precision import FORMATS, Format, get_format, thresholds_of
+from edgevlm_export.precision.thresholds import EXACT
 from edgevlm_runtime.errors import ExportError
 from tests.support.operators import linear_layer
 
@@ -61,9 +62,9 @@ def test_blockwise_operator_computes_with_the_stored_weights(name, rows, columns
     The bound is that of rounding every activation to the nearest of 255 steps of its block's range.
     """
     weight, x, bias = _draw(seed, rows, columns, length)
-    run, job = linear_layer(get_holder(name), weight, bias)
+    run, job = linear_layer(get_format(name), weight, bias)
     made = {key: value.numpy() for key, value in job.make(_tensor(weight)).items()}
-    stored = _unpacked(made, get_holder(name).options.bits, columns)
+    stored = _unpacked(made, get_format(name).options.bits, columns)
     exact = x.astype(np.float64) @ stored.T + bias
     bound = np.abs(x).max(axis=-1, keepdims=True) / 254 * np.abs(stored).sum(axis=1) * 1.05 + 1e-4
     assert (np.abs(run(x) - exact) <= bound).all()
@@ -74,21 +75,21 @@ def test_blockwise_operator_computes_with_the_stored_weights(name, rows, columns
 @given(rows=st.integers(1, 20), columns=st.integers(1, 300), seed=st.integers(0, 99))
 def test_blockwise_weights_are_within_half_a_step(name, rows, columns, seed):
     weight, _, _ = _draw(seed, rows, columns, 1)
-    holder = get_holder(name)
-    job = holder.pack("w", (rows, columns))
+    fmt = get_format(name)
+    job = fmt.pack("w", (rows, columns))
     made = {key: value.numpy() for key, value in job.make(_tensor(weight)).items()}
-    stored = _unpacked(made, holder.options.bits, columns)
-    block = made["w.quants"].shape[2] * 8 // holder.options.bits
+    stored = _unpacked(made, fmt.options.bits, columns)
+    block = made["w.quants"].shape[2] * 8 // fmt.options.bits
     step = np.abs(made["w.scales"]).repeat(block, axis=1)[:, :columns]
     # a zero point that is rounded, or a positive value as large as the extreme negative one, may cost half a step more
-    assert (np.abs(stored - weight) <= step * (0.5 if holder.options.bits == 8 else 1.0) + 1e-6).all()
+    assert (np.abs(stored - weight) <= step * (0.5 if fmt.options.bits == 8 else 1.0) + 1e-6).all()
 
 
 @FEW
 @given(rows=st.integers(1, 70), columns=st.integers(1, 300), length=st.integers(1, 6), seed=st.integers(0, 99))
 def test_w8a8_is_within_its_rounding_of_float(rows, columns, length, seed):
     weight, x, bias = _draw(seed, rows, columns, length)
-    run, _ = linear_layer(get_holder("int8"), weight, bias)
+    run, _ = linear_layer(get_format("int8"), weight, bias)
     scales = np.abs(weight).max(axis=1) / 127
     stored = np.round(weight / scales[:, None]) * scales[:, None]
     exact = x.astype(np.float64) @ stored.T + bias
@@ -100,7 +101,7 @@ def test_w8a8_is_within_its_rounding_of_float(rows, columns, length, seed):
 def test_w8a8_rows_do_not_disturb_each_other():
     """A row a thousand times larger leaves the others as they were: the operator alone would round them to nothing."""
     weight, x, _ = _draw(3, 48, 200, 4)
-    run, _ = linear_layer(get_holder("int8"), weight)
+    run, _ = linear_layer(get_format("int8"), weight)
     large = x.copy()
     large[0, 2] *= 1000
     others = [0, 1, 3]
@@ -110,7 +111,7 @@ def test_w8a8_rows_do_not_disturb_each_other():
 def test_w8a8_row_of_zeros_gives_the_bias():
     weight, x, bias = _draw(4, 9, 33, 3)
     x[0, 1] = 0
-    run, _ = linear_layer(get_holder("int8"), weight, bias)
+    run, _ = linear_layer(get_format("int8"), weight, bias)
     np.testing.assert_array_equal(run(x)[0, 1], bias)
     assert np.isfinite(run(np.zeros_like(x))).all()
 
@@ -119,7 +120,7 @@ def test_w8a8_row_of_zeros_gives_the_bias():
 def test_rows_of_zeros_in_the_weight_stay_zero(name):
     weight, x, _ = _draw(5, 12, 96, 3)
     weight[4] = 0
-    run, _ = linear_layer(get_holder(name), weight)
+    run, _ = linear_layer(get_format(name), weight)
     assert (run(x)[0, :, 4] == 0).all()
 
 
@@ -129,7 +130,7 @@ def test_rows_of_zeros_in_the_weight_stay_zero(name):
 )
 def test_bytes_on_disk(name, bits):
     """Bits a weight, scales and zero points included."""
-    job = get_holder(name).pack("w", (256, 1024))
+    job = get_format(name).pack("w", (256, 1024))
     made = job.make(_tensor(_draw(6, 256, 1024, 1)[0]))
     assert sum(value.nbytes for value in made.values()) == job.nbytes <= bits * 256 * 1024 / 8
 
@@ -137,15 +138,15 @@ def test_bytes_on_disk(name, bits):
 @pytest.mark.parametrize("columns", [576, 64, 896, 1152, 4864])
 def test_little_of_a_row_is_padding(columns):
     """Blocks that do not fit are made smaller rather than padded."""
-    job = get_holder("int8b").pack("w", (1, columns))
+    job = get_format("int8b").pack("w", (1, columns))
     assert job.outputs["w.quants"].shape[1] * job.outputs["w.quants"].shape[2] <= columns * 17 / 16
 
 
-@pytest.mark.parametrize("name", [name for name in HOLDERS if name.startswith("int")])
+@pytest.mark.parametrize("name", [name for name in FORMATS["ort"] if name.startswith("int")])
 def test_finer_formats_are_more_faithful(name):
     """Each format's error on a layer, in the order one expects."""
     weight, x, _ = _draw(7, 128, 256, 32)
-    run, _ = linear_layer(get_holder(name), weight)
+    run, _ = linear_layer(get_format(name), weight)
     limits = {"int8": 0.015, "int8b": 0.012, "int4": 0.12}
     assert _relative(run(x), x @ weight.T) < limits[name]
 
@@ -162,7 +163,7 @@ def test_finer_formats_are_more_faithful(name):
 )
 def test_bad_names(name, says):
     with pytest.raises(ExportError, match=r"^[^\n]+$") as error:
-        get_holder(name)
+        get_format(name)
     assert str(error.value).startswith(says)
 
 
@@ -170,3 +171,28 @@ def _tensor(array: np.ndarray):
     import torch
 
     return torch.from_numpy(array)
+
+
+def test_a_format_says_everything_or_is_none():
+    """Nothing has a default: what a format leaves out is an error when it is made."""
+
+    class Forgetful(Format):
+        def pack(self, weight, shape):
+            raise AssertionError
+
+        def lower(self, model, node):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match="simulate"):
+        Forgetful("forgetful", "fp32", (), EXACT)
+    with pytest.raises(TypeError, match="thresholds"):
+        type("Bare", (Forgetful,), {"simulate": None})("bare", "fp32", ())
+
+
+@pytest.mark.parametrize(("dialect", "name"), [(dialect, name) for dialect in FORMATS for name in FORMATS[dialect]])
+def test_every_format_names_formats_that_exist(dialect, name):
+    fmt = get_format(name, dialect)
+    assert fmt.name == name
+    assert all(get_format(finer, dialect).finer != fmt.finer for finer in fmt.finer)
+    assert get_format(fmt.table).pack("table", (4, 32)).table is not None
+    assert thresholds_of(f"{name}:block=64") is fmt.thresholds

@@ -1,4 +1,4 @@
-"""What each holder of the standard dialect computes, against weights dequantized here by ONNX's documentation."""
+"""What each format of the standard dialect computes, against weights dequantized here by ONNX's documentation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgevlm_export.precision import STANDARD_HOLDERS, get_holder
+from edgevlm_export.precision import FORMATS, get_format
 from edgevlm_runtime.errors import ExportError
 from tests.support.operators import linear_layer
 
@@ -19,11 +19,11 @@ ACTIVATIONS = {"fp8": "float16"}
 
 
 def layer(name: str, weight: np.ndarray, bias: np.ndarray | None = None):
-    return linear_layer(holder(name), weight, bias, ACTIVATIONS.get(name, "float32"))
+    return linear_layer(fmt(name), weight, bias, ACTIVATIONS.get(name, "float32"))
 
 
-def holder(name: str):
-    return get_holder(name, "standard")
+def fmt(name: str):
+    return get_format(name, "standard")
 
 
 def drawn(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,18 +72,18 @@ def test_an_outlier_row_leaves_the_others_alone(name):
 def test_rows_of_zeros(name, activations):
     weight, x, bias = drawn()
     weight[3], x[0, 1] = 0, 0
-    run, _ = linear_layer(holder(name), weight, bias, activations)
+    run, _ = linear_layer(fmt(name), weight, bias, activations)
     found = run(x)
     assert np.isfinite(found).all()
     assert np.allclose(found[0, 1], bias, atol=2e-3)
     assert np.allclose(found[0, :, 3], bias[3], atol=2e-3)
 
 
-@pytest.mark.parametrize("name", [name for name in STANDARD_HOLDERS if name not in ACTIVATIONS])
+@pytest.mark.parametrize("name", [name for name in FORMATS["standard"] if name not in ACTIVATIONS])
 def test_float16_activations_behind_float32_buffers(name):
     weight, x, bias = drawn()
-    run, _ = linear_layer(holder(name), weight, bias)
-    half, _ = linear_layer(holder(name), weight, bias, "float16")
+    run, _ = linear_layer(fmt(name), weight, bias)
+    half, _ = linear_layer(fmt(name), weight, bias, "float16")
     found, wanted = half(x), run(x)
     assert found.dtype == np.float32
     assert 0 < np.abs(found - wanted).max() < 0.02 * np.abs(wanted).max()
@@ -91,14 +91,14 @@ def test_float16_activations_behind_float32_buffers(name):
 
 def test_int4_refuses_what_engines_do_not_take():
     with pytest.raises(ExportError, match="no multiple of 16"):
-        holder("int4").pack("w", (8, 88))
+        fmt("int4").pack("w", (8, 88))
     with pytest.raises(ExportError, match="zero points"):
-        holder("int4:asymmetric")
-    assert holder("int4:block=32").options.block == 32
+        fmt("int4:asymmetric")
+    assert fmt("int4:block=32").options.block == 32
 
 
-def test_holders_of_the_other_dialect_are_unknown():
+def test_formats_of_the_other_dialect_are_unknown():
     with pytest.raises(ExportError, match=r"int8b: known are fp32, fp16, int8, int8w"):
-        holder("int8b")
+        fmt("int8b")
     with pytest.raises(ExportError, match="unknown precision: fp8"):
-        get_holder("fp8")
+        get_format("fp8")
