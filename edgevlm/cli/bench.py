@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.cli.errors import CHECK_FAILED
+from edgevlm.cli.image_options import image_options
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Size(click.ParamType[tuple[int, int]]):
 )
 @click.option("--tolerance", type=float, default=0.2, metavar="SHARE", help="How much worse may be. Default: 0.2.")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@image_options
 @json_option
 def command(
     bundles: tuple[Path, ...],

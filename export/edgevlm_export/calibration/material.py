@@ -133,7 +133,9 @@ def _check(image: Path | Image.Image) -> None:
     try:
         load_image(image)
     except ImageError as error:
-        raise ExportError(f"unreadable calibration image: {reason(error)}: remove or replace it") from error
+        raise ExportError(
+            f"unreadable calibration image: {reason(error)}: or save it with 8 bits, or remove it"
+        ) from error
 
 
 def _shipped(split: str) -> Iterator[ImagePrompt]:

@@ -5,7 +5,8 @@ Pillow's own conversion clips: everything above 255 is white. Here the first rul
 1. `bit_depth`, where the caller gives it: 0 is black, 2**bits - 1 white.
 2. What the file says (`images.declared`).
 3. Integers: the whole range of the type, and that is told, once. A signed type is taken as 0 to its greatest value,
-   unless a value is negative. A picture of which next to nothing would be seen that way is refused.
+   unless a value is negative. What stays below a quarter of the range is refused: it would be dark, since most likely
+   it has 14, 12 or 10 bits, and which cannot be known.
 4. Floating point: 0 to 1. Values outside of that are refused: nothing says what they mean.
 
 Nothing is clipped. docs/images.md says the same for users.
@@ -31,10 +32,10 @@ _STRIP = 1 << 18
 """Samples converted at once: they are float64 meanwhile."""
 _HALF = 0.5 / 255
 """Half a grey level: what is no further outside than this becomes black or white by rounding, too."""
-_LEAST_LEVELS = 2
-"""A picture that has fewer grey levels than this, by an assumed depth, shows nothing."""
-_DARK = 16
-"""Colours below this, of 256, in 16 bits that nobody says are used: perhaps 12 bits."""
+_LEAST_REACH = 0.25
+"""A picture that does not reach this share of its type's range hardly uses all bits: there are sensors of 14."""
+_SENSORS = (8, 10, 12, 14, 16, 24)
+"""Usual depths, in bits."""
 
 Range = tuple[float, float]
 """The values of black and of white."""
@@ -83,20 +84,27 @@ def _of_integers(values: NDArray[np.generic], where: str, samples: Samples, bits
         if _holds(declared, low, high):
             return declared
         tell_once(logging.WARNING, "wrong depth", "%s: says that it has %d bits, and has more", where, samples.used)
-    seen = high - min(low, 0)
-    if 0 < seen * 255 < (_LEAST_LEVELS - 0.5) * (whole[1] - whole[0]):
-        raise ImageError(
-            f"{where}: does not say how many of its {stored} bits are used, and nothing would be seen of it: "
-            f"its values reach from {low} to {high}, {whole[1]:.0f} would be white: {HOW}"
-        )
+    _check_reach(high - min(low, 0), whole, where, stored)
+    level = logging.INFO if high * 2 > whole[1] else logging.WARNING  # with its highest bit used, there is no doubt
     tell_once(
-        logging.WARNING,
+        level,
         "depth assumed",
         "%s: does not say how many of its %d bits are used: %d is taken as white, its brightest value is %d; "
         "where it is another, %s",
         where, stored, whole[1], high, HOW,
     )  # fmt: skip
     return whole
+
+
+def _check_reach(reach: int, whole: Range, where: str, stored: int) -> None:
+    """Refuse what would come out dark because, most likely, fewer bits are used than there are."""
+    if not 0 < reach < _LEAST_REACH * (whole[1] - whole[0]):
+        return
+    fitting = next((bits for bits in _SENSORS if reach < 1 << bits), stored)
+    raise ImageError(
+        f"{where}: does not say how many of its {stored} bits are used, and its values fit into {fitting}: "
+        f"give --image-depth {fitting} (image_bit_depth={fitting} in Python), or {stored} where it is as dark as that"
+    )
 
 
 def _of_floats(values: NDArray[np.generic], where: str, samples: Samples, bits: int | None) -> Range:
@@ -149,10 +157,8 @@ def _check_colour(image: Image.Image, where: str, samples: Samples, bits: int | 
             f"{where}: a colour picture that uses {used} of 16 bits cannot be read: save it with 8 bits per colour"
         )
     brightest = int(np.asarray(image)[..., :3].max())
-    if used is None and 0 < brightest < _DARK:
-        tell_once(
-            logging.WARNING,
-            "dark colour",
-            "%s: its colours use the lower bits of 16 alone, and are nearly black: save it with 8 bits per colour",
-            where,
+    if used is None and 0 < brightest < _LEAST_REACH * 256:
+        raise ImageError(
+            f"{where}: a colour picture that seems to use the lower ones of its 16 bits: "
+            "save it with 8 bits per colour, or give --image-depth 16 (image_bit_depth=16 in Python) where it is so dark"
         )

@@ -137,7 +137,7 @@ def test_formats_that_state_their_depth(bits: int) -> None:
 @pytest.mark.parametrize("bits", range(9, 17))
 def test_png_with_significant_bits(bits: int, fill: str, caplog: pytest.LogCaptureFixture) -> None:
     """A writer that does what the format asks for has scaled to 16 bits, in one of these ways."""
-    for grey in (scene(), scene() // 20):
+    for grey in (scene(), scene() // 20):  # dark, too: the file says that all bits are used
         sample = at_depth(grey, bits)
         ways = {
             "zeros": sample << (16 - bits),
@@ -156,21 +156,42 @@ def test_png_that_has_its_significant_bits_at_the_bottom(bits: int) -> None:
     assert np.abs(levels(data) - grey).max() <= 1
 
 
-def test_an_assumed_depth_is_told_once_with_the_way_out(caplog: pytest.LogCaptureFixture) -> None:
-    values = at_depth(scene(), 12).astype(np.uint16)
-    for _ in range(3):
-        dark = levels(tiff(values))
-    assert dark.max() == 16
+@pytest.mark.parametrize(("share", "level"), [(0.3, logging.WARNING), (1.0, logging.INFO)])
+def test_an_assumed_depth_is_told_once_with_the_way_out(
+    share: float, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the highest bit in use there is little doubt."""
+    values = (at_depth(scene(), 16) * share).astype(np.uint16)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            assert levels(tiff(values)).max() == round(255 * share)
     (record,) = caplog.records
-    assert record.levelno == logging.WARNING
+    assert record.levelno == level
+    told = record.getMessage()
     for words in (
-        "does not say how many of its 16 bits",
+        "how many of its 16 bits",
         "65535 is taken as white",
-        "4095",
+        f"{values.max()}",
         "--image-depth",
         "image_bit_depth",
     ):
-        assert words in record.getMessage()
+        assert words in told
+
+
+@settings(max_examples=60, deadline=None)
+@given(bits=st.integers(8, 14), seed=st.integers(0, 999), stored=st.sampled_from([np.uint16, np.uint32, np.int32]))
+def test_fewer_bits_than_there_are_without_a_word(bits: int, seed: int, stored: type[np.integer[Any]]) -> None:
+    """They would come out dark: refused, with the depth that they fit; with that, or with all bits, they are read."""
+    grey, info = scene(seed), np.iinfo(stored)
+    values = at_depth(grey, bits).astype(stored)
+    png = [saved(Image.fromarray(values), "PNG")] if stored is np.uint16 else []
+    for source in (tiff(values), *png):
+        with pytest.raises(ImageError, match=r"values fit into \d+: give --image-depth") as refused:
+            load_image(source)
+        named = int(str(refused.value).split("--image-depth ")[1].split()[0])
+        assert bits <= named <= bits + 1
+        assert named > bits or np.abs(levels(source, named) - grey).max() <= 1
+        assert levels(source, info.bits).max() == round(255 * (2**bits - 1) / (2**info.bits - 1))
 
 
 def test_a_tag_that_is_wrong_clips_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -213,9 +234,12 @@ REFUSED: dict[str, tuple[Callable[[Grey], bytes | Image.Image], int | None, str]
     "float image": (lambda grey: Image.fromarray(grey.astype(np.float32)), None, "nothing says which is white"),
     "nan": (lambda grey: tiff(np.where(grey > 200, np.float32(np.nan), np.float32(0))), None, "not finite"),
     "infinite": (lambda grey: tiff(np.where(grey > 200, np.float32(np.inf), np.float32(0))), 12, "not finite"),
-    "8 bits in 16": (lambda grey: tiff(grey.astype(np.uint16)), None, "nothing would be seen"),
     "16 bits in 32": (lambda grey: tiff(grey.astype(np.uint32) * 257), None, "of its 32 bits are used"),
-    "16 bits in signed 32": (lambda grey: Image.fromarray(grey.astype(np.int32) * 257), None, "of its 32 bits"),
+    "16 bits in signed 32": (lambda grey: Image.fromarray(grey.astype(np.int32) * 257), None, "--image-depth 16"),
+    "tomography": (lambda grey: tiff(grey.astype(np.int16) * 8 - 1000), None, "how many of its 16 bits"),
+    "colours of 12 bits, unsaid": (
+        lambda grey: tiff(np.dstack([grey] * 3).astype(np.uint16) * 16), None, "the lower ones of its 16 bits",
+    ),
     "more than said": (lambda grey: tiff(grey.astype(np.uint16) * 257), 12, "more than 12 bits hold"),
     "float more than said": (lambda grey: tiff(grey.astype(np.float32)), 4, "outside of 4 bits"),
     "colour of 12 bits": (
@@ -235,7 +259,7 @@ def test_what_cannot_be_known_is_refused(name: str) -> None:
 
 
 def test_black_and_even_pictures_are_pictures() -> None:
-    for value, seen in ((0, 0), (40_000, 156), (65_535, 255)):
+    for value, seen in ((0, 0), (20_000, 78), (65_535, 255)):
         assert (levels(tiff(np.full((4, 5), value, np.uint16))) == seen).all()
     assert (levels(tiff(np.zeros((4, 5), np.int32))) == 0).all()
     assert (levels(tiff(np.zeros((4, 5), np.float32))) == 0).all()
@@ -249,11 +273,6 @@ def test_sixteen_bits_per_colour(endian: str) -> None:
     for data in files:
         for bits in (None, 16):
             np.testing.assert_array_equal(np.asarray(load_image(data, LoadOptions(bit_depth=bits))), colours)
-
-
-def test_dark_colours_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    load_image(tiff(np.dstack([at_depth(scene(), 12)] * 3).astype(np.uint16)))
-    assert "its colours use the lower bits of 16 alone" in caplog.text
 
 
 def test_a_transparent_grey_value_of_sixteen_bits() -> None:
