@@ -160,5 +160,5 @@ def _check_colour(image: Image.Image, where: str, samples: Samples, bits: int | 
     if used is None and 0 < brightest < _LEAST_REACH * 256:
         raise ImageError(
             f"{where}: a colour picture that seems to use the lower ones of its 16 bits: "
-            "save it with 8 bits per colour, or give --image-depth 16 (image_bit_depth=16 in Python) where it is so dark"
+            "save it with 8 bits per colour, or give --image-depth 16 (image_bit_depth=16 in Python) if it is so dark"
         )
