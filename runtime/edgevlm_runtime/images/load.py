@@ -148,7 +148,9 @@ def _from_bytes(data: bytes, where: str, options: LoadOptions) -> Image.Image:
         raise ImageError(f"image has too many pixels to decode safely: {where}: {_line(error)}") from error
     except UnidentifiedImageError as error:
         if data.startswith(_TIFF):
-            raise ImageError(f"TIFF with a layout of pixels that is not supported: {where}: save it as PNG") from error
+            raise ImageError(
+                f"TIFF that is damaged, or of a layout that is not supported: {where}: save it as PNG"
+            ) from error
         raise ImageError(f"not an image, or in a format that is not supported: {where}") from error
     except Exception as error:  # what Pillow's decoders raise on damaged data: they do not agree on anything
         raise ImageError(f"damaged image: {where}: {_line(error)}") from error

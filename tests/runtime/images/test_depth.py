@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[Callable[[Grey], bytes | Image.Image], int | None, str]
         lambda grey: tiff(np.dstack([grey] * 3).astype(np.uint16) * 16, tags={MAX: 4095}), None, "uses 12 of 16 bits",
     ),
     "colour, 12 bits asked": (lambda grey: tiff(np.dstack([grey] * 3).astype(np.uint16)), 12, "uses 12 of 16 bits"),
-    "double": (lambda grey: tiff(grey.astype(np.float64)), None, "layout of pixels that is not supported"),
+    "double": (lambda grey: tiff(grey.astype(np.float64)), None, "of a layout that is not supported"),
 }  # fmt: skip
 
 
