@@ -3,6 +3,7 @@
 #   make demo        an answer on screen, from nothing
 #   make test        the tests that fit a small machine, in minutes
 #   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX, which it installs
+#   make fuzz        hostile input for every surface, FUZZ_SECONDS each (default: 30); ends with 1 when it finds something
 #   make check       lint, format, types, import contracts
 #   make bench       the published comparisons
 #   make docs        write docs/cli.md from the commands
@@ -12,16 +13,19 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 30
+FUZZ_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FUZZ_STAMP := $(VENV)/.installed-fuzz
 RTX_STAMP := $(VENV)/.installed-tensorrt-rtx
 PROJECTS := pyproject.toml runtime/pyproject.toml export/pyproject.toml
 # The build back end is installed under the same constraints, so building needs no environment of its own.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-full check format docs bench clean
+.PHONY: help venv demo test test-full fuzz check format docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -53,6 +57,14 @@ $(RTX_STAMP): $(STAMP)
 
 test-full: $(RTX_STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
+
+# Where there is no wheel of atheris the search works as well, not guided by coverage.
+$(FUZZ_STAMP): $(STAMP)
+	$(PIP) --no-build-isolation --only-binary atheris -e '.[fuzz]' || echo "No atheris here" >&2
+	@touch $@
+
+fuzz: $(FUZZ_STAMP)
+	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check

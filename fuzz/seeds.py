@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fuzz.targets import HERE
+from fuzz.targets import HERE, image
 from fuzz.targets.safetensors import head
 from tests.support import checkpoints
 from tests.support.pictures import png_with_chunk, tiff
@@ -104,6 +104,16 @@ def configs(folder: Path) -> dict[str, bytes]:
     return made
 
 
+def manifests(tiny: bytes) -> dict[str, bytes]:
+    """The hand-made bundle's, with each kind of image processing."""
+    made = {"tiny.json": tiny}
+    for kind, options in image.KINDS.items():
+        document = json.loads(tiny)
+        document["image"] = {"kind": kind, "options": options, "exif_orientation": True}
+        made[f"{kind}.json"] = json.dumps(document, indent=1).encode()
+    return made
+
+
 def write(target: str, files: dict[str, bytes]) -> None:
     folder = CORPUS / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +127,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         bundle = make_bundle(Path(folder) / "bundle")
-        write("manifest", {"tiny.json": (bundle / "manifest.json").read_bytes()})
+        write("manifest", manifests((bundle / "manifest.json").read_bytes()))
         tokenizer = checkpoints.llava(Path(folder) / "llava") / "tokenizer.json"
         write(
             "tokenizer", {"bytes.json": (bundle / "tokenizer.json").read_bytes(), "words.json": tokenizer.read_bytes()}

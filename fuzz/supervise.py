@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from fuzz.blackbox import read
 from fuzz.judge import CPU_SECONDS
 from fuzz.targets import HERE
 
+WORKER = (sys.executable, "-m", "fuzz.worker")
 STARTING_SECONDS = 300
 """Until the first input: imports, and the fixtures of a target."""
 STILL_SECONDS = 6 * CPU_SECONDS
@@ -37,12 +38,16 @@ class Search:
     """By name; the input is in the file, what it did is beside it in a text file."""
 
 
-def search(target: str, seconds: float, seed: int, folder: Path, plain: bool = False) -> Search:
+def search(
+    target: str, seconds: float, seed: int, folder: Path, plain: bool = False, worker: Sequence[str] = WORKER
+) -> Search:
     """Try inputs for `seconds`, the time that starting takes apart; findings go to `folder`."""
     found = Search(target)
     while found.seconds < seconds:
         with tempfile.TemporaryDirectory() as state:
-            found.seconds += _work(target, Path(state), seconds - found.seconds, seed, plain)
+            left = seconds - found.seconds
+            command = [*worker, target, state, "--seconds", str(left), "--seed", str(seed), *["--plain"] * plain]
+            found.seconds += _work(command, Path(state), left)
             record = read(Path(state) / "current")
             found.runs += record.begun
             found.succeeded += record.succeeded
@@ -51,13 +56,10 @@ def search(target: str, seconds: float, seed: int, folder: Path, plain: bool = F
     return found
 
 
-def _work(target: str, state: Path, seconds: float, seed: int, plain: bool) -> float:
+def _work(command: Sequence[str], state: Path, seconds: float) -> float:
     """Run one worker to its end, or kill it where it hangs; gives the seconds that it was at work."""
-    command = [sys.executable, "-m", "fuzz.worker", target, str(state), "--seconds", str(seconds), "--seed", str(seed)]
     with (state / "log").open("wb") as log:
-        worker = subprocess.Popen(
-            command + ["--plain"] * plain, cwd=HERE.parent, stdout=log, stderr=log, start_new_session=True
-        )
+        worker = subprocess.Popen(command, cwd=HERE.parent, stdout=log, stderr=log, start_new_session=True)
         begun, hung = _watch(worker, state / "current")
         code = worker.wait()
     if begun is None or hung or code != 0:
