@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.cli.errors import CHECK_FAILED
-from edgevlm.cli.image_options import image_options
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
+from edgevlm.cli.run import image_options
 
 if TYPE_CHECKING:
     from edgevlm.benchmark.baseline import Change

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgevlm.cli.image_options import image_options
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
 
 if TYPE_CHECKING:
     from edgevlm_runtime import Answer, Choice, Session
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def image_options(function: F) -> F:
+    """Decorator for every command that opens pictures: `--exif-orientation` and `--image-depth`, passed by the names that `RuntimeOptions` has for them."""
+    depth = click.option(
+        "--image-depth",
+        "image_bit_depth",
+        type=click.IntRange(1, 32),
+        metavar="BITS",
+        help="Bits used in 16-bit, 32-bit and float pictures, e.g. 12. Default: what the file says, else all.",
+    )
+    orientation = click.option(
+        "--exif-orientation/--no-exif-orientation",
+        "apply_exif_orientation",
+        default=None,
+        help="Turn pictures as their EXIF data say, or not. Default: as the bundle says.",
+    )
+    return orientation(depth(function))
 
 
 @click.command("run", short_help="Ask a bundle about images.")

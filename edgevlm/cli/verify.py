@@ -128,7 +128,7 @@ def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
         for line in allowed:
             note(f"Missed, and allowed at export ({stored.allowed_drift}): {line}")
         missed = tuple(line for line in missed if line not in allowed)
-    return parity, [*([other] if other else []), *missed, *drift]
+    return parity, [*([other] if other else []), *map(str, missed), *drift]
 
 
 def _as_json(

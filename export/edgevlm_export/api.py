@@ -9,13 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgevlm_export import prefix
 from edgevlm_export.calibration.kv_ranges import calibrate_cache
-from edgevlm_export.calibration.material import Material, read_folder
 from edgevlm_export.calibration.run import calibrate
 from edgevlm_export.calibration.target import Target
 from edgevlm_export.checkpoints import checkpoint
-from edgevlm_export.planning import estimate
 from edgevlm_export.planning.plan import ExportPlan, Progress, plan_export
 from edgevlm_export.planning.targets import get_target
 from edgevlm_export.precision.kv_cache import quantize_cache
@@ -23,8 +20,10 @@ from edgevlm_export.precision.plan import PrecisionPlan
 from edgevlm_export.precision.plans import choose
 from edgevlm_export.proof import certificate, selftest
 from edgevlm_export.reference.memory import give_back_large_blocks
+from edgevlm_export.steps import estimate, prefix
+from edgevlm_export.streaming.material import Material, read_folder
+from edgevlm_export.streaming.spool import Spool
 from edgevlm_export.writing import bundle, output
-from edgevlm_export.writing.spool import Spool
 from edgevlm_runtime.bundle.certificate import MISSED
 from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.bundle.manifest import Manifest
@@ -54,7 +53,7 @@ class ExportOptions:
     system_prompt: str | None = None
     """System message of the bundle's sessions and chats that are opened without one."""
     bake_prefix: bool = True
-    """Put keys and values of what every prompt begins with into the bundle (`edgevlm_export.prefix`)."""
+    """Put keys and values of what every prompt begins with into the bundle (`edgevlm_export.steps.prefix`)."""
     layers: Mapping[str, str] = field(default_factory=dict)
     """Layers held otherwise, in any graph: name, or shell pattern of names, to precision ({"*.down_proj": "int8b"})."""
     max_kl: float | None = None
@@ -162,7 +161,7 @@ def export(options: ExportOptions, progress: Progress = _no_progress) -> ExportR
             verdict = measured.verdict
         bundle.write_manifest(partial, manifest)
         if verdict == MISSED:
-            raise ParityMissed(output.keep_aside(partial, options.folder), measured.missed)
+            raise ParityMissed(output.keep_aside(partial, options.folder), [str(miss) for miss in measured.missed])
     return _report(options.folder, manifest, time.monotonic() - start, verdict)
 
 

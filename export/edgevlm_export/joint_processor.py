@@ -13,9 +13,8 @@ from typing import Any
 from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
-from edgevlm_export.errors import reason
 from edgevlm_export.preprocessing import CheckpointProcessor, load_processor
-from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 VIDEO = "video_processor"
 

@@ -15,8 +15,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 
 from edgevlm_export.checkpoints.aliases import ALIASES
 from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor, index
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
 
-from edgevlm_export.errors import reason
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import UnsupportedModel
+from edgevlm_runtime.errors import UnsupportedModel, reason
 
 
 def build(config: PreTrainedConfig) -> PreTrainedModel:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgevlm_export.errors import reason
 from edgevlm_runtime.engines.nvidia.library import TENSORRT, TENSORRT_RTX, import_or_explain
-from edgevlm_runtime.errors import ExportError, ProviderError
+from edgevlm_runtime.errors import ExportError, ProviderError, reason
 
 
 @dataclass(frozen=True, slots=True)

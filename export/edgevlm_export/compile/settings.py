@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevlm_export.compile.options import CompileOptions
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.errors import ExportError, reason
 
 MIB = 1 << 20
 

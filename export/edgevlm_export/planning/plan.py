@@ -11,19 +11,18 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import generation_defaults
-from edgevlm_export.errors import reason
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Family, Normalization
 from edgevlm_export.families.decoder import max_context
+from edgevlm_export.planning.graph_plan import GraphPlan, check_weights, plan_graph
 from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.planning.targets import get_target
 from edgevlm_export.precision import WeightJob, get_format
 from edgevlm_export.precision.plan import PrecisionPlan, matches
 from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
-from edgevlm_export.writing.writer import GraphPlan, check_weights, plan_graph
 from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
-from edgevlm_runtime.errors import CheckpointError, ExportError
+from edgevlm_runtime.errors import CheckpointError, ExportError, reason
 
 GRAPHS = ("vision_encoder", "projector", "decoder")
 

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, SuppressTokensLogitsProcessor
 
-from edgevlm_export.calibration.streamed import resident, streamed
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import generation_defaults
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Normalization
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import load_processor, translate
-from edgevlm_export.reference import asking
-from edgevlm_export.reference.asking import Array, Forced, ImageFile, Inputs, Read
-from edgevlm_export.reference.in_step import in_step
 from edgevlm_export.reference.memory import HEAD_ROWS, give_back_large_blocks
+from edgevlm_export.streaming import inputs as asking
+from edgevlm_export.streaming.forward import resident, streamed
+from edgevlm_export.streaming.in_step import in_step
+from edgevlm_export.streaming.inputs import Array, Forced, ImageFile, Inputs, Read
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
 
 

@@ -13,12 +13,11 @@ from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
 from edgevlm_export.checkpoints import checkpoint
-from edgevlm_export.errors import reason
 from edgevlm_export.joint_processor import load_joint_processor
-from edgevlm_export.reference import asking
-from edgevlm_export.reference.asking import Array, Forced, Ids, ImageFile, Inputs, Message, Read
 from edgevlm_export.reference.memory import check_memory
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_export.streaming import inputs as asking
+from edgevlm_export.streaming.inputs import Array, Forced, Ids, ImageFile, Inputs, Message, Read
+from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from edgevlm_export.errors import reason
 from edgevlm_runtime.bundle.manifest import MANIFEST_NAME
-from edgevlm_runtime.errors import OutputError
+from edgevlm_runtime.errors import OutputError, reason
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from edgevlm_runtime.errors import ImageError
+from edgevlm_runtime.errors import ImageError, reason
 from edgevlm_runtime.images.declared import declared_samples
 from edgevlm_runtime.images.depth import to_eight_bits
 from edgevlm_runtime.images.limits import check_pixels
@@ -130,7 +130,7 @@ def _from_path(source: str | os.PathLike[str], options: LoadOptions) -> Image.Im
     except FileNotFoundError as error:
         raise ImageError(f"no such image file: {where}") from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"cannot read image file: {where}: {_line(error)}") from error
+        raise ImageError(f"cannot read image file: {where}: {reason(error)}") from error
     return _from_bytes(data, where, options)
 
 
@@ -145,7 +145,7 @@ def _from_bytes(data: bytes, where: str, options: LoadOptions) -> Image.Image:
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"image has too many pixels to decode safely: {where}: {_line(error)}") from error
+        raise ImageError(f"image has too many pixels to decode safely: {where}: {reason(error)}") from error
     except UnidentifiedImageError as error:
         if data.startswith(_TIFF):
             raise ImageError(
@@ -153,7 +153,7 @@ def _from_bytes(data: bytes, where: str, options: LoadOptions) -> Image.Image:
             ) from error
         raise ImageError(f"not an image, or in a format that is not supported: {where}") from error
     except Exception as error:  # what Pillow's decoders raise on damaged data: they do not agree on anything
-        raise ImageError(f"damaged image: {where}: {_line(error)}") from error
+        raise ImageError(f"damaged image: {where}: {reason(error)}") from error
 
 
 def _from_array(array: NDArray[Any], options: LoadOptions) -> Image.Image:
@@ -180,7 +180,7 @@ def _decoded(image: Image.Image, where: str, options: LoadOptions, data: bytes |
     except ImageError:
         raise
     except Exception as error:  # as in `_from_bytes`
-        raise ImageError(f"damaged image: {where}: {_line(error)}") from error
+        raise ImageError(f"damaged image: {where}: {reason(error)}") from error
     if data is None:
         return _as_it_is(picture, left)
     orientation = done if done != UPRIGHT else left
@@ -215,8 +215,3 @@ def _opened(data: bytes) -> Image.Image:
     with _opening, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
-
-
-def _line(error: BaseException) -> str:
-    """The error's text on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

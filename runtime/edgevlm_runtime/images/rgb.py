@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from edgevlm_runtime.errors import ImageError
+from edgevlm_runtime.errors import ImageError, reason
 from edgevlm_runtime.images.declared import Samples
 from edgevlm_runtime.images.depth import to_eight_bits
 
@@ -31,7 +31,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
             return _composited(image.convert("LA"))
         return _composited(image) if transparent else image.convert("RGB")
     except Exception as error:  # what Pillow raises for what it cannot convert
-        raise ImageError(f"cannot convert an image of mode {image.mode} to RGB: {error}") from error
+        raise ImageError(f"cannot convert an image of mode {image.mode} to RGB: {reason(error)}") from error
 
 
 def _composited(image: Image.Image) -> Image.Image:

@@ -13,8 +13,8 @@ from PIL import Image
 from transformers.image_utils import load_image as transformers_load_image
 
 import edgevlm_runtime
-from edgevlm_export.calibration import material
 from edgevlm_export.reference import Reference
+from edgevlm_export.streaming import material
 from edgevlm_runtime.errors import ExportError
 from edgevlm_runtime.images import load_image
 from tests.support.pictures import tiff

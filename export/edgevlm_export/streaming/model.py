@@ -14,16 +14,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgevlm_export.calibration import samples
-from edgevlm_export.calibration.material import ImagePrompt, Material, key, manual
-from edgevlm_export.calibration.streamed import Changes, Observe, resident, streamed
 from edgevlm_export.checkpoints import checkpoint, skeleton
-from edgevlm_export.errors import reason
 from edgevlm_export.families.base import Family
 from edgevlm_export.joint_processor import load_joint_processor
 from edgevlm_export.planning.plan import ExportPlan, Progress, table_names
-from edgevlm_export.reference import asking
-from edgevlm_runtime.errors import ExportError
+from edgevlm_export.streaming import inputs as asking
+from edgevlm_export.streaming import samples
+from edgevlm_export.streaming.forward import Changes, Observe, resident, streamed
+from edgevlm_export.streaming.material import ImagePrompt, Material, key, manual
+from edgevlm_runtime.errors import ExportError, reason
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,9 @@ from pathlib import Path
 from PIL import Image
 
 from edgevlm_export import inspection
-from edgevlm_export.calibration.samples import part
-from edgevlm_export.errors import reason
+from edgevlm_export.streaming.samples import part
 from edgevlm_runtime.checks import question_file
-from edgevlm_runtime.errors import EdgeVLMError, ExportError, ImageError
+from edgevlm_runtime.errors import EdgeVLMError, ExportError, ImageError, reason
 from edgevlm_runtime.images import load_image
 
 logger = logging.getLogger(__name__)
@@ -133,9 +132,7 @@ def _check(image: Path | Image.Image) -> None:
     try:
         load_image(image)
     except ImageError as error:
-        raise ExportError(
-            f"unreadable calibration image: {reason(error)}: or save it with 8 bits, or remove it"
-        ) from error
+        raise ExportError(f"unreadable calibration image: {error}: or save it with 8 bits, or remove it") from error
 
 
 def _shipped(split: str) -> Iterator[ImagePrompt]:

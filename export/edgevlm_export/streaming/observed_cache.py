@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.streamed import streamed
 from edgevlm_export.graphs.ops import PassThroughCache
+from edgevlm_export.streaming.forward import streamed
+from edgevlm_export.streaming.model import StreamedModel
 
 ObserveKV = Callable[[int, Tensor, Tensor], None]
 """Told a layer's number, its keys (rotated) and its values, [batch, kv_heads, S, head_dim] each."""

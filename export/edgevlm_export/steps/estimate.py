@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 
 from edgevlm_export.calibration.loss import CHUNK
-from edgevlm_export.calibration.material import Material
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.samples import MEASURED, rows_at_most
+from edgevlm_export.planning.graph_plan import GraphPlan
 from edgevlm_export.planning.plan import ExportPlan
 from edgevlm_export.reference.memory import streamed_bytes
-from edgevlm_export.writing.writer import GraphPlan
+from edgevlm_export.streaming.material import Material
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.samples import MEASURED, rows_at_most
 from edgevlm_runtime.errors import OutputError
 
 logger = logging.getLogger(__name__)

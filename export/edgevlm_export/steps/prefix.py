@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.observed_cache import run_observed
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.kv_cache import Scales, stored
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.observed_cache import run_observed
 from edgevlm_export.writing.bundle import file_records
 from edgevlm_runtime.asking.session import system_message
 from edgevlm_runtime.bundle.manifest import Manifest, PrefixCache
