@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def image_options(function: F) -> F:
-    """Decorator for every command that opens pictures: `--exif-orientation` and `--image-depth`, passed by the names that `RuntimeOptions` has for them."""
+    """Decorator for every command that opens pictures: how; passed by the names that `RuntimeOptions` has."""
     depth = click.option(
         "--image-depth",
         "image_bit_depth",
