@@ -25,7 +25,7 @@ MEMORY_BYTES = 3 << 30
 
 
 class WrongOutcome(Exception):
-    """Raised by a target for an outcome that is wrong without an exception."""
+    """Raised by a target for an outcome that is wrong without an exception: `WrongOutcome(kind, details)`."""
 
 
 class TooLong(BaseException):
@@ -107,5 +107,6 @@ def _fault(error: BaseException) -> Fault:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if any(Path(frame.filename).is_relative_to(folder) for folder in _ours())]
     place = f"{Path(ours[-1].filename).stem} {ours[-1].name}" if ours else "outside"
-    words = re.sub(r"[\d'\"].*", "", str(error))[:40] if isinstance(error, WrongOutcome) else ""
-    return Fault(f"{type(error).__name__} in {place} {words}".strip(), "".join(traceback.format_exception(error)[-12:]))
+    if isinstance(error, WrongOutcome):
+        place = str(error.args[0])
+    return Fault(f"{type(error).__name__} in {place}", "".join(traceback.format_exception(error)[-12:]))
