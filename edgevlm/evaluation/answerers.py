@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgevlm.evaluation.datasets import Case
 from edgevlm_runtime.asking.session import system_message, user_message
-from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.errors import EdgeVLMError, one_line
 from edgevlm_runtime.images import LoadOptions, open_image
 
 if TYPE_CHECKING:
