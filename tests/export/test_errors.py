@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from edgevlm_export.api import ExportOptions, export
 from edgevlm_export.families import FAMILIES
-from edgevlm_export.planning import estimate
+from edgevlm_export.steps import estimate
 from edgevlm_runtime.errors import CheckpointError, ExportError, OutputError, UnsupportedModel
 from tests.support import checkpoints
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from edgevlm_export.calibration.material import Material
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.observed_cache import run_observed
-from edgevlm_export.calibration.samples import rows_at_most
 from edgevlm_export.finite import is_finite
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.kv_cache import SMALLEST, STEPS, Scales, quantize_cache
+from edgevlm_export.streaming.material import Material
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.observed_cache import run_observed
+from edgevlm_export.streaming.samples import rows_at_most
 from edgevlm_runtime.errors import ExportError
 
 KnownLayers = Sequence[tuple[Tensor, Tensor]]

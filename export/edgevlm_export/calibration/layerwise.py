@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgevlm_export.precision.blocks import dequantize
 from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.gptq import Curvature, gptq
-from edgevlm_export.writing.spool import Spool
+from edgevlm_export.streaming.spool import Spool
 from edgevlm_runtime.errors import ExportError
 
 ROWS = 8192

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.samples import Samples
-from edgevlm_export.calibration.streamed import streamed
 from edgevlm_export.finite import is_finite
+from edgevlm_export.streaming.forward import streamed
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.samples import Samples
 from edgevlm_runtime import VLM
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import Manifest

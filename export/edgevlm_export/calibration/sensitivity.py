@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from edgevlm_export.calibration.loss import CHUNK
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.samples import Samples
-from edgevlm_export.calibration.streamed import resident, streamed
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.base import Made
-from edgevlm_export.writing.spool import Spool
+from edgevlm_export.streaming.forward import resident, streamed
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.samples import Samples
+from edgevlm_export.streaming.spool import Spool
 
 SEED = 0
 """Of the drawn tokens."""

@@ -49,8 +49,10 @@ def is_known(model_type: str) -> bool:
 
 
 def generation_config(folder: Path) -> GenerationConfig:
-    """`generation_config.json`."""
-    return GenerationConfig.from_pretrained(folder, **LOCAL)
+    """As transformers' models load it: `generation_config.json`, else what `config.json` says, as it is written."""
+    own = (folder / "generation_config.json").is_file()
+    where = {} if own else {"config_file_name": "config.json", "_from_model_config": True}
+    return GenerationConfig.from_pretrained(folder, **LOCAL, **where)
 
 
 def processor_settings(folder: Path) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import logging
 from pathlib import Path
 
 from edgevlm_export.checkpoints.files import weight_files
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
 

@@ -55,8 +55,9 @@ def forget(config: PreTrainedConfig) -> None:
 
 def stated_method(folder: Path, raw: dict[str, Any]) -> str | None:
     """How the config, or a file beside it, says that the weights are quantized; None where nothing does."""
-    for entry in (raw, raw.get("text_config")):
-        for key in KEYS if isinstance(entry, dict) else ():
+    entries = [entry for entry in (raw, raw.get("text_config")) if isinstance(entry, dict)]
+    for entry in entries:
+        for key in KEYS:
             stated = entry.get(key)
             if stated is not None:
                 method = stated.get("quant_method") if isinstance(stated, dict) else None

@@ -9,8 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.checkpoints import door
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import UnsupportedModel
+from edgevlm_runtime.errors import UnsupportedModel, reason
 
 
 def build(config: PreTrainedConfig) -> PreTrainedModel:

@@ -13,8 +13,8 @@ from edgevlm_export.checkpoints.fingerprint import fingerprint
 from edgevlm_export.families.decoder import kv_shape
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision import WeightJob
+from edgevlm_export.streaming.spool import Spool
 from edgevlm_export.writing.output import UNSEALED
-from edgevlm_export.writing.spool import Spool
 from edgevlm_export.writing.writer import WrittenGraph, append_tensor, check_made, write_graph
 from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.bundle.folder import file_sha256

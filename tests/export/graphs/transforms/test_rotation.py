@@ -15,8 +15,9 @@ from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.ties import tied_weights
 from edgevlm_export.families.decoder import decoder_source, kv_shape
 from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
+from edgevlm_export.planning.graph_plan import plan_graph
 from edgevlm_export.precision.plan import GraphPrecision
-from edgevlm_export.writing.writer import plan_graph, write_graph
+from edgevlm_export.writing.writer import write_graph
 from edgevlm_runtime.errors import ExportError
 from tests.support import checkpoints
 from tests.support.operators import run_decoder
