@@ -13,11 +13,10 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from edgevlm_export.checkpoints import door, hub, quantized, recognise, shards, ties, torch_files
-from edgevlm_export.checkpoints.aliases import ALIASES
+from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
 from edgevlm_export.checkpoints.files import weight_files
 from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 
 def locate(model: str) -> Path:
@@ -36,8 +35,6 @@ def locate(model: str) -> Path:
         recognise.refuse_file(folder)
     alias = ALIASES.get(model)
     if alias is not None and alias.repo_id is None:
-        from edgevlm_export.inspector import checkpoint_path
-
         return checkpoint_path()
     repo_id = model if alias is None else alias.repo_id
     if repo_id is None or repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
@@ -96,7 +93,7 @@ class WeightSource:
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """Every tensor of the checkpoint under its own name, from the files' headers. Raises `CheckpointError`."""
+    """Every tensor of the checkpoint, under its own name, from the files' headers. Raises `CheckpointError`."""
     return [tensor for path in weight_files(folder).paths for tensor in index_file(path)]
 
 
