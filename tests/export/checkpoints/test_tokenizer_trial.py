@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from edgevlm_export.checkpoints import tokenizer_trial
+from edgevlm_export.checkpoints.checkpoint import load_config
 from edgevlm_export.preprocessing import load_processor
 from edgevlm_runtime.errors import CheckpointError
 
@@ -111,6 +112,6 @@ def test_a_processor_is_not_loaded_with_it(tiny_checkpoint, tokenizer, tmp_path,
         monkeypatch.setattr(tokenizer_trial, "LARGEST", 1000)
         file.write_bytes(changed(tokenizer))
     with pytest.raises(CheckpointError) as caught:
-        load_processor(folder)
+        load_processor(folder, load_config(folder))
     assert "tokenizer" in str(caught.value)
     assert "\n" not in str(caught.value)
