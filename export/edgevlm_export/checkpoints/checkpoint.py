@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from edgevlm_export.checkpoints import door
+from edgevlm_export.checkpoints import door, json_files
 from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
 from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor, index
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
@@ -66,12 +65,8 @@ def load_config(folder: Path) -> PreTrainedConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"not a model folder: {folder}: config.json is missing")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"unreadable config: {path}: {error}") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
-        raise CheckpointError(f"not a model config: {path}: it names no model_type")
+    json_files.check(folder)
+    raw = json_files.read(path)
     if "quantization_config" in raw or "quantization_config" in (raw.get("text_config") or {}):
         raise UnsupportedModel(
             f"the checkpoint is quantized already: {path}: export the original, with --int8 or --int4"
@@ -166,9 +161,9 @@ def shard_names(folder: Path) -> list[str]:
     listing = folder / INDEX
     if listing.is_file():
         try:
-            names = set(json.loads(listing.read_text(encoding="utf-8"))["weight_map"].values())
+            names = set(json_files.read_object(listing)["weight_map"].values())
             shards = sorted(str(Path(name)) for name in names)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise CheckpointError(f"unreadable weight index: {listing}: {error}") from error
         for shard in shards:
             if not (folder / shard).is_file():
