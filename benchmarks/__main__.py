@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from edgevlm.benchmark.results import to_json
 from edgevlm.benchmark.run import BenchOptions, bench
 from edgevlm.benchmark.workload import Workload
 from edgevlm.cli.progress import StageProgress
+from edgevlm_runtime import child
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.saving import write_atomic
 
@@ -242,12 +242,12 @@ def _evaluate(bundle: Path, model: str, settings: Settings) -> dict[str, Any]:
 
 def _edgevlm(*arguments: object) -> dict[str, Any]:
     """Run a command in a process of its own; its JSON. Leaves with the command's own error."""
-    command = [sys.executable, "-m", "edgevlm", *map(str, arguments)]
-    click.echo(f"edgevlm {' '.join(command[3:])}", err=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, encoding="utf-8")
-    if done.returncode != 0:
-        raise SystemExit(done.returncode)
-    found: dict[str, Any] = json.loads(done.stdout)
+    click.echo(f"edgevlm {' '.join(map(str, arguments))}", err=True)
+    with child.start(["-m", "edgevlm", *arguments], stdout=subprocess.PIPE) as process:
+        stdout, _ = process.communicate()
+    if process.returncode != 0:
+        raise SystemExit(process.returncode)
+    found: dict[str, Any] = json.loads(stdout)
     return found
 
 

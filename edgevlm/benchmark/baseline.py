@@ -11,6 +11,7 @@ import msgspec
 
 from edgevlm.benchmark.results import FORMAT, VERSION, EngineResult, Results, to_json
 from edgevlm.benchmark.workload import Facts
+from edgevlm.json_text import json_text
 from edgevlm_runtime.errors import EdgeVLMError
 
 MEASURES: dict[str, bool] = {
@@ -40,7 +41,7 @@ class Change:
 
 def dump(results: Results) -> str:
     """Results as `load` reads them from a file."""
-    return msgspec.json.format(msgspec.json.encode(to_json(results)), indent=2).decode() + "\n"
+    return json_text(to_json(results)) + "\n"
 
 
 def load(path: Path) -> Results:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.engines.cores import physical_cores
+from edgevlm_runtime.engines.cores import told_threads
 from edgevlm_runtime.errors import ContextOverflow, EdgeVLMError
 from edgevlm_runtime.images import load_image, make_processor
 from edgevlm_runtime.images.base import PreparedImage
@@ -115,7 +115,7 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
             f"{prepared.tokens} image, {text_tokens} text and {workload.new_tokens} new tokens are more than the "
             f"context of {limit}: ask for fewer"
         )
-    threads = workload.threads or physical_cores()
+    threads = told_threads(workload.threads)
     task = Task(str(file), first, second, workload.new_tokens, threads, workload.provider)
     facts = Facts(
         image="random" if workload.image is None else workload.image.name,

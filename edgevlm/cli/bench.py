@@ -10,6 +10,7 @@ import click
 
 from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
+from edgevlm.cli.types import FilePath, Name, Number, Whole
 
 if TYPE_CHECKING:
     from edgevlm.benchmark.baseline import Change
@@ -32,33 +33,33 @@ class Size(click.ParamType[tuple[int, int]]):
 
 
 @click.command("bench", short_help="Measure latency, throughput and memory.")
-@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--reference", metavar="MODEL", help="Measure this model in PyTorch too: alias, folder or id.")
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=FilePath())
+@click.option(
+    "--reference", type=Name(), metavar="MODEL", help="Measure this model in PyTorch too: alias, folder or id."
+)
 @click.option("--reference-dtype", multiple=True, metavar="NAME", help="float32 (default), bfloat16, float16.")
-@click.option("-i", "--image", type=click.Path(path_type=Path), metavar="FILE", help="Default: random pixels.")
+@click.option("-i", "--image", type=FilePath(), metavar="FILE", help="Default: random pixels.")
 @click.option("--image-size", type=Size(), metavar="N|WxH", help="Of random pixels. Default: the model's.")
 @click.option("-p", "--prompt", metavar="TEXT", help="The first question. Default: one of --text-tokens.")
-@click.option("--text-tokens", type=int, default=32, metavar="N", help="Prompt beside the image. Default: 32.")
-@click.option("--new-tokens", type=int, default=32, metavar="N", help="Length of the answer. Default: 32.")
-@click.option("--repeats", type=int, default=10, metavar="N", help="Rounds measured. Default: 10.")
-@click.option("--warmup", type=int, default=2, metavar="N", help="Rounds before these. Default: 2.")
-@click.option("--minutes", type=float, default=0.0, metavar="M", help="Then run each engine without pause so long.")
+@click.option("--text-tokens", type=Whole(1), default=32, metavar="N", help="Prompt beside the image. Default: 32.")
+@click.option("--new-tokens", type=Whole(2), default=32, metavar="N", help="Length of the answer. Default: 32.")
+@click.option("--repeats", type=Whole(1), default=10, metavar="N", help="Rounds measured. Default: 10.")
+@click.option("--warmup", type=Whole(), default=2, metavar="N", help="Rounds before these. Default: 2.")
+@click.option("--minutes", type=Number(0), default=0.0, metavar="M", help="Then run each engine without pause so long.")
 @click.option("--one-at-a-time", is_flag=True, help="One engine in memory at a time, for small machines.")
 @click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
-@click.option("--threads", type=int, metavar="N", help="Of every engine. Default: the physical cores.")
-@click.option(
-    "--save", "save_to", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Keep the results."
-)
+@click.option("--threads", type=Whole(1), metavar="N", help="Of every engine. Default: the physical cores.")
+@click.option("--save", "save_to", type=FilePath(dir_okay=False), metavar="FILE", help="Keep the results.")
 @click.option(
     "--compare",
     "--baseline",
     "baseline",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Compare with what --save kept.",
 )
-@click.option("--tolerance", type=float, default=0.2, metavar="SHARE", help="How much worse may be. Default: 0.2.")
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@click.option("--tolerance", type=Number(0), default=0.2, metavar="SHARE", help="How much worse may be. Default: 0.2.")
+@click.option("--report", type=FilePath(dir_okay=False), metavar="FILE", help="Write an HTML page.")
 @click.option("--force", is_flag=True, help="Replace files of --save and --report that are there already.")
 @json_option
 def command(
@@ -101,8 +102,6 @@ def command(
 
     if reference_dtype and reference is None:
         raise click.UsageError("--reference-dtype needs --reference.")
-    if tolerance < 0:
-        raise click.UsageError("--tolerance must be 0 or more.")
     saved = None if baseline is None else load(baseline)
     for file in filter(None, (save_to, report)):
         check_file(file, force)

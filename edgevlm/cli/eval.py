@@ -9,6 +9,8 @@ import click
 
 from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
+from edgevlm.cli.types import FilePath, Name, Number, Whole
+from edgevlm.json_text import json_text
 
 if TYPE_CHECKING:
     from edgevlm.evaluation.datasets import Dataset
@@ -16,26 +18,30 @@ if TYPE_CHECKING:
 
 
 @click.command("eval", short_help="Measure how often a bundle answers right.")
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.option("--dataset", "dataset_name", required=True, metavar="NAME|DIR", help="inspection, or a folder.")
-@click.option("--reference", metavar="MODEL", help="Compare with this model in PyTorch: alias, folder or id.")
-@click.option("-n", "--n", type=int, metavar="N", help="Questions. Default: 500 drawn ones, or the whole folder.")
-@click.option("--split", metavar="NAME", help="Part of the data set. Default: test, or the whole folder.")
-@click.option("--per-image", type=int, default=1, metavar="N", help="Questions drawn about each image. Default: 1.")
-@click.option("--match", "matcher", default="exact", metavar="HOW", help="exact (default), or loose: case ignored.")
-@click.option("--max-new-tokens", type=int, metavar="N", help="End each answer after N tokens.")
-@click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
-@click.option("--threads", type=int, metavar="N", help="Threads of a graph. Default: the physical cores.")
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@click.argument("bundle", type=FilePath(), required=False)
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every case as JSON."
+    "--dataset", "dataset_name", type=Name(), required=True, metavar="NAME|DIR", help="inspection, or a folder."
 )
+@click.option(
+    "--reference", type=Name(), metavar="MODEL", help="Compare with this model in PyTorch: alias, folder or id."
+)
+@click.option("-n", "--n", type=Whole(1), metavar="N", help="Questions. Default: 500 drawn ones, or the whole folder.")
+@click.option("--split", metavar="NAME", help="Part of the data set. Default: test, or the whole folder.")
+@click.option(
+    "--per-image", type=Whole(1), default=1, metavar="N", help="Questions drawn about each image. Default: 1."
+)
+@click.option("--match", "matcher", default="exact", metavar="HOW", help="exact (default), or loose: case ignored.")
+@click.option("--max-new-tokens", type=Whole(1), metavar="N", help="End each answer after N tokens.")
+@click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
+@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@click.option("--report", type=FilePath(dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@click.option("--out", type=FilePath(dir_okay=False), metavar="FILE", help="Write every case as JSON.")
 @click.option("--resume", is_flag=True, help="Go on with an evaluation that was interrupted.")
 @click.option("--fit-calibration", is_flag=True, help="Fit the temperature of choices; kept beside the bundle.")
-@click.option("--write", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Save the data set.")
+@click.option("--write", type=FilePath(file_okay=False), metavar="DIR", help="Save the data set.")
 @click.option("--force", is_flag=True, help="Replace what --report, --out and --write would write over.")
-@click.option("--min-exact-match", type=float, metavar="SHARE", help="Exit with 1 when fewer answers are right.")
-@click.option("--max-flip-rate", type=float, metavar="SHARE", help="Exit with 1 when more answers differ.")
+@click.option("--min-exact-match", type=Number(0, 1), metavar="SHARE", help="Exit with 1 when fewer answers are right.")
+@click.option("--max-flip-rate", type=Number(0, 1), metavar="SHARE", help="Exit with 1 when more answers differ.")
 @json_option
 def command(
     bundle: Path | None,
@@ -110,13 +116,11 @@ def _check_places(report: Path | None, out: Path | None, write: Path | None, for
 
 def _keep(evaluation: Evaluation, report: Path | None, out: Path | None) -> list[str]:
     """Write the files that were asked for; lines about those that could not be written, and where they are instead."""
-    import msgspec
-
     from edgevlm.evaluation.report import as_json, page
     from edgevlm_runtime.saving import keep
 
     def every_case() -> str:
-        return msgspec.json.format(msgspec.json.encode(as_json(evaluation, all_cases=True)), indent=2).decode() + "\n"
+        return json_text(as_json(evaluation, all_cases=True)) + "\n"
 
     files = {out: every_case, report: lambda: page(evaluation)}
     return keep({file: render for file, render in files.items() if file is not None})

@@ -97,7 +97,7 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
         del vlm
         gc.collect()
         if options.reference is not None:
-            _ask_reference(options.reference, manifest.prompt.system_prompt, limit, dataset, log, progress)
+            _ask_reference(options.reference, bundle, limit, dataset, log, progress)
         log.finish()
     verdicts = collect(dataset, log.answers[EDGEVLM])
     fitted = _fit(bundle, verdicts, dataset) if options.fit_calibration else None
@@ -153,14 +153,14 @@ def _fit(bundle: Bundle, verdicts: Verdicts, dataset: Dataset) -> tuple[float, P
 
 
 def _ask_reference(
-    model: str, system: str | None, limit: int, dataset: Dataset, log: AnswerLog, progress: Progress
+    model: str, bundle: Bundle, limit: int, dataset: Dataset, log: AnswerLog, progress: Progress
 ) -> None:
-    from edgevlm_export.reference import Reference
+    from edgevlm_export.reference import Reference, given_template
 
     progress("loading PyTorch", 0, 1)
-    reference = Reference.load(model)
+    reference = Reference.load(model, chat_template=given_template(bundle))
     progress("loading PyTorch", 1, 1)
-    _ask_all(ReferenceAnswerer(reference, limit, system), dataset, log, progress)
+    _ask_all(ReferenceAnswerer(reference, limit, bundle.manifest.prompt.system_prompt), dataset, log, progress)
 
 
 def _ask_all(answerer: Answerer, dataset: Dataset, log: AnswerLog, progress: Progress) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from edgevlm_runtime.errors import EdgeVLMError
 
 MIB = 1 << 20
+TEXT_TOKENS = ("special", "literal")
 MAX_THREADS = max(64, 4 * (os.cpu_count() or 1))
 _THREADS = f"at most {MAX_THREADS}: more than there are cores only wait for each other"
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
@@ -51,6 +52,9 @@ class RuntimeOptions:
     """Image embeddings kept in `image_cache_dir`."""
     max_image_pixels: int = MAX_PIXELS
     """Images with more pixels are refused before they are decoded. Pillow's own limit, at twice the default, stays."""
+    text_tokens: str = "special"
+    """What control tokens written out in a question are: "special" (those tokens, as in transformers) or "literal"
+    (letters, for questions that come from elsewhere). What a model said itself is always letters to its next turn."""
     apply_exif_orientation: bool = False
     """Turn images as their EXIF orientation says; off, as in the reference (`edgevlm_runtime.images.load`)."""
     verify: str = "full"
@@ -72,6 +76,7 @@ class RuntimeOptions:
             need(_whole(getattr(self, name), 0), name, getattr(self, name), "a number of bytes, 0 or more")
         _need_bool("apply_exif_orientation", self.apply_exif_orientation)
         _need_bool("cuda_graph", self.cuda_graph)
+        need(self.text_tokens in TEXT_TOKENS, "text_tokens", self.text_tokens, " or ".join(map(repr, TEXT_TOKENS)))
         need(self.verify in ("full", "size"), "verify", self.verify, '"full" or "size"')
 
 

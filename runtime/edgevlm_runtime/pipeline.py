@@ -20,7 +20,7 @@ from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
 from edgevlm_runtime.decoding.positions import PositionScheme, make_positions
 from edgevlm_runtime.engines import load_graphs
 from edgevlm_runtime.engines.base import Engine
-from edgevlm_runtime.engines.cores import physical_cores
+from edgevlm_runtime.engines.cores import graph_threads
 from edgevlm_runtime.errors import ContextOverflow
 from edgevlm_runtime.images import make_processor
 from edgevlm_runtime.images.base import ImageProcessor
@@ -59,7 +59,7 @@ class Pipeline:
         embeddings = TokenEmbeddings(bundle)
         files = {name: bundle.file(info.file) for name, info in manifest.graphs.items()}
         engine, graphs = load_graphs(options, files, scores=_scores(manifest, options))
-        key = tuning.key(bundle.content_digest, engine.identity, options.threads or physical_cores())
+        key = tuning.key(bundle.content_digest, engine.identity, graph_threads(options.threads))
         return cls(
             bundle,
             options,
@@ -103,7 +103,7 @@ class Pipeline:
     @cached_property
     def tuning_key(self) -> str:
         """What a measured `prefill_chunk` is kept under (`decoding.tuning`)."""
-        threads = self.options.threads or physical_cores()
+        threads = graph_threads(self.options.threads)
         return tuning.key(self.bundle.content_digest, self.engine.identity, threads)
 
     def with_prefill_chunk(self, chunk: int) -> Pipeline:

@@ -106,6 +106,15 @@ def test_stop_ends_the_answer(ask):
     assert stopped["text"] == whole["text"].partition(middle)[0]
 
 
+def test_control_tokens_can_be_typed_as_letters(invoke, refused, tiny_bundle, ask):
+    typed = f"{QUESTION} <image></s>"
+    (plain,), (literal,) = ask("--prompt", QUESTION), ask("--prompt", typed, "--text-tokens", "literal")
+    assert literal["prompt_tokens"] > plain["prompt_tokens"] + 4, "one token each, and one for the space"
+    assert literal["image_tokens"] == plain["image_tokens"]
+    line = refused(invoke("run", tiny_bundle, "--prompt", typed, "--text-tokens", "special"))
+    assert "message 1 contains '<image>'" in line
+
+
 def test_image_cache_outlives_the_process(ask, tmp_path):
     cache = tmp_path / "cache"
     (first,) = ask("--prompt", QUESTION, "--image-cache", cache)
@@ -139,6 +148,8 @@ def test_timings_go_to_stderr(invoke, tiny_bundle):
         (["--repetition-penalty", "0"], "repetition_penalty"),
         (["--seed", "-1"], "seed"),
         (["--stop", ""], "stop"),
+        (["--stop", "no</s>"], "stop string 'no</s>' holds the special token '</s>'"),
+        (["--text-tokens", "maybe"], "--text-tokens"),
         (["--threads", "0"], "threads"),
         (["--provider", "abacus"], "abacus"),
         (["--max-context", "0"], "max_context"),

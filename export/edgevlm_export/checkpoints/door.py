@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -48,8 +49,10 @@ def is_known(model_type: str) -> bool:
 
 
 def generation_config(folder: Path) -> GenerationConfig:
-    """`generation_config.json`."""
-    return GenerationConfig.from_pretrained(folder, **LOCAL)
+    """As transformers' models load it: `generation_config.json`, else what `config.json` says, as it is written."""
+    own = (folder / "generation_config.json").is_file()
+    where = {} if own else {"config_file_name": "config.json", "_from_model_config": True}
+    return GenerationConfig.from_pretrained(folder, **LOCAL, **where)
 
 
 def processor_settings(folder: Path) -> dict[str, Any]:
@@ -100,3 +103,9 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
 def saved_state(file: Path) -> Any:
     """What `torch.save` wrote: tensors and plain values, nothing that needs code."""
     return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def saved_layout(file: Path) -> Any:
+    """Likewise, without reading any tensor: each is a fake one whose storage knows its `_checkpoint_offset`."""
+    with FakeTensorMode():
+        return torch.load(file, map_location="cpu", weights_only=True)

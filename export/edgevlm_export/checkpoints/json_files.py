@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -29,7 +29,6 @@ Token = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 """-1 is how older files say that there is none."""
 Size = Annotated[int, Meta(ge=1, le=2**14)]
 Channels = float | list[float]
-T = TypeVar("T")
 
 LARGEST: Mapping[str, int] = {
     **dict.fromkeys(("num_hidden_layers", "depth", "num_layers"), 1024),
@@ -122,20 +121,36 @@ class Tokenizer(msgspec.Struct, frozen=True):
     added_tokens_decoder: dict[str, Object] | None = None
 
 
+class WeightIndex(msgspec.Struct, frozen=True):
+    """model.safetensors.index.json and its likes."""
+
+    weight_map: dict[str, str]
+
+
+class Kind(NamedTuple):
+    """One of a checkpoint's files."""
+
+    what: str
+    """For people."""
+    type: Any
+    """What msgspec makes of it."""
+
+
 CONFIG = "config.json"
-KINDS: Mapping[str, type] = {
-    CONFIG: Config,
-    "generation_config.json": Generation,
-    "preprocessor_config.json": ImageProcessor,
-    "processor_config.json": Processor,
-    "tokenizer_config.json": Tokenizer,
-    "special_tokens_map.json": Object,
-    "added_tokens.json": dict[str, Count],
-    "chat_template.json": Object,
-    "vocab.json": dict[str, Count],
+INDEX = Kind("weight index", WeightIndex)
+KINDS: Mapping[str, Kind] = {
+    CONFIG: Kind("config", Config),
+    "generation_config.json": Kind("generation config", Generation),
+    "preprocessor_config.json": Kind("image processor config", ImageProcessor),
+    "processor_config.json": Kind("processor config", Processor),
+    "tokenizer_config.json": Kind("tokenizer config", Tokenizer),
+    "special_tokens_map.json": Kind("special tokens", Object),
+    "added_tokens.json": Kind("added tokens", dict[str, Count]),
+    "chat_template.json": Kind("chat template", Object),
+    "vocab.json": Kind("vocabulary", dict[str, Count]),
 }
-"""Every JSON file that transformers may read of a checkpoint but for the tokenizer itself (`tokenizer_trial`), and what
-is in it."""
+"""Every JSON file that transformers may read of a checkpoint but for the tokenizer itself (`tokenizer_trial`) and the
+weights' index."""
 
 
 def check(folder: Path) -> None:
@@ -146,32 +161,32 @@ def check(folder: Path) -> None:
             read(path)
 
 
-def read(path: Path) -> Object:
-    """One of the files of `KINDS`, as the object it is. Raises `CheckpointError`."""
-    kind = KINDS[path.name]
-    content = read_object(path)
+def read(path: Path, kind: Kind | None = None) -> Object:
+    """A file of a `kind`, by its name one of `KINDS`, as the object it is. Raises `CheckpointError`."""
+    what, kind_type = kind or KINDS[path.name]
+    content = read_object(path, what)
     try:
-        msgspec.convert(content, kind)
+        msgspec.convert(content, kind_type)
     except msgspec.ValidationError as error:
-        raise CheckpointError(f"not a usable {path.name}: {path}: {error}: {REMEDY}") from error
+        raise CheckpointError(f"unreadable {what}: {path}: {error}: {REMEDY}") from error
     if path.name == CONFIG:
         for name, value in _numbers(content):
             if value > LARGEST.get(name, value):
-                raise CheckpointError(f"not a usable {path.name}: {path}: {name} is {value:g}: {REMEDY}")
+                raise CheckpointError(f"unreadable {what}: {path}: {name} is {value:g}: {REMEDY}")
     return content
 
 
-def read_object(path: Path) -> Object:
-    """Any JSON file's one object. Raises `CheckpointError`."""
+def read_object(path: Path, what: str) -> Object:
+    """Any JSON file's one object; `what` it is, for people. Raises `CheckpointError`."""
     if not is_regular(path):
-        raise CheckpointError(f"not a regular file: {path}: {REMEDY}")
+        raise CheckpointError(f"unreadable {what}: {path}: there is no such file: {REMEDY}")
     try:
         data = read_bytes(path, MOST_BYTES)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {why(error)}") from error
-    content = decode_json(data, Object, f"not a usable {path.name}: {path}", error=CheckpointError, remedy=REMEDY)
+        raise CheckpointError(f"unreadable {what}: {path}: {why(error)}") from error
+    content = decode_json(data, Object, f"unreadable {what}: {path}", error=CheckpointError, remedy=REMEDY)
     if _depth(content) > DEEPEST:
-        raise CheckpointError(f"not a usable {path.name}: {path}: it is nested too deeply: {REMEDY}")
+        raise CheckpointError(f"unreadable {what}: {path}: it is nested too deeply: {REMEDY}")
     return content
 
 

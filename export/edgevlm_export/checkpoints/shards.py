@@ -49,13 +49,27 @@ class StoredTensor:
     offset: int
     """Of its first byte in the file."""
     nbytes: int
+    strides: tuple[int, ...] | None = None
+    """Of a tensor that lies in another order than row by row, which only PyTorch's own files have: in elements."""
+
+    @property
+    def span(self) -> int:
+        """Bytes from its first to behind its last."""
+        if self.strides is None or not self.nbytes:
+            return self.nbytes
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * DTYPES[self.dtype].itemsize if self.dtype in DTYPES else self.nbytes
 
     def read(self) -> torch.Tensor:
         """The tensor, in memory of its own. Raises `CheckpointError`, also for a value that is not a finite number."""
+        if self.strides is not None:
+            return self._read(self.offset, self.span).as_strided(self.shape, self.strides).contiguous()
         return self._read(self.offset, self.nbytes).reshape(self.shape)
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """[stop - start, ...]: a part of a tensor along its first dimension. Raises as `read` does."""
+        if self.strides is not None:
+            return self.read()[start:stop]
         width = self.nbytes // self.shape[0]
         return self._read(self.offset + start * width, (stop - start) * width).reshape(stop - start, *self.shape[1:])
 

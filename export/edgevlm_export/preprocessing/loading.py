@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgevlm_export.checkpoints import door, tokenizer_trial
+from transformers import PreTrainedConfig
+
+from edgevlm_export.checkpoints import door
+from edgevlm_export.preprocessing import tokenizer_trial
+from edgevlm_export.preprocessing.chat_template import choose
 from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
@@ -31,13 +35,19 @@ class CheckpointProcessor:
     chat_template: str
     settings: dict[str, Any]
     """`processor_config.json`: arguments of the joint processor."""
+    flat_image: str | None = None
+    """What stands for an image where the template takes only strings; None where it takes parts."""
+    turn_end: int | None = None
+    """The token that the template writes after an answer, where it writes one."""
+    template_given: bool = False
+    """Whether the template is the user's, in place of the checkpoint's own."""
 
 
-def load_processor(folder: Path, chat_template: str | None = None) -> CheckpointProcessor:
+def load_processor(folder: Path, config: PreTrainedConfig, chat_template: str | None = None) -> CheckpointProcessor:
     """Read the processor files of a local checkpoint; nothing is downloaded and none of its code is run.
 
-    `chat_template` stands in for the checkpoint's own. Raises `CheckpointError`, naming the file, when one is missing
-    or cannot be read.
+    `chat_template`: a text that stands in for the checkpoint's own. Raises `CheckpointError`, naming the file, when one
+    is missing or cannot be read.
     """
     settings = _read("processor settings", folder, door.processor_settings)
     _need(folder, "image processor", ("preprocessor_config.json",), present="image_processor" in settings)
@@ -46,10 +56,18 @@ def load_processor(folder: Path, chat_template: str | None = None) -> Checkpoint
     tokenizer = _read("tokenizer", folder, _tokenizer)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise CheckpointError(f"no tokenizer.json: {folder}: save the tokenizer in the form of the tokenizers library")
-    template = chat_template or _template(settings.get("chat_template")) or _template(tokenizer.chat_template)
-    if template is None:
-        raise CheckpointError(f"no chat template: {folder}: put one into chat_template.jinja")
-    return CheckpointProcessor(folder, image_processor, tokenizer, template, settings)
+    own = _template(settings.get("chat_template")) or _template(tokenizer.chat_template)
+    template = choose(folder, config, tokenizer, own, chat_template)
+    return CheckpointProcessor(
+        folder,
+        image_processor,
+        tokenizer,
+        template.text,
+        settings,
+        template.flat_image,
+        template.turn_end,
+        template_given=chat_template is not None,
+    )
 
 
 def _template(value: str | dict[str, str] | None) -> str | None:

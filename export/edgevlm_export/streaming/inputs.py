@@ -53,22 +53,30 @@ class Read:
     """Whether `own` is all of it. An answer that was read along is known up to the first token that differs."""
 
 
-def model_inputs(processor: Any, question: str | Sequence[Message], images: Sequence[ImageFile] = ()) -> Inputs:
+def model_inputs(
+    processor: Any,
+    question: str | Sequence[Message],
+    images: Sequence[ImageFile] = (),
+    flat_image: str | None = None,
+) -> Inputs:
     """Arguments of the model for a conversation, the generation prompt at its end.
 
-    `question`: a text, put after the images in one user message, or a whole conversation.
+    `question`: a text, put after the images in one user message, or a whole conversation. `flat_image`: what stands for
+    an image where the chat template takes content as one string only.
     """
     opened = [image if isinstance(image, Image.Image) else Image.open(image) for image in images]
     messages = _conversation(question, len(opened))
-    text = ProcessorMixin.apply_chat_template(processor, _plain(messages), add_generation_prompt=True, tokenize=False)
+    text = ProcessorMixin.apply_chat_template(
+        processor, _plain(messages, flat_image), add_generation_prompt=True, tokenize=False
+    )
     bos = processor.tokenizer.bos_token
     special = {"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}
     return dict(processor(text=text, images=opened or None, return_tensors="pt", **special))
 
 
-def pixel_inputs(processor: Any, image: ImageFile) -> Inputs:
+def pixel_inputs(processor: Any, image: ImageFile, flat_image: str | None = None) -> Inputs:
     """The arguments of `get_image_features` for one image."""
-    inputs = model_inputs(processor, _ANY_QUESTION, [image])
+    inputs = model_inputs(processor, _ANY_QUESTION, [image], flat_image)
     return {name: value for name, value in inputs.items() if name not in OF_TEXT}
 
 
@@ -119,10 +127,14 @@ def _conversation(question: str | Sequence[Message], images: int) -> Sequence[Me
     return [{"role": "user", "content": parts}]
 
 
-def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def _plain(messages: Sequence[Message], flat_image: str | None) -> list[dict[str, Any]]:
     """A copy that the processor may change."""
-    return [
-        {"role": message["role"], "content": content if isinstance(content, str) else [dict(part) for part in content]}
-        for message in messages
-        for content in [message["content"]]
-    ]
+    return [{"role": message["role"], "content": _content(message["content"], flat_image)} for message in messages]
+
+
+def _content(content: str | Sequence[Message], flat_image: str | None) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    if flat_image is None:
+        return [dict(part) for part in content]
+    return "".join(flat_image if part["type"] == "image" else part["text"] for part in content)

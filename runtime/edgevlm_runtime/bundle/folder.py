@@ -15,6 +15,7 @@ from edgevlm_runtime.bundle import manifest as schema
 from edgevlm_runtime.bundle.manifest import FileRecord, Manifest
 from edgevlm_runtime.bundle.values import check_values
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, BundleTooNew, EdgeVLMError
+from edgevlm_runtime.installing import upgrade
 
 GRAPHS = ("vision_encoder", "projector", "decoder")
 _AGAIN = "copy or export the bundle again"
@@ -146,8 +147,7 @@ def _check_runtime_version(wanted: str, where: str) -> None:
         raise BundleError(f"damaged bundle manifest: {where}: min_runtime_version is {wanted!r}: {_AGAIN}")
     if _release(wanted) > _release(__version__):
         raise BundleTooNew(
-            f"bundle needs edgevlm-runtime {wanted} or later, this is {__version__}: {where}: "
-            "pip install -U edgevlm-runtime"
+            f"bundle needs edgevlm-runtime {wanted} or later, this is {__version__}: {where}: {upgrade()}"
         )
 
 

@@ -171,6 +171,11 @@ class PromptFormat:
     eos_token: str | None
     template_variables: dict[str, Any] = field(default_factory=dict)
     """Further names the template may use (other special tokens)."""
+    template_given: bool = False
+    """Whether the chat template was given at export, in place of the checkpoint's own."""
+    flat_image: str | None = None
+    """What an image part becomes where the template takes a message's content as one string only ("<image>\\n"); None
+    where it takes parts."""
     stop_strings: tuple[str, ...] = ()
     system_prompt: str | None = None
     """System message of sessions and chats that are opened without one."""

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgevlm_runtime.errors import ImageError
+from edgevlm_runtime.images import libtiff
 from edgevlm_runtime.images.limits import check_pixels
 from edgevlm_runtime.options import MAX_PIXELS
 
@@ -191,6 +192,7 @@ def _decoded(image: Image.Image, where: str, options: LoadOptions) -> Image.Imag
 def _opened(data: bytes) -> Image.Image:
     """The image, its header read, without Pillow's warnings: what matters of them is an error here (many pixels)."""
     Image.init()
+    libtiff.silence()
     with _opening, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])

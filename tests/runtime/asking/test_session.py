@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from PIL import Image
 
 import edgevlm_runtime
 from edgevlm_runtime import VLM, Answer
+from edgevlm_runtime.engines.ort_library import ort
 from edgevlm_runtime.errors import ContextOverflow, EdgeVLMError, ImageError, PromptError
 
 Picture = Callable[[int], Image.Image]
