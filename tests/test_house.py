@@ -62,6 +62,13 @@ def test_imports_run_in_no_circle():
         assert rooms.circles(rooms.rooms(arrows)) == []
 
 
+def test_pictures_are_opened_in_one_place():
+    """Orientation, depth and limits would be forgotten in a second one."""
+    opens = re.compile(r"Image\.open\(|image_utils import|imread\(")
+    found = {str(path.relative_to(ROOT)) for path in sources() if opens.search(path.read_text(encoding="utf-8"))}
+    assert found == {"runtime/edgevlm_runtime/images/load.py"}
+
+
 def test_circles_are_found():
     arrows = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}
     assert rooms.circles(arrows) == [["b", "c"]]

@@ -10,7 +10,7 @@ import click
 
 from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.cli.types import FilePath, Name, Number, Whole
+from edgevlm.cli.types import FilePath, Name, Number, Whole, image_options
 
 if TYPE_CHECKING:
     from edgevlm.benchmark.baseline import Change
@@ -61,6 +61,7 @@ class Size(click.ParamType[tuple[int, int]]):
 @click.option("--tolerance", type=Number(0), default=0.2, metavar="SHARE", help="How much worse may be. Default: 0.2.")
 @click.option("--report", type=FilePath(dir_okay=False), metavar="FILE", help="Write an HTML page.")
 @click.option("--force", is_flag=True, help="Replace files of --save and --report that are there already.")
+@image_options
 @json_option
 def command(
     bundles: tuple[Path, ...],

@@ -9,7 +9,7 @@ import click
 
 from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.cli.types import FilePath, Name, Number, Whole
+from edgevlm.cli.types import FilePath, Name, Number, Whole, image_options
 from edgevlm.json_text import json_text
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Replace what --report, --out and --write would write over.")
 @click.option("--min-exact-match", type=Number(0, 1), metavar="SHARE", help="Exit with 1 when fewer answers are right.")
 @click.option("--max-flip-rate", type=Number(0, 1), metavar="SHARE", help="Exit with 1 when more answers differ.")
+@image_options
 @json_option
 def command(
     bundle: Path | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.cli.types import FilePath, Number, Whole
+from edgevlm.cli.types import FilePath, Number, Whole, image_options
 
 if TYPE_CHECKING:
     from edgevlm_runtime import Answer, Choice, Session
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Keep image embeddings in this folder, for later runs.",
 )
+@image_options
 @json_option
 def command(
     bundle: Path,
@@ -82,6 +83,8 @@ def command(
     max_context: int | None,
     image_cache_dir: Path | None,
     text_tokens: str | None,
+    apply_exif_orientation: bool | None,
+    image_bit_depth: int | None,
     as_json: bool,
     **generation: Any,
 ) -> None:
@@ -109,6 +112,8 @@ def command(
         max_context=max_context,
         image_cache_dir=image_cache_dir,
         text_tokens=text_tokens,
+        apply_exif_orientation=apply_exif_orientation,
+        image_bit_depth=image_bit_depth,
     )
     options = _given(**{**generation, "stop": generation["stop"] or None})
     weighing = _weighing(choices, options, abstain_below=abstain_below, temperature=choice_temperature)

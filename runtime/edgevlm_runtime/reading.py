@@ -13,14 +13,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevlm_runtime.errors import EdgeVLMError, reason
+from edgevlm_runtime.errors import EdgeVLMError, one_line
 
 MIB = 1 << 20
 JSON_BYTES = 8 * MIB
@@ -30,8 +31,8 @@ _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a dev
 _T = TypeVar("_T")
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading, unbuffered. Raises `OSError`, for whatever is no regular file too."""
+def open_regular(path: str | os.PathLike[str]) -> FileIO:
+    """Open a regular file for reading, unbuffered. Raises `OSError`, for other kinds of files too."""
     try:
         handle = os.open(path, _FLAGS)
     except ValueError as error:  # a zero byte, or half a surrogate pair, in the name
@@ -69,9 +70,8 @@ def read_text(path: str | os.PathLike[str], limit: int, encoding: str = "utf-8")
     try:
         return read_bytes(path, limit).decode(encoding)
     except UnicodeDecodeError as error:
-        raise OSError(
-            errno.EILSEQ, f"not a UTF-8 text ({error.reason} at byte {error.start})", os.fspath(path)
-        ) from None
+        what = f"not a UTF-8 text ({error.reason} at byte {error.start})"
+        raise OSError(errno.EILSEQ, what, os.fspath(path)) from None
 
 
 def read_array(path: str | os.PathLike[str]) -> NDArray[np.generic]:
@@ -80,7 +80,7 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[np.generic]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, RecursionError) as error:
-        raise OSError(errno.EINVAL, f"not an array ({reason(error)})", os.fspath(path)) from error
+        raise OSError(errno.EINVAL, f"not an array ({one_line(error)})", os.fspath(path)) from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise OSError(errno.EINVAL, "an archive, not an array", os.fspath(path))
@@ -120,19 +120,19 @@ def decode_json(
     except RecursionError as problem:
         raise error(f"{complaint}: it is nested too deeply{_then(remedy)}") from problem
     except (msgspec.MsgspecError, ValueError, MemoryError) as problem:
-        raise error(f"{complaint}: {reason(problem)}{_then(remedy)}") from problem
+        raise error(f"{complaint}: {one_line(problem)}{_then(remedy)}") from problem
 
 
 def why(error: OSError) -> str:
     """What an `OSError` says, without the file's name."""
-    return error.strerror or reason(error)
+    return error.strerror or one_line(error)
 
 
 def _then(remedy: str) -> str:
     return f": {remedy}" if remedy else ""
 
 
-def _read(file: BinaryIO, most: int) -> bytes:
+def _read(file: FileIO, most: int) -> bytes:
     """Up to `most` bytes, in as many reads as it takes."""
     parts: list[bytes] = []
     while most > 0 and (part := file.read(min(most, 64 * MIB))):

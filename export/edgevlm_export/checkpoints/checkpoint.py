@@ -19,7 +19,7 @@ from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 
 def locate(model: str) -> Path:
-    """The folder of a checkpoint: a local folder, also of the hub's cache; an alias of `ALIASES`; a Hugging Face id.
+    """The folder of a checkpoint: a local folder, also one of the hub's cache; an alias; a Hugging Face id.
 
     Raises `CheckpointError` when it is none of these or cannot be downloaded.
     """
@@ -88,7 +88,7 @@ class WeightSource:
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """Every tensor of the checkpoint's weights, under its own name, from files' headers. Raises `CheckpointError`."""
+    """Every tensor of the checkpoint, under its own name, from the files' headers. Raises `CheckpointError`."""
     return [tensor for path in weight_files(folder).paths for tensor in index_file(path)]
 
 

@@ -53,7 +53,7 @@ def weight_files(folder: Path) -> WeightFiles:
     parts = sorted(path.name for path in folder.glob("shard-*") if _DISTRIBUTED.fullmatch(path.name))
     if parts:
         raise UnsupportedModel(
-            f"a distributed checkpoint: {folder / parts[0]}: load it with transformers and save it by save_pretrained()"
+            f"a distributed checkpoint: {folder / parts[0]}: load it with transformers, save it with save_pretrained()"
         )
     named = _named(folder)
     present = [folder / name for name in ORDER if (folder / name).is_file()]

@@ -1,8 +1,8 @@
 """PyTorch's own weight files (`pytorch_model.bin`), tensor by tensor.
 
-Such a file is a ZIP archive: a pickle that says where each tensor lies, and the tensors' bytes as they are. The pickle is
-read by PyTorch's restricted unpickler (`weights_only`), which runs no code, and without any of the bytes; the tensors are
-then read from their places like those of a safetensors file. Files of PyTorch before 1.6 are no archives and cannot be
+Such a file is a ZIP archive: a pickle that says where each tensor lies, and the tensors' bytes as they are. The pickle
+is read by PyTorch's restricted unpickler (`weights_only`), which runs no code, and without any of the bytes; the tensors
+are then read from their places like those of a safetensors file. Files of PyTorch before 1.6 are no archives and cannot be
 read in part.
 """
 
@@ -67,7 +67,8 @@ def _conversion(path: Path) -> str:
     """A shell command that writes an old file anew, in today's format."""
     old, new = repr(str(path)), repr(f"{path}.new")
     code = f"import torch; torch.save(torch.load({old}, weights_only=True), {new})"
-    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} && mv {shlex.quote(f'{path}.new')} {shlex.quote(str(path))}"
+    saved = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+    return f"{saved} && mv {shlex.quote(f'{path}.new')} {shlex.quote(str(path))}"
 
 
 def _tensors(path: Path, state: dict[Any, Any]) -> Iterator[StoredTensor]:

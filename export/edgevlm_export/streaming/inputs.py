@@ -16,6 +16,7 @@ from transformers import ProcessorMixin
 from edgevlm_export.families import get_family
 from edgevlm_export.finite import is_finite
 from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.images import open_image, to_rgb
 
 ImageFile = str | os.PathLike[str] | Image.Image
 Message = Mapping[str, Any]
@@ -64,7 +65,7 @@ def model_inputs(
     `question`: a text, put after the images in one user message, or a whole conversation. `flat_image`: what stands for
     an image where the chat template takes content as one string only.
     """
-    opened = [image if isinstance(image, Image.Image) else Image.open(image) for image in images]
+    opened = [_picture(processor, image) for image in images]
     messages = _conversation(question, len(opened))
     text = ProcessorMixin.apply_chat_template(
         processor, _plain(messages, flat_image), add_generation_prompt=True, tokenize=False
@@ -118,6 +119,12 @@ def numbers(values: torch.Tensor, what: str) -> Array:
 def text_rows(token_ids: Ids, image_token_id: int) -> Ids:
     """Positions that hold text: what is predicted within an image is never used."""
     return np.flatnonzero(token_ids != image_token_id)
+
+
+def _picture(processor: Any, image: ImageFile) -> Image.Image:
+    """The picture that the runtime sees, for the processor to convert to RGB itself where it does that."""
+    picture = open_image(image)
+    return picture if getattr(processor.image_processor, "do_convert_rgb", False) else to_rgb(picture)
 
 
 def _conversation(question: str | Sequence[Message], images: int) -> Sequence[Message]:
