@@ -12,7 +12,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from edgevlm_export.checkpoints import door, hub, json_files, quantized, recognise, shards, ties, torch_files
-from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
+from edgevlm_export.checkpoints.aliases import ALIASES
 from edgevlm_export.checkpoints.files import weight_files
 from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
@@ -34,8 +34,6 @@ def locate(model: str) -> Path:
         recognise.refuse_file(folder)
     alias = ALIASES.get(model)
     if alias is not None and alias.repo_id is None:
-        from edgevlm_export.inspector import checkpoint_path
-
         return checkpoint_path()
     repo_id = model if alias is None else alias.repo_id
     if repo_id is None or repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):

@@ -21,9 +21,8 @@ from transformers.utils import logging as transformers_logging
 
 from edgevlm_export.checkpoints import checkpoint, door
 from edgevlm_export.checkpoints.shards import DTYPES, FLOATS, StoredTensor
-from edgevlm_runtime.errors import reason
 from edgevlm_export.reference.mapped import MappedFiles
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
 
