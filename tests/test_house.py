@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.repository import tracked
 from tools import rooms
 
 ROOT = Path(__file__).parents[1]
@@ -20,17 +21,6 @@ LONGEST_FILE = 300
 SHORTEST_FILE = 15
 REGISTRY_ENTRIES = ("tensorrt", "tensorrt_rtx")
 """Files whose name is the key they are found by."""
-
-
-def tracked() -> list[Path]:
-    """Files that belong to the repository: known to git, or not ignored by it."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    return [path for name in listing.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
 
 
 def sources() -> list[Path]:
