@@ -139,7 +139,7 @@ def _main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)
-    except Exception as error:  # as the commands do: one line
+    except (edgevlm.EdgeVLMError, OSError, ImportError, click.ClickException) as error:
         click.echo(error_line(error), err=True)
         sys.exit(BAD_INPUT)
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.fresh.conftest import Machine
+
+pytestmark = pytest.mark.fresh
 
 FIGURE = re.compile(r"  (.+?)  +([\d.]+) ms  +([\d.]+) ms")
 
 
 def test_whole(workstation: Machine) -> None:
-    """Every requirement of every package is there, and none is here that was built from source or may not be given on."""
+    """Every requirement of every package is there, and none that has no wheel."""
     workstation.run("pip", "check")
     assert {"edgevlm", "edgevlm-export", "edgevlm-runtime", "rich", "torch", "transformers"} <= workstation.installed()
     assert workstation.installed() & {"docopt", "num2words"} == set()
