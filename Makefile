@@ -3,6 +3,7 @@
 #   make demo        an answer on screen, from nothing
 #   make test        the tests that fit a small machine, in minutes
 #   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX, which it installs
+#   make fuzz        hostile input for every surface, FUZZ_SECONDS each (default: 30); ends with 1 when it finds something
 #   make check       lint, format, types, import contracts
 #   make fresh       installs as README.md says in new environments without caches, and uses what came
 #   make sbom        the device install's bill of materials (CycloneDX) in dist/sbom-device.json
@@ -14,9 +15,12 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 30
+FUZZ_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FUZZ_STAMP := $(VENV)/.installed-fuzz
 RTX_STAMP := $(VENV)/.installed-tensorrt-rtx
 PROJECTS := pyproject.toml runtime/pyproject.toml export/pyproject.toml
 # The build back end is installed under the same constraints, so building needs no environment of its own. Nothing but
@@ -27,7 +31,7 @@ PIP := $(BIN)/python -m pip install $(QUIETLY) --only-binary :all: -c constraint
 DEVICE := --no-deps -r device-requirements.txt ./runtime . onnxruntime
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-full fresh sbom check format docs bench clean
+.PHONY: help venv demo test test-full fresh sbom fuzz check format docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -78,6 +82,13 @@ sbom:
 	  --output-reproducible -o build/sbom/device.json build/sbom/device
 	sed 's|"file://[^"]*/runtime"|"./runtime"|' build/sbom/device.json >dist/sbom-device.json  # no path of this machine
 	@echo "dist/sbom-device.json" >&2
+# Where there is no wheel of atheris the search works as well, not guided by coverage.
+$(FUZZ_STAMP): $(STAMP)
+	$(PIP) --no-build-isolation --only-binary atheris -e '.[fuzz]' || echo "No atheris here" >&2
+	@touch $@
+
+fuzz: $(FUZZ_STAMP)
+	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check

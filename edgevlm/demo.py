@@ -139,7 +139,7 @@ def _main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)
-    except (edgevlm.EdgeVLMError, OSError, ImportError, click.ClickException) as error:
+    except Exception as error:  # noqa: BLE001 -- as the commands do: one line
         click.echo(error_line(error), err=True)
         sys.exit(BAD_INPUT)
 

@@ -52,6 +52,13 @@ def test_imports_run_in_no_circle():
         assert rooms.circles(rooms.rooms(arrows)) == []
 
 
+def test_pictures_are_opened_in_one_place():
+    """Orientation, depth and limits would be forgotten in a second one."""
+    opens = re.compile(r"Image\.open\(|image_utils import|imread\(")
+    found = {str(path.relative_to(ROOT)) for path in sources() if opens.search(path.read_text(encoding="utf-8"))}
+    assert found == {"runtime/edgevlm_runtime/images/load.py"}
+
+
 def test_circles_are_found():
     arrows = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}
     assert rooms.circles(arrows) == [["b", "c"]]
@@ -98,9 +105,10 @@ def test_ci_runs_what_developers_run():
     assert os.access(script, os.X_OK)
     lines = script.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
-    assert [line for line in lines if line.startswith("make ")] == ["make check", "make test"]
+    made = [found[1] for line in lines if (found := re.match(r"(?:env .*)?\b(make [a-z-]+)$", line))]
+    assert made == ["make demo", "make check", "make test", "make fresh"]
 
 
-@pytest.mark.parametrize("target", ["venv", "demo", "test", "test-full", "check", "bench"])
+@pytest.mark.parametrize("target", ["venv", "demo", "test", "test-full", "fresh", "sbom", "check", "bench"])
 def test_make_knows_its_targets(target):
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.base import SECOND_QUESTION, Measures, PeerError, Room, Task, Variant
-from benchmarks.peers.tools import build_jobs, make_environment, output_of, run
+from benchmarks.peers.tools import build_jobs, make_environment, module, output_of, run
 
 NAME = "llama.cpp"
 PACKAGE = "llama-cpp-python"
@@ -69,7 +69,7 @@ def convert(room: Room, variant: Variant) -> None:
     """See `Peer`. float16 first, which is kept for the other rows."""
     models = room.models(NAME)
     models.mkdir(parents=True, exist_ok=True)
-    script = [room.python(NAME), "-m", "benchmarks.peers.llama_convert", _source(room)]
+    script = module(room.python(NAME), "benchmarks.peers.llama_convert", _source(room))
     for kind, origin, made in (
         ("text", room.decoder, models / "F16.gguf"),
         ("mmproj", room.checkpoint, models / "mmproj.gguf"),
@@ -153,7 +153,7 @@ def _source(room: Room) -> Path | None:
 def _unpack(room: Room) -> Path:
     """Download the source package and unpack it. Only its build system runs, to tell its name."""
     home = room.home(NAME)
-    pip = (room.python(NAME), "-m", "pip")
+    pip = module(room.python(NAME), "pip")
     run((*pip, "install", "--quiet", *BUILD_REQUIREMENTS), home / "build-requirements.log")
     options = ("--no-binary", PACKAGE, "--no-deps", "--no-build-isolation", "--dest", home)
     run((*pip, "download", *options, PACKAGE), home / "download.log")

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.base import ENVIRONMENT, Measures, PeerError, Room, Task
+from edgevlm_runtime import child
 from edgevlm_runtime.engines.cores import physical_cores
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,13 +34,19 @@ def make_environment(
     try:
         return versions(python, shown)
     except PeerError:
-        run([python, "-m", "pip", "install", "--quiet", *requirements], room.home(peer) / "install.log")
+        run(module(python, "pip", "install", "--quiet", *requirements), room.home(peer) / "install.log")
         return versions(python, shown)
+
+
+def module(python: Path | None, *arguments: object) -> list[str]:
+    """The command that runs a module in the environment of `python`, or in ours."""
+    return child.command(["-m", *arguments], python)
 
 
 def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
     """Installed versions in the environment of `python`. Raises `PeerError` when one is missing."""
-    done = subprocess.run([python, "-c", _VERSIONS, *packages], capture_output=True, text=True, check=False)
+    words = child.command(["-c", _VERSIONS, *packages], python)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=_with(None))
     if done.returncode != 0:
         raise PeerError(f"not installed: {_last_line(done.stderr)}")
     found: dict[str, str] = json.loads(done.stdout)
@@ -60,6 +66,7 @@ def run(command: Sequence[object], log: Path, environment: Mapping[str, str] | N
         try:
             done = subprocess.run(
                 words,
+                stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 check=False,
@@ -85,7 +92,7 @@ def output_of(command: Sequence[object], environment: Mapping[str, str] | None =
     """
     words = [str(word) for word in command]
     process = subprocess.Popen(
-        [sys.executable, "-c", _WITH_MEMORY, *words],
+        child.command(["-c", _WITH_MEMORY, *words]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -109,10 +116,10 @@ def output_of(command: Sequence[object], environment: Mapping[str, str] | None =
     return stdout, said, float(memory) / 1024
 
 
-def turn(python: Path, module: str, job: Mapping[str, Any], task: Task) -> Measures:
-    """Measure by a peer's `python`: the child side in `module` gets job and task, and prints `Measures`."""
+def turn(python: Path | None, peer: str, job: Mapping[str, Any], task: Task) -> Measures:
+    """Measure by a peer's `python`, or ours: the child side in the file `peer` gets job and task, prints `Measures`."""
     message = json.dumps({**job, "task": asdict(task)})
-    stdout, _, memory = output_of([python, "-m", f"benchmarks.peers.{module}", message])
+    stdout, _, memory = output_of(module(python, f"benchmarks.peers.{peer}", message))
     return read_measures(stdout, memory)
 
 
@@ -132,7 +139,9 @@ def _build_bounds() -> dict[str, str]:
 
 
 def _with(environment: Mapping[str, str] | None) -> dict[str, str]:
-    return {**os.environ, **(environment or {})}
+    """The environment of a peer's process: it finds this package by its folder, and reports to nobody."""
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    return child.environment({**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(environment or {})})
 
 
 def _last_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 from functools import singledispatch
@@ -14,6 +15,8 @@ BAD_INPUT = 2
 """Bad usage or bad input; also a failure of ours, so that 1 always means a check that ran and did not hold."""
 INTERRUPTED = 130
 """Ctrl-C: 128 + SIGINT, as shells have it."""
+READER_GONE = 141
+"""The reader of the output left (`| head`): 128 + SIGPIPE, as shells have it."""
 
 REQUIREMENTS = {
     "edgevlm_export": ("edgevlm[export]",),
@@ -25,6 +28,14 @@ REQUIREMENTS = {
 ALTERNATIVES = {"onnxruntime": " (or onnxruntime-gpu for NVIDIA, never both)"}
 
 OWN_PACKAGES = ("edgevlm", "edgevlm_runtime")
+
+
+class ResultLost(click.ClickException):
+    """Standard output did not take the result."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output: {error.strerror or error}: the result was not written")
+        self.reader_gone = error.errno == errno.EPIPE
 
 
 def error_line(error: Exception) -> str:

@@ -23,12 +23,14 @@ NUM2WORDS = "num2words"
 """A name in the module of SmolVLM's processor: the function of that package, or None where it is not installed."""
 
 
-def load_joint_processor(folder: Path, config: PreTrainedConfig) -> Any:
+def load_joint_processor(folder: Path, config: PreTrainedConfig, chat_template: str | None = None) -> Any:
     """The processor of a local checkpoint; its class is the checkpoint's own, else that of the model type.
+
+    `chat_template`: a text that stands in for the checkpoint's own.
 
     Raises `CheckpointError` when a file cannot be read, `UnsupportedModel` when transformers has no such class.
     """
-    return join(load_processor(folder), config)
+    return join(load_processor(folder, config, chat_template), config)
 
 
 def join(parts: CheckpointProcessor, config: PreTrainedConfig) -> Any:

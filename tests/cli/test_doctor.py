@@ -7,13 +7,13 @@ from base64 import b64decode
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from edgevlm import providers
 from edgevlm.cli.doctor import diagnose
 from edgevlm.machine import PACKAGES, package_versions
 from edgevlm.providers import ProviderState, probe, probe_all
+from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 from edgevlm_runtime.installing import pip_install
 
 CPU = ProviderState("CPUExecutionProvider", True)

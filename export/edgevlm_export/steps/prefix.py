@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgevlm_export.finite import is_finite
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.kv_cache import Scales, stored
 from edgevlm_export.streaming.model import StreamedModel
@@ -68,12 +69,14 @@ def prompt_prefix(plan: ExportPlan) -> Prefix:
 
 
 def compute(plan: ExportPlan, prefix: Prefix, progress: Progress) -> Prefix:
-    """With the keys and values of its tokens."""
+    """With the keys and values of its tokens. Raises `ExportError` when they are no finite numbers."""
     if not prefix.token_ids:
         return prefix
     model, made = StreamedModel.of(plan), list[tuple[Tensor, Tensor]]()
 
     def keep(layer: int, keys: Tensor, values: Tensor) -> None:
+        if not (is_finite(keys) and is_finite(values)):
+            raise ExportError(f"the model overflows: keys or values of layer {layer} are no finite numbers in float32")
         made.append((keys[0], values[0]))
         progress(STAGE, layer + 1, len(model.layers))
 

@@ -14,6 +14,9 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from edgevlm_export.families import get_family
+from edgevlm_export.finite import is_finite
+from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.images import open_image, to_rgb
 
 ImageFile = str | os.PathLike[str] | Image.Image
 Message = Mapping[str, Any]
@@ -51,22 +54,30 @@ class Read:
     """Whether `own` is all of it. An answer that was read along is known up to the first token that differs."""
 
 
-def model_inputs(processor: Any, question: str | Sequence[Message], images: Sequence[ImageFile] = ()) -> Inputs:
+def model_inputs(
+    processor: Any,
+    question: str | Sequence[Message],
+    images: Sequence[ImageFile] = (),
+    flat_image: str | None = None,
+) -> Inputs:
     """Arguments of the model for a conversation, the generation prompt at its end.
 
-    `question`: a text, put after the images in one user message, or a whole conversation.
+    `question`: a text, put after the images in one user message, or a whole conversation. `flat_image`: what stands for
+    an image where the chat template takes content as one string only.
     """
-    opened = [image if isinstance(image, Image.Image) else Image.open(image) for image in images]
+    opened = [_picture(processor, image) for image in images]
     messages = _conversation(question, len(opened))
-    text = ProcessorMixin.apply_chat_template(processor, _plain(messages), add_generation_prompt=True, tokenize=False)
+    text = ProcessorMixin.apply_chat_template(
+        processor, _plain(messages, flat_image), add_generation_prompt=True, tokenize=False
+    )
     bos = processor.tokenizer.bos_token
     special = {"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}
     return dict(processor(text=text, images=opened or None, return_tensors="pt", **special))
 
 
-def pixel_inputs(processor: Any, image: ImageFile) -> Inputs:
+def pixel_inputs(processor: Any, image: ImageFile, flat_image: str | None = None) -> Inputs:
     """The arguments of `get_image_features` for one image."""
-    inputs = model_inputs(processor, _ANY_QUESTION, [image])
+    inputs = model_inputs(processor, _ANY_QUESTION, [image], flat_image)
     return {name: value for name, value in inputs.items() if name not in OF_TEXT}
 
 
@@ -93,12 +104,27 @@ def encode_image(model: Any, pixels: Inputs) -> tuple[Array, Array]:
     width = model.get_input_embeddings().weight.shape[1]
     embeddings = torch.cat([rows.reshape(-1, width) for rows in pooled])
     features = given[0].reshape(-1, given[0].shape[-1])
-    return features.float().numpy(), embeddings.float().numpy()
+    return numbers(features, "vision features"), numbers(embeddings, "image embeddings")
+
+
+def numbers(values: torch.Tensor, what: str) -> Array:
+    """As a float32 array. Raises `ExportError` when the model overflows: there is nothing to compare a bundle with."""
+    wide = values.float()
+    if not is_finite(wide):
+        raise ExportError(f"PyTorch's own {what} are no finite numbers: the checkpoint overflows in {values.dtype}")
+    made: Array = wide.numpy()
+    return made
 
 
 def text_rows(token_ids: Ids, image_token_id: int) -> Ids:
     """Positions that hold text: what is predicted within an image is never used."""
     return np.flatnonzero(token_ids != image_token_id)
+
+
+def _picture(processor: Any, image: ImageFile) -> Image.Image:
+    """The picture that the runtime sees, for the processor to convert to RGB itself where it does that."""
+    picture = open_image(image)
+    return picture if getattr(processor.image_processor, "do_convert_rgb", False) else to_rgb(picture)
 
 
 def _conversation(question: str | Sequence[Message], images: int) -> Sequence[Message]:
@@ -108,10 +134,14 @@ def _conversation(question: str | Sequence[Message], images: int) -> Sequence[Me
     return [{"role": "user", "content": parts}]
 
 
-def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def _plain(messages: Sequence[Message], flat_image: str | None) -> list[dict[str, Any]]:
     """A copy that the processor may change."""
-    return [
-        {"role": message["role"], "content": content if isinstance(content, str) else [dict(part) for part in content]}
-        for message in messages
-        for content in [message["content"]]
-    ]
+    return [{"role": message["role"], "content": _content(message["content"], flat_image)} for message in messages]
+
+
+def _content(content: str | Sequence[Message], flat_image: str | None) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    if flat_image is None:
+        return [dict(part) for part in content]
+    return "".join(flat_image if part["type"] == "image" else part["text"] for part in content)

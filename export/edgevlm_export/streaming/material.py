@@ -16,7 +16,8 @@ from PIL import Image
 from edgevlm_export import inspection
 from edgevlm_export.streaming.samples import part
 from edgevlm_runtime.checks import question_file
-from edgevlm_runtime.errors import EdgeVLMError, ExportError, reason
+from edgevlm_runtime.errors import EdgeVLMError, ExportError, ImageError, reason
+from edgevlm_runtime.images import load_image
 
 logger = logging.getLogger(__name__)
 
@@ -129,10 +130,9 @@ def _check(image: Path | Image.Image) -> None:
     if isinstance(image, Image.Image):
         return
     try:
-        with Image.open(image) as opened:
-            opened.load()
-    except Exception as error:  # Pillow's decoders raise what they like
-        raise ExportError(f"unreadable calibration image: {image}: {reason(error)}: remove or replace it") from error
+        load_image(image)
+    except ImageError as error:
+        raise ExportError(f"unreadable calibration image: {error}: or save it with 8 bits, or remove it") from error
 
 
 def _shipped(split: str) -> Iterator[ImagePrompt]:

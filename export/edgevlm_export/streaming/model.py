@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.families.base import Family
-from edgevlm_export.joint_processor import load_joint_processor
+from edgevlm_export.joint_processor import join
 from edgevlm_export.planning.plan import ExportPlan, Progress, table_names
 from edgevlm_export.streaming import inputs as asking
 from edgevlm_export.streaming import samples
@@ -171,13 +171,13 @@ class StreamedModel:
 
     def _inputs(self, question: str, images: Sequence[asking.ImageFile]) -> asking.Inputs:
         try:
-            return asking.model_inputs(self._processor, question, images)
+            return asking.model_inputs(self._processor, question, images, self.plan.processor.flat_image)
         except Exception as error:  # processors and Pillow raise many types for an image they cannot use
             raise ExportError(f"calibration image not usable: {reason(error)}: remove or replace it") from error
 
     @cached_property
     def _processor(self) -> Any:
-        return load_joint_processor(self.plan.folder, self.model.config)
+        return join(self.plan.processor, self.model.config)
 
     def _unchanged(self, name: str) -> Tensor:
         """A weight as it is stored; zeros for one that no graph reads and the checkpoint lacks."""

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+
+from edgevlm_export.checkpoints import door
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Spool:
     def load(self, weight: str) -> Mapping[str, Tensor] | None:
         """What was made from `weight`, or None."""
         file = self._file(weight)
-        return load_file(file) if file.is_file() else None
+        return door.tensors(file) if file.is_file() else None
 
     def _file(self, weight: str) -> Path:
         return self.folder / f"{hashlib.sha256(weight.encode()).hexdigest()}.safetensors"

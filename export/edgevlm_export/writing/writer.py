@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 
 from edgevlm_export.checkpoints.checkpoint import WeightSource
+from edgevlm_export.finite import is_finite
 from edgevlm_export.planning.graph_plan import GraphPlan, nbytes
 from edgevlm_export.precision.base import converted
 from edgevlm_export.streaming.spool import Spool
@@ -56,10 +57,17 @@ def write_graph(
             made = spool.load(job.source) if spool is not None and job.source in plan.calibrated else None
             if made is None:
                 made = job.make(plan.edits.read(weights, job.source))
+            check_made(job.source, made)
             for name in job.outputs:
                 offsets[name] = _append(file, data_file, initializers[name], made[name], advance)
     ir.save(model, folder / f"{plan.name}.onnx")
     return WrittenGraph(plan, f"{plan.name}.onnx", data_file, offsets, len(model.graph))
+
+
+def check_made(source: str, made: Mapping[str, torch.Tensor]) -> None:
+    """Raise `CheckpointError` for initializers, scales among them, that became infinite though the weight is not."""
+    if not all(map(is_finite, made.values())):
+        raise CheckpointError(f"weight does not fit this precision, its scales overflow: {source}: use --fp32")
 
 
 def append_tensor(file: BinaryIO, tensor: torch.Tensor, advance: Advance) -> int:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.errors import BundleError
+from edgevlm_runtime.errors import BundleError, BundleIncomplete
+from edgevlm_runtime.reading import read_json
 
 CERTIFICATE_NAME = "certificate.json"
 FORMAT = 1
@@ -164,10 +165,11 @@ def read_certificate(bundle: Bundle) -> Certificate | None:
     if CERTIFICATE_NAME not in bundle.manifest.files:
         return None
     file = bundle.file(CERTIFICATE_NAME)
+    again = "export the model again"
     try:
-        return decode(file.read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
-        raise BundleError(f"damaged certificate: {file}: {error}: export the model again") from error
+        return read_json(file, Certificate, "certificate", error=BundleError, remedy=again)
+    except FileNotFoundError:
+        raise BundleIncomplete(f"missing file: {file}: {again}") from None
 
 
 def parity_json(certificate: Certificate) -> dict[str, object]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgevlm_runtime.errors import ProviderError
+from edgevlm_runtime.errors import ProviderError, one_line
 from edgevlm_runtime.installing import pip_replace
 
 CPU = "CPUExecutionProvider"
@@ -126,4 +126,4 @@ def _trivial_session(ort: Any, provider: str) -> Any:
     try:
         return ort.InferenceSession(base64.b64decode(_PROBE), options, providers=[provider, CPU])
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-        raise ProviderError(" ".join(str(error).split())) from error
+        raise ProviderError(one_line(error)) from error

@@ -125,7 +125,7 @@ def test_missed_thresholds_keep_the_bundle_aside(
 
 
 def test_a_model_too_large_for_pytorch(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(model: str) -> Reference:
+    def refuse(model: str, **_: object) -> Reference:
         raise ReferenceTooLarge("PyTorch needs about 99 GiB")
 
     monkeypatch.setattr(Reference, "load", refuse)

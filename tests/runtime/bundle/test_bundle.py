@@ -141,6 +141,19 @@ def test_unknown_fields_are_ignored(own_bundle: Path, rewrite: Rewrite) -> None:
     assert Bundle.open(own_bundle).manifest.model.name == "tiny"
 
 
+def test_a_bundle_that_knows_no_forms_of_content(own_bundle: Path, rewrite: Rewrite) -> None:
+    """As early exporters wrote it: its template takes parts, and is the checkpoint's own."""
+
+    def change(data: dict[str, Any]) -> None:
+        del data["prompt"]["flat_image"], data["prompt"]["template_given"]
+
+    before = edgevlm_runtime.load(own_bundle, threads=1).ask(None, "hello", max_new_tokens=3)
+    rewrite(own_bundle, change)
+    vlm = edgevlm_runtime.load(own_bundle, threads=1)
+    assert (vlm.manifest.prompt.flat_image, vlm.manifest.prompt.template_given) == (None, False)
+    assert vlm.ask(None, "hello", max_new_tokens=3).token_ids == before.token_ids
+
+
 def test_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such bundle"):
         Bundle.open(tmp_path / "nowhere")
@@ -233,6 +246,8 @@ def test_altered_manifest(own_bundle: Path, rewrite: Rewrite, verify: str) -> No
         ("prompt.image_token", ""),
         ("prompt.image_token_id", -1),
         ("prompt.stop_strings", ["a", ""]),
+        ("prompt.flat_image", "no image"),
+        ("prompt.flat_image", "<image><image>"),
         ("generation.eos_token_ids", [-1]),
         ("generation.max_new_tokens", 0),
         ("generation.temperature", -1),
