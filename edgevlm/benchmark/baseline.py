@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import msgspec
 
 from edgevlm.benchmark.results import FORMAT, VERSION, EngineResult, Results, to_json
 from edgevlm.benchmark.workload import Facts
+from edgevlm.json_text import json_text
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.reading import read_json
 
@@ -39,10 +39,9 @@ class Change:
     """Share of the saved figure; negative where it became better."""
 
 
-def save(path: Path, results: Results) -> None:
-    """Write results so that `load` reads them back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_json(results), indent=2) + "\n", encoding="utf-8")
+def dump(results: Results) -> str:
+    """Results as `load` reads them from a file."""
+    return json_text(to_json(results)) + "\n"
 
 
 def load(path: Path) -> Results:

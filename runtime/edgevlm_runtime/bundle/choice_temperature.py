@@ -15,6 +15,7 @@ import msgspec
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.reading import read_json
+from edgevlm_runtime.saving import write_atomic
 
 SUFFIX = ".calibration.json"
 
@@ -59,9 +60,7 @@ def read_calibration(bundle: Bundle) -> Calibration | None:
 
 
 def write_calibration(bundle: Bundle, calibration: Calibration) -> Path:
-    """Write it beside the bundle; returns where."""
+    """Write it beside the bundle; returns where. Raises `EdgeVLMError`."""
     path = calibration_path(bundle.path)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
-    partial.replace(path)
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
     return path

@@ -21,6 +21,7 @@ from edgevlm_runtime.bundle.graph_files import unlisted_weights
 from edgevlm_runtime.bundle.manifest import FileRecord, Manifest
 from edgevlm_runtime.bundle.values import check_values
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, BundleTooNew, EdgeVLMError
+from edgevlm_runtime.installing import upgrade
 from edgevlm_runtime.reading import JSON_BYTES, open_regular, read_bytes, why
 
 log = logging.getLogger(__name__)
@@ -160,8 +161,7 @@ def _check_runtime_version(wanted: str, where: str) -> None:
         raise BundleError(f"damaged bundle manifest: {where}: min_runtime_version is {wanted!r}: {_AGAIN}")
     if _release(wanted) > _release(__version__):
         raise BundleTooNew(
-            f"bundle needs edgevlm-runtime {wanted} or later, this is {__version__}: {where}: "
-            "pip install -U edgevlm-runtime"
+            f"bundle needs edgevlm-runtime {wanted} or later, this is {__version__}: {where}: {upgrade()}"
         )
 
 

@@ -17,7 +17,7 @@ from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.errors import BundleError, BundleTooNew
 from edgevlm_runtime.reading import decode_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 MANIFEST_DIGEST_NAME = "manifest.sha256"
 """sha256 of the manifest, which holds the digest of every other file; as `sha256sum` writes and reads it."""
@@ -160,6 +160,9 @@ class ImageProcessing:
 
     kind: str
     options: dict[str, Any]
+    exif_orientation: bool = False
+    """Whether image files are turned as their EXIF orientation says, before anything else. Schema 1 did not know this,
+    and took pictures as their pixels lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,11 @@ class PromptFormat:
     eos_token: str | None
     template_variables: dict[str, Any] = field(default_factory=dict)
     """Further names the template may use (other special tokens)."""
+    template_given: bool = False
+    """Whether the chat template was given at export, in place of the checkpoint's own."""
+    flat_image: str | None = None
+    """What an image part becomes where the template takes a message's content as one string only ("<image>\\n"); None
+    where it takes parts."""
     stop_strings: tuple[str, ...] = ()
     system_prompt: str | None = None
     """System message of sessions and chats that are opened without one."""

@@ -20,6 +20,7 @@ from edgevlm_runtime.bundle.manifest import MANIFEST_DIGEST_BYTES, MANIFEST_DIGE
 from edgevlm_runtime.checks.selftest import SelfTestResult, run_self_test
 from edgevlm_runtime.errors import BundleError, EdgeVLMError, ProviderError
 from edgevlm_runtime.model import load
+from edgevlm_runtime.options import runtime_options
 from edgevlm_runtime.reading import JSON_BYTES, read_bytes, why
 
 _ALTERED = "its bytes are not those the exporter wrote"
@@ -93,11 +94,14 @@ def check_files(path: str | os.PathLike[str]) -> tuple[Bundle | None, FilesRepor
 def check_self_test(bundle: Bundle, provider: str, threads: int | None = None, engine: str = "ort") -> ProviderResult:
     """Ask the stored question on `provider`, or on another engine, which `provider` then names in the result alone.
 
-    Raises `ProviderError` when that is not to be had here.
+    Raises `ProviderError` when that is not to be had here, `EdgeVLMError` for bad values, which say nothing about the
+    bundle.
     """
     chosen = {"provider": provider} if engine == "ort" else {}
+    options = {"engine": engine, "threads": threads, "verify": "size", **chosen}
+    runtime_options(options)
     try:
-        vlm = load(bundle.path, engine=engine, threads=threads, verify="size", **chosen)
+        vlm = load(bundle.path, **options)
     except ProviderError:
         raise
     except EdgeVLMError as error:

@@ -1,8 +1,9 @@
 """Keys and values that come with the bundle: those of the tokens that its prompts begin with.
 
-The exporter computed them with the PyTorch model in float32 (`edgevlm_export.prefix`): a beginning-of-sequence token, a
-system prompt, what the chat template writes before the first image. A KV cache that begins with them need not run these
-tokens, and a quantized decoder attends to exact ones; the first tokens of a sequence are those that it attends to most.
+The exporter computed them with the PyTorch model in float32 (`edgevlm_export.steps.prefix`): a beginning-of-sequence
+token, a system prompt, what the chat template writes before the first image. A KV cache that begins with them need not
+run these tokens, and a quantized decoder attends to exact ones; the first tokens of a sequence are those that it
+attends to most.
 """
 
 from __future__ import annotations

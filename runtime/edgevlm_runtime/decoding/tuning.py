@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from edgevlm_runtime.decoding.positions import PositionScheme
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import need
 from edgevlm_runtime.reading import read_json
+from edgevlm_runtime.saving import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -129,11 +129,8 @@ def remember(name: str, tuning: Tuning) -> Path:
     }
     try:
         file = _file(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as partial:
-            json.dump(content, partial, indent=1)
-        Path(partial.name).replace(file)
-    except (OSError, RuntimeError) as error:
+        write_atomic(file, json.dumps(content, indent=1))
+    except (EdgeVLMError, RuntimeError) as error:  # RuntimeError: this user has no home folder
         raise EdgeVLMError(f"tuning cannot be kept: {error}: set XDG_CACHE_HOME to a folder of yours") from error
     return file
 

@@ -14,22 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from edgevlm_runtime.engines.base import Graph
-from edgevlm_runtime.engines.cores import int8_overflows, physical_cores
+from edgevlm_runtime.engines.cores import int8_overflows, told_threads
+from edgevlm_runtime.engines.ort_graph import OrtGraph
+from edgevlm_runtime.engines.ort_library import ort
 from edgevlm_runtime.engines.placement import RECORD, check_placement
 from edgevlm_runtime.engines.providers import AUTO, CPU, DEVICES, choose, missing
 from edgevlm_runtime.errors import BundleError, ProviderError, one_line
 from edgevlm_runtime.options import RuntimeOptions
-
-try:
-    import onnxruntime as ort
-    from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
-except ImportError as _error:  # the extras are exclusive: both wheels own the same files
-    raise ProviderError(
-        "onnxruntime is not installed: pip install 'edgevlm-runtime[cpu]' (or 'edgevlm-runtime[gpu]' for NVIDIA)"
-    ) from _error
-
-# After the check above: this file imports onnxruntime as well.
-from edgevlm_runtime.engines.ort_graph import OrtGraph
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +40,7 @@ def make_engine(options: RuntimeOptions) -> OrtEngine:
     ort.set_default_logger_severity(_SILENT)
     choice = choose(ort, options.provider)
     log.info("%s: %s", choice.provider, choice.reason)
-    threads = options.threads or physical_cores()
+    threads = told_threads(options.threads)
     return OrtEngine(choice.provider, threads, choice.reason, automatic=options.provider.lower() == AUTO)
 
 
@@ -78,7 +69,7 @@ class OrtEngine:
         try:
             with _attention(whole=scores is not None and scores <= MOST_SCORES):
                 session = ort.InferenceSession(str(path), options, providers=providers)
-        except NotImplemented_ as error:
+        except ort.capi.onnxruntime_pybind11_state.NotImplemented as error:
             raise ProviderError(
                 f"{self.provider} lacks an operator of {path}: {one_line(error)}: export with another precision, or "
                 "choose another --provider"

@@ -7,12 +7,12 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import DTypeLike
 
 from edgevlm_runtime.engines.base import Array, Binding, Cache, Port
 from edgevlm_runtime.engines.memory import lazy_zeros
 from edgevlm_runtime.engines.ort_caches import DeviceCache, HostCache
+from edgevlm_runtime.engines.ort_library import ort
 from edgevlm_runtime.errors import EdgeVLMError, one_line
 
 _DTYPES = {
