@@ -12,14 +12,14 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from edgevlm_export.checkpoints import door, hub, json_files, quantized, recognise, shards, ties, torch_files
-from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
+from edgevlm_export.checkpoints.aliases import ALIASES
 from edgevlm_export.checkpoints.files import weight_files
 from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 
 def locate(model: str) -> Path:
-    """The folder of a checkpoint: a local folder, also one of the hub's cache; an alias; a Hugging Face id.
+    """The folder of a checkpoint: a local folder, or one of the hub's cache; an alias; a Hugging Face id.
 
     Raises `CheckpointError` when it is none of these or cannot be downloaded.
     """
@@ -88,7 +88,7 @@ class WeightSource:
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """Every tensor of the checkpoint, under its own name, from the files' headers. Raises `CheckpointError`."""
+    """Every tensor of the checkpoint under its own name, from the files' headers. Raises `CheckpointError`."""
     return [tensor for path in weight_files(folder).paths for tensor in index_file(path)]
 
 

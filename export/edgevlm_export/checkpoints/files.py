@@ -53,7 +53,7 @@ def weight_files(folder: Path) -> WeightFiles:
     parts = sorted(path.name for path in folder.glob("shard-*") if _DISTRIBUTED.fullmatch(path.name))
     if parts:
         raise UnsupportedModel(
-            f"a distributed checkpoint: {folder / parts[0]}: load it with transformers, save it with save_pretrained()"
+            f"a distributed checkpoint: {folder / parts[0]}: load it in transformers and save it with save_pretrained()"
         )
     named = _named(folder)
     present = [folder / name for name in ORDER if (folder / name).is_file()]
@@ -105,7 +105,8 @@ def _remedy(entry: Path, others: tuple[Path, ...]) -> str:
     if not entry.name.endswith(_INDEX_SUFFIX):
         return f"{CONFIG} names it as transformers_weights: download it, or take the key out"
     if others:
-        return f"{entry.name} lists it: download it again, or delete the index if {others[0].name} is the model"
+        other = f"delete the index if {others[0].name} is the model"
+        return f"{entry.name} lists it: download the checkpoint again, or {other}"
     return f"{entry.name} lists it: download the checkpoint again"
 
 

@@ -21,6 +21,7 @@ ORIGINAL_LLAVA = ("llava_llama", "llava_mistral", "llava_mpt", "llava_qwen", "ll
 _ORIGINAL = "pass the folder of the safetensors checkpoint that it was made from"
 _GGUF = b"GGUF"
 _LFS = b"version https://git-lfs.github.com/spec/"
+_CACHED = re.compile("models--")
 _LFS_AT_MOST = 1024
 """Bytes of a pointer file."""
 
@@ -55,7 +56,7 @@ def check(path: Path) -> None:
     folder = _look(path)
     for kind in KINDS:
         if kind.tell(folder):
-            raise UnsupportedModel(f"{kind.what}, not a model: {path}: {kind.remedy(folder)}")
+            raise UnsupportedModel(f"{kind.what}: {path}: {kind.remedy(folder)}")
 
 
 def refuse_file(path: Path) -> NoReturn:
@@ -94,11 +95,9 @@ def _merge(folder: Folder) -> str:
         f"merge it into {base} with peft (PeftModel.from_pretrained(base, adapter).merge_and_unload(), then "
         "save_pretrained() of that and of the base's processor) and export the result"
     )
-    return (
-        f"if the weights beside it are merged already, move {ADAPTER} away; else {merge}"
-        if folder.has_weights
-        else merge
-    )
+    if not folder.has_weights:
+        return merge
+    return f"if the weights beside it are merged already, move {ADAPTER} away; else {merge}"
 
 
 def _is_original_llava(folder: Folder) -> bool:
@@ -117,20 +116,39 @@ def _is_pointer(folder: Folder) -> bool:
 
 
 KINDS = (
-    Kind("bundle", "an edgevlm bundle", lambda folder: {"manifest.json", "manifest.sha256"} <= folder.names,
-         lambda _: "ask it with `edgevlm run`, or pass the checkpoint that it was made from"),
-    Kind("adapter", "a LoRA adapter", lambda folder: ADAPTER in folder.names, _merge),
-    Kind("original-llava", "a checkpoint of the original LLaVA code", _is_original_llava,
-         lambda _: "transformers cannot load it: take its conversion from llava-hf on the hub "
-         "(llava-hf/llava-1.5-7b-hf for liuhaotian/llava-v1.5-7b), or convert it with convert_llava_weights_to_hf.py "
-         "from transformers' repository"),
-    Kind("gguf", "a GGUF model of llama.cpp", lambda folder: _any(folder, r".+\.gguf") and not folder.has_weights,
-         lambda _: _ORIGINAL),
-    Kind("git-lfs", "a clone without its large files (Git LFS pointers)", _is_pointer,
-         lambda _: "run `git lfs pull` in it, or download the checkpoint again"),
-    Kind("hub-cache", "a cache of the Hugging Face hub with several models",
-         lambda folder: _any(folder, r"models--.+") and CONFIG not in folder.names,
-         lambda folder: "pass one of its folders: "
-         + ", ".join(sorted(name for name in folder.names if name.startswith("models--")))),
-)  # fmt: skip
+    Kind(
+        "bundle",
+        "an edgevlm bundle, not a checkpoint",
+        lambda folder: {"manifest.json", "manifest.sha256"} <= folder.names,
+        lambda _: "ask it with `edgevlm run`, or pass the checkpoint that it was made from",
+    ),
+    Kind("adapter", "a LoRA adapter, not a whole model", lambda folder: ADAPTER in folder.names, _merge),
+    Kind(
+        "original-llava",
+        "a checkpoint of the original LLaVA code, which transformers cannot load",
+        _is_original_llava,
+        lambda _: (
+            "take its conversion from llava-hf on the hub (llava-hf/llava-1.5-7b-hf for liuhaotian/llava-v1.5-7b), or "
+            "convert it with convert_llava_weights_to_hf.py from transformers' repository"
+        ),
+    ),
+    Kind(
+        "gguf",
+        "a GGUF model of llama.cpp, whose weights are quantized",
+        lambda folder: _any(folder, r".+\.gguf") and not folder.has_weights,
+        lambda _: _ORIGINAL,
+    ),
+    Kind(
+        "git-lfs",
+        "a clone without its large files (Git LFS pointers)",
+        _is_pointer,
+        lambda _: "run `git lfs pull` in it, or download the checkpoint again",
+    ),
+    Kind(
+        "hub-cache",
+        "a cache of the Hugging Face hub, not one model",
+        lambda folder: _any(folder, r"models--.+") and CONFIG not in folder.names,
+        lambda folder: f"pass one of its folders: {', '.join(filter(_CACHED.match, sorted(folder.names)))}",
+    ),
+)
 """Looked through in this order."""
