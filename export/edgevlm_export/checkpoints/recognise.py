@@ -6,13 +6,13 @@ anything of it is loaded, so that one line says what it is instead of what it la
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edgevlm_export.checkpoints import json_files
 from edgevlm_export.checkpoints.files import CONFIG, ORDER
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 
@@ -76,10 +76,10 @@ def refuse_file(path: Path) -> NoReturn:
 def _look(path: Path) -> Folder:
     try:
         names = frozenset(entry.name for entry in path.iterdir())
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8")) if (path / CONFIG).is_file() else {}
-    except (OSError, ValueError, RecursionError):
+        config = json_files.read_object(path / CONFIG, "config") if (path / CONFIG).is_file() else {}
+    except (OSError, CheckpointError):
         return Folder(path, frozenset(), {})  # whoever reads it says what is wrong
-    return Folder(path, names, config if isinstance(config, dict) else {})
+    return Folder(path, names, config)
 
 
 def _any(folder: Folder, pattern: str) -> bool:
@@ -88,8 +88,8 @@ def _any(folder: Folder, pattern: str) -> bool:
 
 def _merge(folder: Folder) -> str:
     try:
-        base = json.loads((folder.path / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        base = json_files.read_object(folder.path / ADAPTER, "adapter config")["base_model_name_or_path"]
+    except (CheckpointError, KeyError):
         base = "its base model"
     merge = (
         f"merge it into {base} with peft (PeftModel.from_pretrained(base, adapter).merge_and_unload(), then "

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -25,7 +26,7 @@ from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.precision.standard.activations import to_float16
 from edgevlm_runtime.bundle.manifest import StepInputs
-from edgevlm_runtime.errors import CheckpointError, ExportError
+from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedModel
 
 CONVERSIONS = {"float32": lambda graph, jobs: jobs, "float16": to_float16}
 """Type of the activations to what makes a lowered float32 graph have it."""
@@ -76,7 +77,8 @@ def plan_graph(
     """Trace, simplify, transform and lower one graph, its layers held as `precision` says.
 
     No transform changes the weights named in `kept`.
-    Raises `ExportError` when an exception of `precision` names no linear layer of this graph.
+    Raises `ExportError` when an exception of `precision` names no linear layer of this graph, and `UnsupportedModel`
+    for a model that cannot be traced, or whose config gives figures that mean nothing.
     """
     graph = trace(source, model)
     passes.simplify(graph)
@@ -97,6 +99,7 @@ def plan_graph(
             jobs[initializer.name] = as_stored(initializer.name, shape, torch.float32)
     made_from = CONVERSIONS[precision.activations](graph, tuple(jobs.values()))
     passes.finish(graph)
+    _check_constants(name, graph)
     exceptions = {weight: fmt for weight, fmt in held.items() if fmt != precision.default}
     calibrated = linear_layers.calibrated(held, precision.dialect) if precision.calibrated else {}
     return GraphPlan(
@@ -114,6 +117,14 @@ def plan_graph(
         precision.activations,
         step_inputs,
     )
+
+
+def _check_constants(name: str, graph: ir.Model) -> None:
+    """Raise `UnsupportedModel` for a table (rotations, positions) that a config's figures make no numbers of."""
+    for value in graph.graph.initializers.values():
+        constant = None if value.const_value is None else value.const_value.numpy()
+        if constant is not None and constant.dtype.kind == "f" and np.isnan(constant).any():
+            raise UnsupportedModel(f"the config's figures make a table of the {name} no numbers: {value.name}")
 
 
 def check_weights(plan: GraphPlan, weights: WeightSource) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
-import sys
 from pathlib import Path
 
-from edgevlm_export.checkpoints import tokenizer_child
+from edgevlm_export.preprocessing import tokenizer_child
+from edgevlm_runtime import child
 from edgevlm_runtime.errors import CheckpointError, reason
 from edgevlm_runtime.reading import MIB, read_bytes, why
 
@@ -47,26 +48,40 @@ def check(data: bytes, where: Path) -> None:
 @functools.lru_cache(maxsize=4)
 def _tried(data: bytes) -> str | None:
     """What is wrong with it, None where nothing is."""
-    memory = BASE_MEMORY + MEMORY_PER_BYTE * len(data)
-    command = [sys.executable, "-P", tokenizer_child.__file__, str(SECONDS), str(memory)]
-    quiet = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
     try:
-        done = subprocess.run(command, input=data, capture_output=True, timeout=WALL_SECONDS, check=False, env=quiet)
-    except subprocess.TimeoutExpired:
-        return f"it takes more than {WALL_SECONDS} s for a few sentences"
-    if done.returncode == tokenizer_child.PANICKED:
-        return f"the tokenizers library panics on it ({reason(ValueError(done.stdout.decode('utf-8', 'replace')))})"
-    if done.returncode == 0:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None  # whoever loads it says so
+    memory = BASE_MEMORY + MEMORY_PER_BYTE * len(data)
+    process = child.start(
+        [tokenizer_child.__file__, SECONDS, memory],
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "RUST_BACKTRACE": "0"},
+        **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+    )
+    with process:
+        try:
+            said, _ = process.communicate(text, timeout=WALL_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return f"it takes more than {WALL_SECONDS} s for a few sentences"
+        except BaseException:
+            process.kill()
+            raise
+    return _verdict(process.returncode, said, memory)
+
+
+def _verdict(code: int, said: str, memory: int) -> str | None:
+    if code == 0:
         return None
-    if "SIGXCPU" in _signal(done.returncode):
+    if code == tokenizer_child.PANICKED:
+        return f"the tokenizers library panics on it ({reason(ValueError(said))})"
+    if "SIGXCPU" in _signal(code):
         return f"it takes more than {SECONDS} s for a few sentences"
-    return f"the tokenizers library dies on it ({_signal(done.returncode)}; more than {memory // MIB} MiB of memory?)"
+    return f"the tokenizers library dies on it ({_signal(code)}; more than {memory // MIB} MiB of memory?)"
 
 
 def _signal(code: int) -> str:
     """An exit status in words."""
-    import signal
-
     try:
         return signal.Signals(-code).name
     except ValueError:
