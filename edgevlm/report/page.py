@@ -35,7 +35,7 @@ def write(path: Path, template: str, **values: Any) -> None:
     text = render(template, **values)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", errors="replace")  # a file's name need not be Unicode
     partial.replace(path)
 
 
