@@ -26,14 +26,15 @@ from benchmarks.peers import PEERS, UnknownPeer, checkpoints, chosen
 from benchmarks.peers.base import Room, default_work
 from benchmarks.peers.guests import Party, guests_of
 from benchmarks.tables import write_readme
-from edgevlm.benchmark.baseline import save
-from edgevlm.benchmark.report import write_page
+from edgevlm.benchmark.baseline import dump
+from edgevlm.benchmark.report import page
 from edgevlm.benchmark.results import to_json
 from edgevlm.benchmark.run import BenchOptions, bench
 from edgevlm.benchmark.workload import Workload
 from edgevlm.cli.progress import StageProgress
 from edgevlm_runtime import child
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.saving import write_atomic
 
 FLAGS = {
     "int4-prefill-int8": ("--int4", "--prefill", "int8"),
@@ -227,8 +228,8 @@ def _bench(
     except EdgeVLMError as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from error
-    save(file, results)
-    write_page(file.with_suffix(".html"), results)
+    write_atomic(file, dump(results))
+    write_atomic(file.with_suffix(".html"), page(results))
     return to_json(results)
 
 
@@ -251,9 +252,7 @@ def _edgevlm(*arguments: object) -> dict[str, Any]:
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_atomic(file, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.base import SECOND_QUESTION, Measures, PeerError, Room, Task, Variant
-from benchmarks.peers.tools import make_environment, module, output_of, run
+from benchmarks.peers.tools import build_jobs, make_environment, module, output_of, run
 
 NAME = "llama.cpp"
 PACKAGE = "llama-cpp-python"
@@ -60,7 +60,8 @@ def install(room: Room) -> dict[str, str]:
     if not all(_tool(room, tool).exists() for tool in TARGETS):
         options = [f"-D{name}={value}" for name, value in CMAKE_OPTIONS.items()]
         run(["cmake", "-S", source, "-B", home / "build", *options], home / "cmake.log")
-        run(["cmake", "--build", home / "build", "--target", *TARGETS, "-j"], home / "build.log")
+        bound = ("--parallel", build_jobs())  # before --target, which takes every word that follows it
+        run(["cmake", "--build", home / "build", *bound, "--target", *TARGETS], home / "build.log")
     return {PACKAGE: _package_version(source), "llama.cpp": _version(source), **python}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.peers.base import ENVIRONMENT, Measures, PeerError, Room, Task
 from edgevlm_runtime import child
+from edgevlm_runtime.engines.cores import physical_cores
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TURN_SECONDS = 900
@@ -53,7 +54,10 @@ def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
 
 
 def run(command: Sequence[object], log: Path, environment: Mapping[str, str] | None = None) -> None:
-    """Run a long command, its output in `log`. Raises `PeerError` with its last line and where the rest is."""
+    """Run a long command, its output in `log`; a build that it starts is bound to `build_jobs`.
+
+    Raises `PeerError` with its last line and where the rest is.
+    """
     words = [str(word) for word in command]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
@@ -67,13 +71,18 @@ def run(command: Sequence[object], log: Path, environment: Mapping[str, str] | N
                 stderr=subprocess.STDOUT,
                 check=False,
                 cwd=REPOSITORY,
-                env=_with(environment),
+                env={**_build_bounds(), **_with(environment)},
             )
         except OSError as error:
             raise PeerError(f"cannot run {Path(words[0]).name}: {error.strerror or error}") from error
     if done.returncode != 0:
         last = _last_line(log.read_text(encoding="utf-8", errors="replace"))
         raise PeerError(f"{Path(words[0]).name} ended with {done.returncode}: {last} (all of it: {log})")
+
+
+def build_jobs() -> int:
+    """Compilers that may run at once: one for each core. Without a bound, make starts one for each file."""
+    return physical_cores()
 
 
 def output_of(command: Sequence[object], environment: Mapping[str, str] | None = None) -> tuple[str, str, float]:
@@ -121,6 +130,12 @@ def read_measures(stdout: str, memory: float) -> Measures:
         return Measures(**{**found, "peak_rss_mib": memory})
     except (IndexError, ValueError, TypeError) as error:
         raise PeerError(f"printed no measures: {_last_line(stdout) or 'nothing'}") from error
+
+
+def _build_bounds() -> dict[str, str]:
+    """The bound for builds that are not started here by name: those of pip, through cmake, make or torch."""
+    jobs = str(build_jobs())
+    return {"CMAKE_BUILD_PARALLEL_LEVEL": jobs, "MAKEFLAGS": f"-j{jobs}", "MAX_JOBS": jobs}
 
 
 def _with(environment: Mapping[str, str] | None) -> dict[str, str]:

@@ -64,7 +64,7 @@ class BenchOptions:
         if not self.bundles:
             raise EdgeVLMError("nothing to measure: give a bundle")
         if not 0 <= self.minutes < math.inf:
-            raise EdgeVLMError(f"bad value for minutes: {self.minutes}: it must be 0 or more")
+            raise EdgeVLMError(f"bad value for minutes: {self.minutes}: it must be a number, 0 or more")
         for dtype in self.reference_dtypes:
             if dtype not in DTYPES:
                 raise EdgeVLMError(f"unknown dtype of the reference: {dtype}: known are {', '.join(DTYPES)}")

@@ -10,7 +10,7 @@ import click
 
 from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.cli.types import FilePath, Name, Number, Whole
+from edgevlm.cli.types import FilePath, Name, Number, Whole, image_options
 
 if TYPE_CHECKING:
     from edgevlm.benchmark.baseline import Change
@@ -60,6 +60,8 @@ class Size(click.ParamType[tuple[int, int]]):
 )
 @click.option("--tolerance", type=Number(0), default=0.2, metavar="SHARE", help="How much worse may be. Default: 0.2.")
 @click.option("--report", type=FilePath(dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@click.option("--force", is_flag=True, help="Replace files of --save and --report that are there already.")
+@image_options
 @json_option
 def command(
     bundles: tuple[Path, ...],
@@ -71,6 +73,7 @@ def command(
     baseline: Path | None,
     tolerance: float,
     report: Path | None,
+    force: bool,
     as_json: bool,
     **workload: Any,
 ) -> None:
@@ -90,15 +93,19 @@ def command(
       edgevlm bench inspector-int8 --save before.json
       edgevlm bench inspector-int8 --compare before.json --tolerance 0.1
     """
-    from edgevlm.benchmark.baseline import changes, check_workload, load, save
-    from edgevlm.benchmark.report import write_page
+    from edgevlm.benchmark.baseline import changes, check_workload, dump, load
+    from edgevlm.benchmark.report import page
     from edgevlm.benchmark.run import BenchOptions, bench
     from edgevlm.benchmark.workload import Workload
     from edgevlm.cli.progress import StageProgress
+    from edgevlm_runtime.errors import EdgeVLMError
+    from edgevlm_runtime.saving import check_file, keep
 
     if reference_dtype and reference is None:
         raise click.UsageError("--reference-dtype needs --reference.")
     saved = None if baseline is None else load(baseline)
+    for file in filter(None, (save_to, report)):
+        check_file(file, force)
     options = BenchOptions(
         bundles=bundles,
         reference=reference,
@@ -114,12 +121,12 @@ def command(
             accept=lambda facts: check_workload(saved, facts, baseline) if saved and baseline else None,
         )
     found = [] if saved is None else changes(saved, results)
-    if save_to is not None:
-        save(save_to, results)
-    if report is not None:
-        write_page(report, results)
+    files = {save_to: lambda: dump(results), report: lambda: page(results)}
+    problems = keep({file: render for file, render in files.items() if file is not None})
     worse = [change for change in found if change.worse_by > tolerance]
     _show(results, found, worse, as_json)
+    if problems:
+        raise EdgeVLMError("; ".join(problems))
     click.get_current_context().exit(CHECK_FAILED if worse else 0)
 
 

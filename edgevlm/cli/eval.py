@@ -9,7 +9,7 @@ import click
 
 from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.cli.types import FilePath, Name, Number, Whole
+from edgevlm.cli.types import FilePath, Name, Number, Whole, image_options
 from edgevlm.json_text import json_text
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with an evaluation that was interrupted.")
 @click.option("--fit-calibration", is_flag=True, help="Fit the temperature of choices; kept beside the bundle.")
 @click.option("--write", type=FilePath(file_okay=False), metavar="DIR", help="Save the data set.")
+@click.option("--force", is_flag=True, help="Replace what --report, --out and --write would write over.")
 @click.option("--min-exact-match", type=Number(0, 1), metavar="SHARE", help="Exit with 1 when fewer answers are right.")
 @click.option("--max-flip-rate", type=Number(0, 1), metavar="SHARE", help="Exit with 1 when more answers differ.")
+@image_options
 @json_option
 def command(
     bundle: Path | None,
@@ -51,6 +53,7 @@ def command(
     report: Path | None,
     out: Path | None,
     write: Path | None,
+    force: bool,
     min_exact_match: float | None,
     max_flip_rate: float | None,
     as_json: bool,
@@ -72,7 +75,12 @@ def command(
     """
     from edgevlm.cli.progress import StageProgress
     from edgevlm.evaluation.datasets import DatasetOptions, load_dataset
+    from edgevlm.evaluation.run import EvalOptions, evaluate
+    from edgevlm_runtime.errors import EdgeVLMError
 
+    if max_flip_rate is not None and asking["reference"] is None:
+        raise click.UsageError("--max-flip-rate needs --reference.")
+    log = _check_places(report, out, write, force, asking["resume"])
     dataset = load_dataset(dataset_name, DatasetOptions(n=n, split=split, per_image=per_image))
     if write is not None:
         _write(dataset, write)
@@ -81,32 +89,42 @@ def command(
             raise click.UsageError("Missing argument 'BUNDLE'.")
         _only_written(dataset, write, as_json)
         return
-    if max_flip_rate is not None and asking["reference"] is None:
-        raise click.UsageError("--max-flip-rate needs --reference.")
     with stdout_kept_clean(), StageProgress() as progress:
-        evaluation = _evaluate(bundle, dataset, report, out, asking, progress)
+        evaluation = evaluate(EvalOptions(bundle=bundle, log=log, **asking), dataset, progress)
+        problems = _keep(evaluation, report, out)
     failed = _gates(evaluation, min_exact_match, max_flip_rate)
     _show(evaluation, as_json)
+    if problems:
+        raise EdgeVLMError("; ".join(problems))
     for line in failed:
         note(line)
     click.get_current_context().exit(CHECK_FAILED if failed else 0)
 
 
-def _evaluate(
-    bundle: Path, dataset: Dataset, report: Path | None, out: Path | None, asking: dict[str, Any], progress: Any
-) -> Evaluation:
-    from edgevlm.evaluation.report import as_json, write_page
-    from edgevlm.evaluation.run import EvalOptions, evaluate
+def _check_places(report: Path | None, out: Path | None, write: Path | None, force: bool, resume: bool) -> Path | None:
+    """Before anything is asked: all can be written, and nothing is written over. Returns where answers are kept."""
+    from edgevlm_runtime.saving import check_file, check_folder
 
+    remedy = "choose another name, go on with --resume, or replace it with --force"
     beside = out or report
-    log = None if beside is None else beside.with_suffix(".answers.jsonl")
-    evaluation = evaluate(EvalOptions(bundle=bundle, log=log, **asking), dataset, progress)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json_text(as_json(evaluation, all_cases=True)) + "\n", encoding="utf-8")
-    if report is not None:
-        write_page(report, evaluation)
-    return evaluation
+    log = None if beside is None or not beside.name else beside.with_suffix(".answers.jsonl")
+    for file in filter(None, (report, out, log)):
+        check_file(file, force or resume, remedy)
+    if write is not None:
+        check_folder(write, force)
+    return log
+
+
+def _keep(evaluation: Evaluation, report: Path | None, out: Path | None) -> list[str]:
+    """Write the files that were asked for; lines about those that could not be written, and where they are instead."""
+    from edgevlm.evaluation.report import as_json, page
+    from edgevlm_runtime.saving import keep
+
+    def every_case() -> str:
+        return json_text(as_json(evaluation, all_cases=True)) + "\n"
+
+    files = {out: every_case, report: lambda: page(evaluation)}
+    return keep({file: render for file, render in files.items() if file is not None})
 
 
 def _write(dataset: Dataset, folder: Path) -> None:

@@ -79,6 +79,12 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
 )
 @click.option("--system-prompt", metavar="TEXT", help="System prompt of every question, unless it brings its own.")
 @click.option(
+    "--chat-template",
+    metavar="FILE|NAME",
+    help="How a conversation is written, in place of the checkpoint's own chat template: a Jinja file, or a name that "
+    "`edgevlm models` lists.",
+)
+@click.option(
     "--bake-prefix/--no-bake-prefix", default=True, help="Store what the decoder makes of the beginning of all prompts."
 )
 @click.option(
@@ -129,6 +135,7 @@ def command(
     prefill: str | None,
     kv: str | None,
     system_prompt: str | None,
+    chat_template: str | None,
     bake_prefix: bool,
     calibrate: Path | None,
     layers: tuple[str, ...],
@@ -173,6 +180,7 @@ def command(
         prefill=prefill,
         kv=kv,
         system_prompt=system_prompt,
+        chat_template=chat_template,
         bake_prefix=bake_prefix,
         force=force,
         max_context=max_context,

@@ -14,7 +14,12 @@ from edgevlm.json_text import json_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_LEVELS = {"edgevlm": logging.WARNING, "edgevlm_runtime": logging.WARNING, "edgevlm_export": logging.INFO}
+_LEVELS = {
+    "edgevlm": logging.WARNING,
+    "edgevlm_runtime": logging.WARNING,
+    "edgevlm_runtime.images": logging.INFO,  # what was done to a picture
+    "edgevlm_export": logging.INFO,
+}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024.0
 

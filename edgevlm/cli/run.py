@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.cli.types import FilePath, Number, Whole
+from edgevlm.cli.types import FilePath, Number, Whole, image_options
 
 if TYPE_CHECKING:
     from edgevlm_runtime import Answer, Choice, Session
@@ -37,9 +37,19 @@ if TYPE_CHECKING:
 @click.option(
     "--top-p", type=Number(0, 1), metavar="P", help="Sample among the likeliest tokens with this probability together."
 )
-@click.option("--repetition-penalty", type=Number(0.01, 100), metavar="R", help="Above 1 makes tokens seen before less likely.")
+@click.option(
+    "--repetition-penalty", type=Number(0.01, 100), metavar="R", help="Above 1 makes tokens seen before less likely."
+)
 @click.option("--seed", type=Whole(most=2**63 - 1), metavar="N", help="Make sampling reproducible.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may repeat.")
+@click.option(
+    "--stop", multiple=True, metavar="TEXT", help="End the answer before this text, or special token; may repeat."
+)
+@click.option(
+    "--text-tokens",
+    type=click.Choice(["special", "literal"]),
+    help="What control tokens written out in a prompt (<|im_end|>) are: those special tokens, as in transformers (the "
+    "default), or letters, for prompts that hold text from elsewhere.",
+)
 @click.option("--stream/--no-stream", default=True, help="Print the answer as it is made (default), or when complete.")
 @click.option("--choices", metavar="A,B,C", help="Weigh these answers instead of generating one.")
 @click.option("--abstain-below", type=Number(0, 1), metavar="P", help="No verdict when no choice is as probable as P.")
@@ -56,6 +66,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Keep image embeddings in this folder, for later runs.",
 )
+@image_options
 @json_option
 def command(
     bundle: Path,
@@ -73,6 +84,9 @@ def command(
     threads: int | None,
     max_context: int | None,
     image_cache_dir: Path | None,
+    text_tokens: str | None,
+    apply_exif_orientation: bool | None,
+    image_bit_depth: int | None,
     as_json: bool,
     **generation: Any,
 ) -> None:
@@ -94,7 +108,14 @@ def command(
     from edgevlm_runtime import load
 
     loading = _given(
-        provider=provider, engine=engine, threads=threads, max_context=max_context, image_cache_dir=image_cache_dir
+        provider=provider,
+        engine=engine,
+        threads=threads,
+        max_context=max_context,
+        image_cache_dir=image_cache_dir,
+        text_tokens=text_tokens,
+        apply_exif_orientation=apply_exif_orientation,
+        image_bit_depth=image_bit_depth,
     )
     options = _given(**{**generation, "stop": generation["stop"] or None})
     weighing = _weighing(choices, options, abstain_below=abstain_below, temperature=choice_temperature)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 MOST = 2**31 - 1
 """No count is larger: native libraries keep them in 32 bits."""
@@ -82,3 +85,21 @@ class FilePath(click.Path):
         if not str(value):
             self.fail("it is empty: give the path of a file or folder.", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def image_options(function: F) -> F:
+    """Decorator for every command that opens pictures: how; passed by the names that `RuntimeOptions` has."""
+    depth = click.option(
+        "--image-depth",
+        "image_bit_depth",
+        type=Whole(1, 32),
+        metavar="BITS",
+        help="Bits used in 16-bit, 32-bit and float pictures, e.g. 12. Default: what the file says, else all.",
+    )
+    orientation = click.option(
+        "--exif-orientation/--no-exif-orientation",
+        "apply_exif_orientation",
+        default=None,
+        help="Turn pictures as their EXIF data say, or not. Default: as the bundle says.",
+    )
+    return orientation(depth(function))

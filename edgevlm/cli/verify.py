@@ -114,11 +114,11 @@ def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
     from edgevlm_export.checkpoints.fingerprint import other_checkpoint
     from edgevlm_export.proof.certificate import allowed_misses, certify, differences
     from edgevlm_export.proof.selftest import run_bytes
-    from edgevlm_export.reference import open_reference
+    from edgevlm_export.reference import given_template, open_reference
     from edgevlm_runtime.bundle.certificate import parity_json, read_certificate
 
     other = other_checkpoint(bundle.manifest, locate(reference))
-    opened = open_reference(reference, beside=run_bytes(bundle.manifest))
+    opened = open_reference(reference, run_bytes(bundle.manifest), given_template(bundle))
     with StageProgress() as progress:
         found = certify(bundle, opened, progress=progress)
     stored = read_certificate(bundle)
@@ -131,7 +131,7 @@ def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
         for line in allowed:
             note(f"Missed, and allowed at export ({stored.allowed_drift}): {line}")
         missed = tuple(line for line in missed if line not in allowed)
-    return parity, [*([other] if other else []), *missed, *drift]
+    return parity, [*([other] if other else []), *map(str, missed), *drift]
 
 
 def _as_json(

@@ -106,16 +106,23 @@ class Pipeline:
         threads = graph_threads(self.options.threads)
         return tuning.key(self.bundle.content_digest, self.engine.identity, threads)
 
+    @property
+    def image_loading(self) -> LoadOptions:
+        """How pictures are opened: as the caller says, else as the bundle does."""
+        turning = self.options.apply_exif_orientation
+        return LoadOptions(
+            max_pixels=self.options.max_image_pixels,
+            apply_exif_orientation=self.manifest.image.exif_orientation if turning is None else turning,
+            bit_depth=self.options.image_bit_depth,
+        )
+
     def with_prefill_chunk(self, chunk: int) -> Pipeline:
         """The same parts; new contexts compute `chunk` positions at once."""
         return replace(self, prefill_chunk=chunk)
 
     def prepare(self, image: ImageSource) -> ImageInput:
         """Decode and preprocess one image. Raises `ImageError`."""
-        options = LoadOptions(
-            max_pixels=self.options.max_image_pixels, apply_exif_orientation=self.options.apply_exif_orientation
-        )
-        prepared = self.processor(load_image(image, options))
+        prepared = self.processor(load_image(image, self.image_loading))
         return ImageInput(prepared, self.encoder.key(prepared))
 
     def assemble(self, messages: Sequence[Message], images: Sequence[ImageInput], capacity: int) -> Prompt:

@@ -19,10 +19,9 @@ from edgevlm_export.compile.build import build_engine
 from edgevlm_export.compile.isolated import FIXED, INTERRUPTED, WORKER
 from edgevlm_export.compile.modules import load_module
 from edgevlm_export.compile.options import CompileOptions
-from edgevlm_export.errors import reason
 from edgevlm_runtime import child
 from edgevlm_runtime.bundle.manifest import GraphInfo
-from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.errors import EdgeVLMError, reason
 
 log = logging.getLogger(__name__)
 

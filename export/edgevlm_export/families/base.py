@@ -60,6 +60,9 @@ class Family(ABC):
     model_type: ClassVar[str]
     projector_module: ClassVar[str]
     """Path of the model's submodule between vision features and embeddings; the reference looks inside there."""
+    after_image: ClassVar[str | None] = None
+    """What published prompts write between an image's token and the text, for chat templates that take a message's
+    content as one string only; None where they are of no use to the family."""
     mrope: ClassVar[bool] = False
     """Whether positions are inputs of the decoder (multimodal rotary embedding)."""
 
@@ -73,6 +76,12 @@ class Family(ABC):
         self.image_options = image_options
         self.context = context
         check_decoder(self.text_config)
+
+    @classmethod
+    def published_template(cls, config: PreTrainedConfig) -> str | None:
+        """Name of the chat template (`edgevlm_export.chat_templates`) that goes with the published checkpoints that
+        this config is of; None where the config does not tell."""
+        return None
 
     @property
     def positions(self) -> str:

@@ -20,7 +20,7 @@ taken in the form whose first tokens the model finds more probable together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,7 @@ def score_choices(
 
 def continuation(prompt: Prompt, text: str, encoder: PromptEncoder) -> tuple[int, ...]:
     """Tokens of `text` after the prompt: as tokenized together, unless that changes the prompt's own tokens."""
-    together = encoder.tokenizer.encode(prompt.text + text, encoder.format.bos_token)
+    together = encoder.tokenize(replace(prompt.source, text=prompt.source.text + text))
     start = len(prompt.token_ids)
     own = len(together) > start and np.array_equal(together[:start], prompt.token_ids)
     if own:

@@ -15,11 +15,11 @@ from typing import Any
 
 from edgevlm_runtime.engines.base import Graph
 from edgevlm_runtime.engines.cores import int8_overflows, told_threads
-from edgevlm_runtime.engines.ort_graph import OrtGraph, one_line
+from edgevlm_runtime.engines.ort_graph import OrtGraph
 from edgevlm_runtime.engines.ort_library import ort
 from edgevlm_runtime.engines.placement import RECORD, check_placement
 from edgevlm_runtime.engines.providers import AUTO, CPU, DEVICES, choose, missing
-from edgevlm_runtime.errors import BundleError, ProviderError
+from edgevlm_runtime.errors import BundleError, ProviderError, one_line
 from edgevlm_runtime.options import RuntimeOptions
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,8 @@ class OrtEngine:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
+        # Whatever a file is called: its other format is not one whose files were looked at (`bundle.graph_files`).
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         # Each graph has its own threads: those of one must not wait busily while another runs.
         options.add_session_config_entry("session.force_spinning_stop", "0" if keeps_spinning else "1")
         if int8_overflows():  # three times slower where it is not needed

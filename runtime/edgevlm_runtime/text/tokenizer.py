@@ -18,9 +18,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import tokenizers
-
 from edgevlm_runtime.errors import BundleError, BundleIncomplete, PromptError
+from edgevlm_runtime.installing import pip_install
+
+try:
+    import tokenizers
+except ModuleNotFoundError as _error:  # a device installs it with --no-deps
+    _line = f"tokenizers is not installed: {pip_install('--no-deps', 'tokenizers')}"
+    raise ModuleNotFoundError(_line, name="tokenizers") from _error
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _WINDOW = 16
@@ -35,7 +40,9 @@ class Tokenizer:
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
-        self._special = frozenset(id_ for id_, token in backend.get_added_tokens_decoder().items() if token.special)
+        added = backend.get_added_tokens_decoder()
+        self._special = frozenset(id_ for id_, token in added.items() if token.special)
+        self._added = {token.content: (id_, token) for id_, token in added.items()}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -65,6 +72,27 @@ class Tokenizer:
         """Tokens that `decode` leaves out."""
         return self._special
 
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Added tokens that mean something of their own to the model: the special ones, and those that look it, between
+        marks such as <...>. Words and spaces that somebody added are text."""
+        return tuple(text for text, (_, token) in self._added.items() if _is_control(token))
+
+    @property
+    def unseen_tokens(self) -> dict[str, int]:
+        """Those of them that `decode` leaves out, with their ids."""
+        return {text: self._added[text][0] for text in self.control_tokens if self._added[text][1].special}
+
+    def normalized(self, text: str) -> str:
+        """`text` as the model's vocabulary sees it. Raises `PromptError` as `encode` does."""
+        _check_unicode(text)
+        normalizer = self._backend.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
+    def to_json(self) -> str:
+        """As a `tokenizer.json`."""
+        return str(self._backend.to_str())
+
     def token_id(self, token: str) -> int | None:
         """The id of `token`, None when the vocabulary does not have it."""
         return self._backend.token_to_id(token)
@@ -76,13 +104,7 @@ class Tokenizer:
         `bos_token` already; that is what `processor.apply_chat_template(tokenize=True)` of transformers does. Special
         tokens written out in the text become those tokens. Raises `PromptError` for text that is not Unicode.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(
-                f"the prompt is not text: character {error.start + 1} is half of a surrogate pair, as bytes that are "
-                "not UTF-8 become: give it in UTF-8"
-            ) from None
+        _check_unicode(text)
         begun = bos_token is not None and text.startswith(bos_token)
         return self._backend.encode(text, add_special_tokens=not begun).ids
 
@@ -140,3 +162,20 @@ class TextStream:
         piece = self._tokenizer.decode(self._window)[self._given :]
         self._window, self._given = [], 0
         return piece
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the prompt is not text: character {error.start + 1} is half of a surrogate pair, as bytes that are "
+            "not UTF-8 become: give it in UTF-8"
+        ) from None
+
+
+def _is_control(token: tokenizers.AddedToken) -> bool:
+    text = token.content
+    if not text.strip("\N{LOWER ONE EIGHTH BLOCK}").strip():  # SentencePiece's space
+        return False
+    return token.special or not (text[0].isalnum() or text[-1].isalnum() or text[0].isspace() or text[-1].isspace())

@@ -66,7 +66,7 @@ def test_provider_that_is_not_installed(handmade_bundle: Path) -> None:
     with pytest.raises(ProviderError) as error:
         edgevlm_runtime.load(handmade_bundle, provider="cuda")
     assert "CUDAExecutionProvider was asked for" in str(error.value)
-    assert "edgevlm-runtime[gpu]" in str(error.value)
+    assert "onnxruntime-gpu" in str(error.value)
     assert "\n" not in str(error.value)
 
 
