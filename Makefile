@@ -84,7 +84,7 @@ sbom:
 	@echo "dist/sbom-device.json" >&2
 # Where there is no wheel of atheris the search works as well, not guided by coverage.
 $(FUZZ_STAMP): $(STAMP)
-	$(PIP) --no-build-isolation --only-binary atheris -e '.[fuzz]' || echo "No atheris here" >&2
+	$(PIP) --no-build-isolation -e '.[fuzz]' || echo "No atheris here" >&2
 	@touch $@
 
 fuzz: $(FUZZ_STAMP)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
+from edgevlm_export.checkpoints.files import SINGLE
 from fuzz.mutate import mutate_bytes, mutate_json
 from tests.support import checkpoints
 
@@ -38,14 +39,14 @@ class Surface:
 
     def __init__(self, folder: Path) -> None:
         self._folder = checkpoints.llava(folder / "checkpoint")
-        whole = (self._folder / checkpoint.SINGLE).read_bytes()
+        whole = (self._folder / SINGLE).read_bytes()
         self._tensors = whole[len(head(whole)) :]
         self._model = skeleton.build(checkpoint.load_config(self._folder))
         for index in self._folder.glob("*.index.json"):
             index.unlink()
 
     def run(self, data: bytes) -> None:
-        (self._folder / checkpoint.SINGLE).write_bytes(data + self._tensors)
+        (self._folder / SINGLE).write_bytes(data + self._tensors)
         weights = checkpoint.open_weights(self._folder, self._model)
         for name in weights.tensors:
             weights.read(name)

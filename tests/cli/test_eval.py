@@ -150,8 +150,8 @@ def test_both_see_pictures_as_they_are_asked_to(invoke, tiny_bundle, tiny_checkp
     rows = [{"image": image, "question": QUESTIONS[0]} for image in ("phone.png", "camera.png")]
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     answers = set()
-    for arguments in ((), ("--no-exif-orientation",), ("--image-depth", 12)):
-        out = tmp_path / "out.json"
+    for number, arguments in enumerate(((), ("--no-exif-orientation",), ("--image-depth", 12))):
+        out = tmp_path / f"{number}.json"
         asked = ("--dataset", tmp_path, "--reference", tiny_checkpoint, *SHORT, "--out", out, "--max-flip-rate", 0)
         result = invoke("eval", tiny_bundle, *asked, *arguments)
         assert result.exit_code == 0, result.stderr

@@ -49,7 +49,7 @@ def test_every_parameter_has_one_of_our_types():
     plain = [
         f"{name} {one.opts[-1]}"
         for name, one in PARAMETERS
-        if not isinstance(one.type, (*NUMBERS, Name, FilePath))
+        if not isinstance(one.type, (*NUMBERS, Name, FilePath, click.Choice))
         and type(one.type).__name__ not in OTHERS_OWN
         and not (one.type is click.STRING and one.name in TEXTS)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from edgevlm_export.checkpoints import door, hub, quantized, recognise, shards, ties, torch_files
-from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
+from edgevlm_export.checkpoints import door, hub, json_files, quantized, recognise, shards, ties, torch_files
+from edgevlm_export.checkpoints.aliases import ALIASES
 from edgevlm_export.checkpoints.files import weight_files
 from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 
 def locate(model: str) -> Path:
-    """The folder of a checkpoint: a local folder, also one of the hub's cache; an alias; a Hugging Face id.
+    """The folder of a checkpoint: a local folder, or one of the hub's cache; an alias; a Hugging Face id.
 
     Raises `CheckpointError` when it is none of these or cannot be downloaded.
     """
@@ -51,12 +50,8 @@ def load_config(folder: Path) -> PreTrainedConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"not a model folder: {folder}: config.json is missing")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"unreadable config: {path}: {error}") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
-        raise CheckpointError(f"not a model config: {path}: it names no model_type")
+    json_files.check(folder)
+    raw = json_files.read(path)
     method = quantized.stated_method(folder, raw)
     if method is not None:
         quantized.check_plain(stored_tensors(folder), method)
@@ -93,7 +88,7 @@ class WeightSource:
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """Every tensor of the checkpoint, under its own name, from the files' headers. Raises `CheckpointError`."""
+    """Every tensor of the checkpoint under its own name, from the files' headers. Raises `CheckpointError`."""
     return [tensor for path in weight_files(folder).paths for tensor in index_file(path)]
 
 

@@ -84,9 +84,26 @@ def architecture(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def model(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    """The PyTorch model with its weights, by transformers' own rule of which files those are."""
-    return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, weights_only=True, **UNTRUSTED)
+def model(folder: Path, dtype: torch.dtype = torch.float32, config: PreTrainedConfig | None = None) -> Any:
+    """The PyTorch model with its weights, by transformers' own rule of which files those are. `config`: in place of the
+    folder's own."""
+    given = {} if config is None else {"config": config}
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, weights_only=True, **given, **UNTRUSTED)
+
+
+def mapped_model(
+    folder: Path,
+    config: PreTrainedConfig,
+    architecture: type[PreTrainedModel],
+    dtype: torch.dtype,
+    float32: frozenset[str] = frozenset(),
+) -> PreTrainedModel:
+    """Likewise, in the `dtype` that the files have, as views of them; parameters whose names hold one of `float32` are
+    copied to that type. `architecture`: the class that `config` is of."""
+    kept = {*(architecture._keep_in_fp32_modules_strict or ()), *float32}
+    exact = type(architecture.__name__, (architecture,), {"_keep_in_fp32_modules_strict": kept or None})
+    made: PreTrainedModel = exact.from_pretrained(folder, config=config, dtype=dtype, weights_only=True, **UNTRUSTED)
+    return made
 
 
 def check_tensors(file: Path) -> None:

@@ -8,11 +8,11 @@ transformers' own over combinations of these files.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from edgevlm_export.checkpoints import json_files
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 
 CONFIG = "config.json"
@@ -53,7 +53,7 @@ def weight_files(folder: Path) -> WeightFiles:
     parts = sorted(path.name for path in folder.glob("shard-*") if _DISTRIBUTED.fullmatch(path.name))
     if parts:
         raise UnsupportedModel(
-            f"a distributed checkpoint: {folder / parts[0]}: load it with transformers, save it with save_pretrained()"
+            f"a distributed checkpoint: {folder / parts[0]}: load it in transformers and save it with save_pretrained()"
         )
     named = _named(folder)
     present = [folder / name for name in ORDER if (folder / name).is_file()]
@@ -75,11 +75,7 @@ def _named(folder: Path) -> Path | None:
     """The file that the config names. Raises `CheckpointError` for a name that transformers does not take."""
     if not (folder / CONFIG).is_file():
         return None  # whoever needs a config says so
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        name = config.get("transformers_weights")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"unreadable config: {folder / CONFIG}: {error}") from error
+    name = json_files.read(folder / CONFIG).get("transformers_weights")
     if name is None:
         return None
     if not isinstance(name, str) or not name.endswith((".safetensors", f".safetensors{_INDEX_SUFFIX}")):
@@ -90,11 +86,7 @@ def _named(folder: Path) -> Path | None:
 
 
 def _shards(folder: Path, listing: Path) -> tuple[Path, ...]:
-    try:
-        named = set(json.loads(listing.read_text(encoding="utf-8"))["weight_map"].values())
-        names = sorted(named) if all(isinstance(name, str) for name in named) else None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"unreadable weight index: {listing}: {error}") from error
+    names = sorted(set(json_files.read(listing, json_files.INDEX)["weight_map"].values()))
     if not names:
         raise CheckpointError(f"unreadable weight index: {listing}: it names no file")
     return tuple(_inside(folder, name, listing) for name in names)
@@ -113,7 +105,8 @@ def _remedy(entry: Path, others: tuple[Path, ...]) -> str:
     if not entry.name.endswith(_INDEX_SUFFIX):
         return f"{CONFIG} names it as transformers_weights: download it, or take the key out"
     if others:
-        return f"{entry.name} lists it: download it again, or delete the index if {others[0].name} is the model"
+        other = f"delete the index if {others[0].name} is the model"
+        return f"{entry.name} lists it: download the checkpoint again, or {other}"
     return f"{entry.name} lists it: download the checkpoint again"
 
 

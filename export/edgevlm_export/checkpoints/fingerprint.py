@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from edgevlm_export.checkpoints import json_files
 from edgevlm_export.checkpoints.checkpoint import stored_tensors
 from edgevlm_export.checkpoints.shards import StoredTensor
 from edgevlm_runtime.bundle.manifest import CheckpointDigest, Manifest
@@ -51,11 +52,7 @@ def other_checkpoint(manifest: Manifest, folder: Path) -> str | None:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {name: value for name, value in raw.items() if name not in _NOT_THE_MODEL}
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"unreadable config: {path}: {error}") from error
+    return {name: value for name, value in json_files.read(path).items() if name not in _NOT_THE_MODEL}
 
 
 def _sample(digest: Any, tensor: StoredTensor) -> None:

@@ -6,13 +6,13 @@ anything of it is loaded, so that one line says what it is instead of what it la
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edgevlm_export.checkpoints import json_files
 from edgevlm_export.checkpoints.files import CONFIG, ORDER
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 
@@ -21,6 +21,7 @@ ORIGINAL_LLAVA = ("llava_llama", "llava_mistral", "llava_mpt", "llava_qwen", "ll
 _ORIGINAL = "pass the folder of the safetensors checkpoint that it was made from"
 _GGUF = b"GGUF"
 _LFS = b"version https://git-lfs.github.com/spec/"
+_CACHED = re.compile("models--")
 _LFS_AT_MOST = 1024
 """Bytes of a pointer file."""
 
@@ -55,7 +56,7 @@ def check(path: Path) -> None:
     folder = _look(path)
     for kind in KINDS:
         if kind.tell(folder):
-            raise UnsupportedModel(f"{kind.what}, not a model: {path}: {kind.remedy(folder)}")
+            raise UnsupportedModel(f"{kind.what}: {path}: {kind.remedy(folder)}")
 
 
 def refuse_file(path: Path) -> NoReturn:
@@ -75,10 +76,10 @@ def refuse_file(path: Path) -> NoReturn:
 def _look(path: Path) -> Folder:
     try:
         names = frozenset(entry.name for entry in path.iterdir())
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8")) if (path / CONFIG).is_file() else {}
-    except (OSError, ValueError, RecursionError):
+        config = json_files.read_object(path / CONFIG, "config") if (path / CONFIG).is_file() else {}
+    except (OSError, CheckpointError):
         return Folder(path, frozenset(), {})  # whoever reads it says what is wrong
-    return Folder(path, names, config if isinstance(config, dict) else {})
+    return Folder(path, names, config)
 
 
 def _any(folder: Folder, pattern: str) -> bool:
@@ -87,18 +88,16 @@ def _any(folder: Folder, pattern: str) -> bool:
 
 def _merge(folder: Folder) -> str:
     try:
-        base = json.loads((folder.path / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        base = json_files.read_object(folder.path / ADAPTER, "adapter config")["base_model_name_or_path"]
+    except (CheckpointError, KeyError):
         base = "its base model"
     merge = (
         f"merge it into {base} with peft (PeftModel.from_pretrained(base, adapter).merge_and_unload(), then "
         "save_pretrained() of that and of the base's processor) and export the result"
     )
-    return (
-        f"if the weights beside it are merged already, move {ADAPTER} away; else {merge}"
-        if folder.has_weights
-        else merge
-    )
+    if not folder.has_weights:
+        return merge
+    return f"if the weights beside it are merged already, move {ADAPTER} away; else {merge}"
 
 
 def _is_original_llava(folder: Folder) -> bool:
@@ -117,20 +116,39 @@ def _is_pointer(folder: Folder) -> bool:
 
 
 KINDS = (
-    Kind("bundle", "an edgevlm bundle", lambda folder: {"manifest.json", "manifest.sha256"} <= folder.names,
-         lambda _: "ask it with `edgevlm run`, or pass the checkpoint that it was made from"),
-    Kind("adapter", "a LoRA adapter", lambda folder: ADAPTER in folder.names, _merge),
-    Kind("original-llava", "a checkpoint of the original LLaVA code", _is_original_llava,
-         lambda _: "transformers cannot load it: take its conversion from llava-hf on the hub "
-         "(llava-hf/llava-1.5-7b-hf for liuhaotian/llava-v1.5-7b), or convert it with convert_llava_weights_to_hf.py "
-         "from transformers' repository"),
-    Kind("gguf", "a GGUF model of llama.cpp", lambda folder: _any(folder, r".+\.gguf") and not folder.has_weights,
-         lambda _: _ORIGINAL),
-    Kind("git-lfs", "a clone without its large files (Git LFS pointers)", _is_pointer,
-         lambda _: "run `git lfs pull` in it, or download the checkpoint again"),
-    Kind("hub-cache", "a cache of the Hugging Face hub with several models",
-         lambda folder: _any(folder, r"models--.+") and CONFIG not in folder.names,
-         lambda folder: "pass one of its folders: "
-         + ", ".join(sorted(name for name in folder.names if name.startswith("models--")))),
-)  # fmt: skip
+    Kind(
+        "bundle",
+        "an edgevlm bundle, not a checkpoint",
+        lambda folder: {"manifest.json", "manifest.sha256"} <= folder.names,
+        lambda _: "ask it with `edgevlm run`, or pass the checkpoint that it was made from",
+    ),
+    Kind("adapter", "a LoRA adapter, not a whole model", lambda folder: ADAPTER in folder.names, _merge),
+    Kind(
+        "original-llava",
+        "a checkpoint of the original LLaVA code, which transformers cannot load",
+        _is_original_llava,
+        lambda _: (
+            "take its conversion from llava-hf on the hub (llava-hf/llava-1.5-7b-hf for liuhaotian/llava-v1.5-7b), or "
+            "convert it with convert_llava_weights_to_hf.py from transformers' repository"
+        ),
+    ),
+    Kind(
+        "gguf",
+        "a GGUF model of llama.cpp, whose weights are quantized",
+        lambda folder: _any(folder, r".+\.gguf") and not folder.has_weights,
+        lambda _: _ORIGINAL,
+    ),
+    Kind(
+        "git-lfs",
+        "a clone without its large files (Git LFS pointers)",
+        _is_pointer,
+        lambda _: "run `git lfs pull` in it, or download the checkpoint again",
+    ),
+    Kind(
+        "hub-cache",
+        "a cache of the Hugging Face hub, not one model",
+        lambda folder: _any(folder, r"models--.+") and CONFIG not in folder.names,
+        lambda folder: f"pass one of its folders: {', '.join(filter(_CACHED.match, sorted(folder.names)))}",
+    ),
+)
 """Looked through in this order."""

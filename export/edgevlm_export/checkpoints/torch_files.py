@@ -1,9 +1,9 @@
 """PyTorch's own weight files (`pytorch_model.bin`), tensor by tensor.
 
 Such a file is a ZIP archive: a pickle that says where each tensor lies, and the tensors' bytes as they are. The pickle
-is read by PyTorch's restricted unpickler (`weights_only`), which runs no code, and without any of the bytes; the tensors
-are then read from their places like those of a safetensors file. Files of PyTorch before 1.6 are no archives and cannot be
-read in part.
+is read by PyTorch's restricted unpickler (`weights_only`), which runs no code, and without any of the bytes; then the
+tensors are read from their places like those of a safetensors file. Files of PyTorch before 1.6 are not archives and
+cannot be read in part.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ def index(path: Path) -> list[StoredTensor]:
             "save_pretrained()"
         ) from error
     if not isinstance(state, dict):
-        raise CheckpointError(
-            f"not a model's weights: {path}: it holds a {type(state).__name__}, not names and tensors"
-        )
+        raise CheckpointError(f"not a model's weights: {path}: it holds a {type(state).__name__}, not named tensors")
     return list(_tensors(path, state))
 
 
@@ -65,10 +63,9 @@ def _check_archive(path: Path) -> None:
 
 def _conversion(path: Path) -> str:
     """A shell command that writes an old file anew, in today's format."""
-    old, new = repr(str(path)), repr(f"{path}.new")
-    code = f"import torch; torch.save(torch.load({old}, weights_only=True), {new})"
-    saved = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
-    return f"{saved} && mv {shlex.quote(f'{path}.new')} {shlex.quote(str(path))}"
+    code = f"import torch; torch.save(torch.load({str(path)!r}, weights_only=True), {f'{path}.new'!r})"
+    python, code, new, old = (shlex.quote(word) for word in (sys.executable, code, f"{path}.new", str(path)))
+    return f"{python} -c {code} && mv {new} {old}"
 
 
 def _tensors(path: Path, state: dict[Any, Any]) -> Iterator[StoredTensor]:
@@ -93,7 +90,5 @@ def _tensors(path: Path, state: dict[Any, Any]) -> Iterator[StoredTensor]:
             None if tensor.is_contiguous() else tuple(tensor.stride()),
         )
         if stored.offset < 0 or stored.offset + stored.span > size:
-            raise CheckpointError(
-                f"damaged weights: {path}: {name} ends behind the file: download the checkpoint again"
-            )
+            raise CheckpointError(f"damaged weights: {path}: {name} ends behind the file: download it again")
         yield stored

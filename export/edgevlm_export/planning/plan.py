@@ -6,7 +6,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -24,12 +26,15 @@ from edgevlm_export.precision.plan import PrecisionPlan, matches
 from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
 from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
-from edgevlm_runtime.errors import CheckpointError, ExportError, reason
+from edgevlm_runtime.errors import CheckpointError, EdgeVLMError, ExportError, reason
+
+logger = logging.getLogger(__name__)
 
 logger = logging.getLogger(__name__)
 
 GRAPHS = ("vision_encoder", "projector", "decoder")
 
+P = ParamSpec("P")
 Progress = Callable[[str, int, int], None]
 """Told the stage's name, how much of it is done, and how much there is (steps, or bytes while writing)."""
 
@@ -107,6 +112,26 @@ def _translated(processor: CheckpointProcessor, config: PreTrainedConfig) -> Pre
         ) from error
 
 
+def _explained(plan: Callable[P, ExportPlan]) -> Callable[P, ExportPlan]:
+    """A decorator: configs that no check of ours foresaw end in one line too, whatever the model's own code raised."""
+
+    @wraps(plan)
+    def planned(*args: P.args, **options: P.kwargs) -> ExportPlan:
+        try:
+            return plan(*args, **options)
+        except (EdgeVLMError, MemoryError, ImportError):
+            raise
+        except Exception as error:
+            logger.debug("planning failed", exc_info=True)
+            raise CheckpointError(
+                f"the checkpoint's config files do not fit together: {args[0]}: {type(error).__name__}: "
+                f"{reason(error)}: take them from the original checkpoint (EDGEVLM_DEBUG=1 shows the traceback)"
+            ) from error
+
+    return planned
+
+
+@_explained
 def plan_export(
     folder: Path,
     precision: PrecisionPlan,

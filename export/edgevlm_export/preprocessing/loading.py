@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedConfig
 
-from edgevlm_export.checkpoints import door, tokenizer_trial
+from edgevlm_export.checkpoints import door
+from edgevlm_export.preprocessing import tokenizer_trial
 from edgevlm_export.preprocessing.chat_template import choose
 from edgevlm_runtime.errors import CheckpointError, reason
 

@@ -18,10 +18,10 @@ network.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
-import stat
 import threading
 import warnings
 from collections.abc import Sequence
@@ -48,6 +48,7 @@ from edgevlm_runtime.images.orientation import (
 )
 from edgevlm_runtime.images.rgb import to_rgb
 from edgevlm_runtime.options import MAX_PIXELS
+from edgevlm_runtime.reading import open_regular, why
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]"
 ImageSources: TypeAlias = "ImageSource | Sequence[ImageSource] | None"
@@ -119,20 +120,24 @@ def _from_path(source: str | os.PathLike[str], options: LoadOptions) -> Image.Im
     if "://" in str(source):
         raise ImageError(f"images are not fetched from addresses: {source}: download it and give the file")
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"not an image but a folder: {where}: give an image file")
-        if not stat.S_ISREG(status.st_mode):  # a pipe may block for ever, a device may never end
-            raise ImageError(f"not a regular file: {where}: give an image file, or its bytes")
-        if status.st_size > options.max_bytes:
-            raise ImageError(f"image file too large ({status.st_size} bytes, limit {options.max_bytes}): {where}")
-        with path.open("rb") as file:
+        with io.BufferedReader(open_regular(path)) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > options.max_bytes:
+                raise ImageError(f"image file too large ({size} bytes, limit {options.max_bytes}): {where}")
             data = file.read(options.max_bytes + 1)  # it may have grown; `_from_bytes` looks again
-    except FileNotFoundError as error:
-        raise ImageError(f"no such image file: {where}") from error
-    except (OSError, ValueError) as error:
-        raise ImageError(f"cannot read image file: {where}: {reason(error)}") from error
+    except OSError as error:
+        raise ImageError(_unreadable(path, error)) from error
     return _from_bytes(data, where, options)
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    if path.is_dir():
+        return f"not an image but a folder: {path}: give an image file"
+    if error.errno == errno.EINVAL:
+        return f"not a regular file: {path}: give an image file, or its bytes"
+    if isinstance(error, FileNotFoundError) and "\0" not in str(path):
+        return f"no such image file: {path}"
+    return f"cannot read image file: {path}: {why(error)}"
 
 
 def _from_bytes(data: bytes, where: str, options: LoadOptions) -> Image.Image:

@@ -173,7 +173,7 @@ def test_a_file_that_grows_is_not_read_to_its_end(tmp_path: Path, monkeypatch: p
     path = tmp_path / "part.png"
     path.write_bytes(b"x" * 100)
     small = os.stat_result((0o100644, 0, 0, 1, 0, 0, 10, 0, 0, 0))
-    monkeypatch.setattr(Path, "stat", lambda self, **_: small)
+    monkeypatch.setattr(os, "fstat", lambda _: small)
     refused(path, r"image too large \(51 bytes, limit 50\)", LoadOptions(max_bytes=50))
 
 

@@ -10,7 +10,7 @@ PROBES = (
     "What is this? Describe the image, please.",
     "The part is sound: 12 holes (4.5 mm), 3 threads, no scratch.\n\n- left\n- right\n\tindented  twice\r\n",
     "Größer naïve façade \u2013 \u201cquoted\u201d … 価格は東京で 한국어 العربية हिन्दी",
-    "\u200b\u00a0 \U0001f469\u200d\U0001f527 e\u0301",
+    "\u200b\u00a0 \U0001f469\u200d\U0001f527 \U0001f600 e\u0301 \ufffd \u0000 \U000e0001",
     *(f"{text * 300}!" for text in ("a", " ", "\n", "1", "-", "a ", "aB", "_", "中", "\u0301", "'s")),
 )
 """Ordinary texts, and long runs, on which a bad regular expression takes for ever."""

@@ -6,14 +6,14 @@ import copy
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgevlm_export.checkpoints import tokenizer_trial
-from edgevlm_export.preprocessing import load_processor
+from edgevlm_export.checkpoints.checkpoint import load_config
+from edgevlm_export.preprocessing import load_processor, tokenizer_trial
+from edgevlm_runtime import child
 from edgevlm_runtime.errors import CheckpointError
 
 
@@ -82,13 +82,13 @@ def test_what_is_no_tokenizer_is_left_to_whoever_loads_it(data):
 def test_a_sound_one_is_tried_once(tokenizer, monkeypatch):
     tokenizer_trial._tried.cache_clear()
     started: list[Any] = []
-    real = subprocess.run
+    real = child.start
 
-    def run(*args: Any, **options: Any) -> Any:
+    def start(*args: Any, **options: Any) -> Any:
         started.append(args)
         return real(*args, **options)
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(child, "start", start)
     for _ in range(3):
         tokenizer_trial.check(changed(tokenizer), Path("where"))
     assert len(started) == 1
@@ -111,6 +111,6 @@ def test_a_processor_is_not_loaded_with_it(tiny_checkpoint, tokenizer, tmp_path,
         monkeypatch.setattr(tokenizer_trial, "LARGEST", 1000)
         file.write_bytes(changed(tokenizer))
     with pytest.raises(CheckpointError) as caught:
-        load_processor(folder)
+        load_processor(folder, load_config(folder))
     assert "tokenizer" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 from pathlib import Path
 
-from edgevlm_export.checkpoints import tokenizer_child
+from edgevlm_export.preprocessing import tokenizer_child
 from edgevlm_runtime import child
 from edgevlm_runtime.errors import CheckpointError, reason
 from edgevlm_runtime.reading import MIB, read_bytes, why
@@ -48,25 +49,26 @@ def check(data: bytes, where: Path) -> None:
 def _tried(data: bytes) -> str | None:
     """What is wrong with it, None where nothing is."""
     memory = BASE_MEMORY + MEMORY_PER_BYTE * len(data)
-    words = [tokenizer_child.__file__, SECONDS, memory]
     quiet = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
     try:
-        done = child.run(words, WALL_SECONDS, data=data, env=quiet)
+        done = child.run([tokenizer_child.__file__, SECONDS, memory], WALL_SECONDS, data=data, env=quiet)
     except subprocess.TimeoutExpired:
         return f"it takes more than {WALL_SECONDS} s for a few sentences"
-    if done.returncode == tokenizer_child.PANICKED:
-        return f"the tokenizers library panics on it ({reason(ValueError(done.stdout))})"
-    if done.returncode == 0:
+    return _verdict(done.returncode, done.stdout, memory)
+
+
+def _verdict(code: int, said: str, memory: int) -> str | None:
+    if code == 0:
         return None
-    if "SIGXCPU" in _signal(done.returncode):
+    if code == tokenizer_child.PANICKED:
+        return f"the tokenizers library panics on it ({reason(ValueError(said))})"
+    if "SIGXCPU" in _signal(code):
         return f"it takes more than {SECONDS} s for a few sentences"
-    return f"the tokenizers library dies on it ({_signal(done.returncode)}; more than {memory // MIB} MiB of memory?)"
+    return f"the tokenizers library dies on it ({_signal(code)}; more than {memory // MIB} MiB of memory?)"
 
 
 def _signal(code: int) -> str:
     """An exit status in words."""
-    import signal
-
     try:
         return signal.Signals(-code).name
     except ValueError:
