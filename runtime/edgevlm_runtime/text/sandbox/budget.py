@@ -55,7 +55,7 @@ class Budget:
         Templates in use take some 50 steps and three times the characters of what is given.
         """
         given = measure([list(messages), variables], None)
-        steps = 500_000 + 500 * given.values + 2 * given.values**2
+        steps = 200_000 + 500 * given.values + 2 * given.values**2
         return cls(steps + given.values * given.characters // 2048, 4_000_000 + 24 * given.characters)
 
     def step(self, steps: int) -> None:
