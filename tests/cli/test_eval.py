@@ -209,7 +209,7 @@ def test_the_data_set_can_be_saved(invoke, tmp_path):
     [
         (["--n", "0"], "'--n'"),
         (["--match", "fuzzy"], "known are exact, loose"),
-        (["--max-new-tokens", "0"], "--max-new-tokens"),
+        (["--max-new-tokens", "0"], "'--max-new-tokens'"),
         (["--resume"], "--out or --report"),
         (["--max-flip-rate", "0"], "--reference"),
         (["--split", "train"], "no questions of split 'train'"),

@@ -101,7 +101,7 @@ def mapped_model(
     """Likewise, in the `dtype` that the files have, as views of them; parameters whose names hold one of `float32` are
     copied to that type. `architecture`: the class that `config` is of."""
     kept = {*(architecture._keep_in_fp32_modules_strict or ()), *float32}
-    exact = type(architecture.__name__, (architecture,), {"_keep_in_fp32_modules_strict": kept or None})
+    exact: Any = type(architecture.__name__, (architecture,), {"_keep_in_fp32_modules_strict": kept or None})
     made: PreTrainedModel = exact.from_pretrained(folder, config=config, dtype=dtype, weights_only=True, **UNTRUSTED)
     return made
 

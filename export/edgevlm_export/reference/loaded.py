@@ -58,14 +58,14 @@ class LoadedWeights:
     def read(self, name: str) -> Tensor:
         """A parameter in float32, in memory of its own."""
         parameter = self.model.get_parameter(name).detach()
-        value = parameter.to(torch.float32, copy=True)
+        value: Tensor = parameter.to(torch.float32, copy=True)
         self._mapped.give_back(parameter)
         return value
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """[stop - start, ...]: a part of a parameter along its first dimension, likewise."""
         part = self.model.get_parameter(name).detach()[start:stop]
-        value = part.to(torch.float32, copy=True)
+        value: Tensor = part.to(torch.float32, copy=True)
         self._mapped.give_back(part)
         return value
 
