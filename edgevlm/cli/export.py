@@ -80,6 +80,7 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--system-prompt", metavar="TEXT", help="System prompt of every question, unless it brings its own.")
 @click.option(
     "--chat-template",
+    type=Name(),
     metavar="FILE|NAME",
     help="How a conversation is written, in place of the checkpoint's own chat template: a Jinja file, or a name that "
     "`edgevlm models` lists.",

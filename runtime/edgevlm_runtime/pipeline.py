@@ -127,7 +127,7 @@ class Pipeline:
 
     def assemble(self, messages: Sequence[Message], images: Sequence[ImageInput], capacity: int) -> Prompt:
         """The prompt's tokens. Raises `PromptError`, and `ContextOverflow` for more than `capacity` tokens."""
-        prompt = self.prompts.encode(messages, [image.prepared for image in images])
+        prompt = self.prompts.encode(messages, [image.prepared for image in images], most=capacity)
         if len(prompt) > capacity:
             of_images = sum(image.prepared.tokens for image in images)
             told = any(message["role"] == "assistant" for message in messages)

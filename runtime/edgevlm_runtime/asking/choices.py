@@ -108,6 +108,7 @@ def score_choices(
     `ends`: end-of-sequence tokens. The context holds the prompt, and nothing else, when this returns.
     """
     for choice in choices:
+        encoder.check_length(choice, context.capacity)
         _check_plain(choice, encoder)
     first = log_softmax(logits)
     forms = [[continuation(prompt, form + choice, encoder) for choice in choices] for form in FORMS]

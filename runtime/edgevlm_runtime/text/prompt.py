@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.bundle.manifest import PromptFormat
-from edgevlm_runtime.errors import BundleIncomplete, PromptError
+from edgevlm_runtime.errors import BundleError, BundleIncomplete, ContextOverflow, PromptError
 from edgevlm_runtime.images.base import PreparedImage
+from edgevlm_runtime.reading import read_text, why
 from edgevlm_runtime.text.layout import ImageSpan, ImageSpans, Prompt, TokenizedText
 from edgevlm_runtime.text.letters import Letters, Shield
 from edgevlm_runtime.text.messages import Message, Turn, count_images, read_messages
@@ -36,6 +37,8 @@ from edgevlm_runtime.text.template import ChatTemplate
 from edgevlm_runtime.text.tokenizer import Tokenizer
 
 __all__ = ["Message", "PromptEncoder"]
+
+TEMPLATE_BYTES = 1 << 20
 
 
 class PromptEncoder:
@@ -54,11 +57,16 @@ class PromptEncoder:
     def load(cls, folder: str | os.PathLike[str], prompt_format: PromptFormat) -> PromptEncoder:
         """Read template and tokenizer of the bundle in `folder`. Raises `BundleError` when they cannot be read."""
         path = Path(folder) / prompt_format.chat_template
+        again = "export the model again"
         try:
-            template = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleIncomplete(f"cannot read the chat template: {path}: export the model again") from error
-        return cls(prompt_format, template, Tokenizer.load(Path(folder) / prompt_format.tokenizer))
+            template = read_text(path, TEMPLATE_BYTES)
+        except OSError as error:
+            raise BundleIncomplete(f"cannot read the chat template: {path}: {why(error)}: {again}") from error
+        tokenizer = Tokenizer.load(Path(folder) / prompt_format.tokenizer)
+        try:
+            return cls(prompt_format, template, tokenizer)
+        except PromptError as error:
+            raise BundleError(f"damaged chat template: {path}: {error}: {again}") from error
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The conversation as text, with one image token for each image; literal parts are shown as they are.
@@ -70,16 +78,21 @@ class PromptEncoder:
         return rendered if shield is None else shield.off(rendered)
 
     def encode(
-        self, messages: Sequence[Message], images: Sequence[PreparedImage] = (), add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Message],
+        images: Sequence[PreparedImage] = (),
+        add_generation_prompt: bool = True,
+        most: int | None = None,
     ) -> Prompt:
         """Tokens of the conversation.
 
-        Raises `PromptError` as `render` does, and when there are more or fewer `images` than image parts.
+        Raises `PromptError` as `render` does, and when there are more or fewer `images` than image parts, and
+        `ContextOverflow` for a text so long that it must have more than `most` tokens, before it is tokenized.
         """
         text, wanted, shield = self._render(messages, add_generation_prompt)
         if wanted != len(images):
             raise PromptError(f"the messages have {wanted} image parts, but {len(images)} images were given")
-        return self._encode(text, images, shield)
+        return self._encode(text, images, shield, most)
 
     def encode_text(self, text: str, images: Sequence[PreparedImage] = ()) -> Prompt:
         """Tokens of a prompt that is rendered already.
@@ -115,7 +128,17 @@ class PromptEncoder:
         _check_question(shown, rendered)
         return rendered, wanted, shield
 
-    def _encode(self, text: str, images: Sequence[PreparedImage], shield: Shield | None) -> Prompt:
+    def check_length(self, text: str, most: int) -> None:
+        """Raise `ContextOverflow` where `text` must have more than `most` tokens, known without tokenizing it."""
+        least = self.tokenizer.least_tokens(text)
+        if least > most:
+            raise ContextOverflow(
+                f"{len(text)} characters need {least} tokens at least, the context holds {most}: shorten the text"
+            )
+
+    def _encode(
+        self, text: str, images: Sequence[PreparedImage], shield: Shield | None, most: int | None = None
+    ) -> Prompt:
         token = self.format.image_token
         pieces = text.split(token)
         if len(pieces) - 1 != len(images):
@@ -124,9 +147,11 @@ class PromptEncoder:
             )
         placeholders = [image.placeholder for image in images]
         expanded = "".join(part for pair in zip(pieces, [*placeholders, ""], strict=True) for part in pair)
+        shown = expanded if shield is None else shield.off(expanded)
+        if most is not None:
+            self.check_length(shown, most)
         source = TokenizedText(expanded) if shield is None else self._letters.source(expanded, shield)
         ids = np.array(self.tokenize(source), np.int64)
-        shown = expanded if shield is None else shield.off(expanded)
         return Prompt(ids, self._spans(ids, images), shown, source=source)
 
     def _spans(self, ids: NDArray[np.int64], images: Sequence[PreparedImage]) -> ImageSpans:
