@@ -3,6 +3,7 @@
 #   make demo        an answer on screen, from nothing
 #   make test        the tests that fit a small machine, in minutes
 #   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX, which it installs
+#   make test-arm64  the shipped model on emulated Arm cores, token for token as here; Debian or Ubuntu with qemu-user-static
 #   make check       lint, format, types, import contracts
 #   make bench       the published comparisons
 #   make docs        write docs/cli.md from the commands
@@ -12,6 +13,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
+ARM64_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -21,7 +23,7 @@ PROJECTS := pyproject.toml runtime/pyproject.toml export/pyproject.toml
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-full check format docs bench clean
+.PHONY: help venv demo test test-full test-arm64 check format docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,6 +56,9 @@ $(RTX_STAMP): $(STAMP)
 test-full: $(RTX_STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
 
+test-arm64: $(STAMP)
+	$(BIN)/python -m tests.arm64 $(ARM64_ARGS)
+
 check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -71,4 +76,4 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .arm64 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -101,6 +101,6 @@ def test_ci_runs_what_developers_run():
     assert [line for line in lines if line.startswith("make ")] == ["make check", "make test"]
 
 
-@pytest.mark.parametrize("target", ["venv", "demo", "test", "test-full", "check", "bench"])
+@pytest.mark.parametrize("target", ["venv", "demo", "test", "test-full", "test-arm64", "check", "bench"])
 def test_make_knows_its_targets(target):
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
