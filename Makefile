@@ -4,7 +4,10 @@
 #   make test        the tests that fit a small machine, in minutes
 #   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX, which it installs
 #   make test-arm64  the shipped model on emulated Arm cores, token for token as here; Debian or Ubuntu with qemu-user-static
+#   make fuzz        hostile input for every surface, FUZZ_SECONDS each (default: 30); ends with 1 when it finds something
 #   make check       lint, format, types, import contracts
+#   make fresh       installs as README.md says in new environments without caches, and uses what came
+#   make sbom        the device install's bill of materials (CycloneDX) in dist/sbom-device.json
 #   make bench       the published comparisons
 #   make docs        write docs/cli.md from the commands
 #   make venv        only the environment
@@ -14,31 +17,42 @@ VENV ?= .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
 ARM64_ARGS ?=
+FUZZ_SECONDS ?= 30
+FUZZ_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FUZZ_STAMP := $(VENV)/.installed-fuzz
 RTX_STAMP := $(VENV)/.installed-tensorrt-rtx
 PROJECTS := pyproject.toml runtime/pyproject.toml export/pyproject.toml
-# The build back end is installed under the same constraints, so building needs no environment of its own.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The build back end is installed under the same constraints, so building needs no environment of its own. Nothing but
+# our own three distributions is built here: a package that has no wheel is an error, not a compiler run.
+QUIETLY := --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install $(QUIETLY) --only-binary :all: -c constraints.txt
+# What README.md tells a device to install.
+DEVICE := --no-deps -r device-requirements.txt ./runtime . onnxruntime
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-full test-arm64 check format docs bench clean
+.PHONY: help venv demo test test-full test-arm64 fresh sbom fuzz check format docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 venv: $(STAMP)
 
-$(BIN)/python:
+# pip comes last into a new environment: where it is, the environment is whole.
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Error: edgevlm needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.12 ..." >&2; exit 2; }
+	  { echo "Error: edgevlm needs Python 3.11 or newer, $(PYTHON) is older or missing: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Error: $(PYTHON) cannot make environments (no venv or ensurepip): install them, on Debian and Ubuntu" \
+	    "'apt install python3-venv', or name another Python: make PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP): $(PROJECTS) constraints.txt | $(BIN)/python
+$(STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
 	@echo "Installing into $(VENV) (torch is large: minutes on the first time)" >&2
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation -e './runtime[cpu]' -e ./export -e '.[dev]'
+	$(PIP) --no-build-isolation -e './runtime[cpu]' -e ./export -e '.[dev,export]'
 	@touch $@
 
 demo: $(STAMP)
@@ -58,6 +72,28 @@ test-full: $(RTX_STAMP)
 
 test-arm64: $(STAMP)
 	$(BIN)/python -m tests.arm64 $(ARM64_ARGS)
+
+fresh: $(STAMP)
+	$(BIN)/python -m pytest -m fresh tests/fresh $(PYTEST_ARGS)
+
+# The tool, and its pip, stay outside of the environment that they describe.
+sbom:
+	rm -rf build/sbom && mkdir -p build/sbom dist
+	$(PYTHON) -m venv build/sbom/tool
+	$(PYTHON) -m venv --without-pip build/sbom/device
+	build/sbom/tool/bin/python -m pip install $(QUIETLY) --only-binary :all: -c constraints.txt cyclonedx-bom
+	build/sbom/tool/bin/python -m pip --python build/sbom/device install $(QUIETLY) --only-binary :all: $(DEVICE)
+	build/sbom/tool/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --sv 1.6 --of JSON \
+	  --output-reproducible -o build/sbom/device.json build/sbom/device
+	sed 's|"file://[^"]*/runtime"|"./runtime"|' build/sbom/device.json >dist/sbom-device.json  # no path of this machine
+	@echo "dist/sbom-device.json" >&2
+# Where there is no wheel of atheris the search works as well, not guided by coverage.
+$(FUZZ_STAMP): $(STAMP)
+	$(PIP) --no-build-isolation -e '.[fuzz]' || echo "No atheris here" >&2
+	@touch $@
+
+fuzz: $(FUZZ_STAMP)
+	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,13 +26,15 @@ from benchmarks.peers import PEERS, UnknownPeer, checkpoints, chosen
 from benchmarks.peers.base import Room, default_work
 from benchmarks.peers.guests import Party, guests_of
 from benchmarks.tables import write_readme
-from edgevlm.benchmark.baseline import save
-from edgevlm.benchmark.report import write_page
+from edgevlm.benchmark.baseline import dump
+from edgevlm.benchmark.report import page
 from edgevlm.benchmark.results import to_json
 from edgevlm.benchmark.run import BenchOptions, bench
 from edgevlm.benchmark.workload import Workload
 from edgevlm.cli.progress import StageProgress
+from edgevlm_runtime import child
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.saving import write_atomic
 
 FLAGS = {
     "int4-prefill-int8": ("--int4", "--prefill", "int8"),
@@ -227,8 +228,8 @@ def _bench(
     except EdgeVLMError as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from error
-    save(file, results)
-    write_page(file.with_suffix(".html"), results)
+    write_atomic(file, dump(results))
+    write_atomic(file.with_suffix(".html"), page(results))
     return to_json(results)
 
 
@@ -241,19 +242,17 @@ def _evaluate(bundle: Path, model: str, settings: Settings) -> dict[str, Any]:
 
 def _edgevlm(*arguments: object) -> dict[str, Any]:
     """Run a command in a process of its own; its JSON. Leaves with the command's own error."""
-    command = [sys.executable, "-m", "edgevlm", *map(str, arguments)]
-    click.echo(f"edgevlm {' '.join(command[3:])}", err=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, encoding="utf-8")
-    if done.returncode != 0:
-        raise SystemExit(done.returncode)
-    found: dict[str, Any] = json.loads(done.stdout)
+    click.echo(f"edgevlm {' '.join(map(str, arguments))}", err=True)
+    with child.start(["-m", "edgevlm", *arguments], stdout=subprocess.PIPE) as process:
+        stdout, _ = process.communicate()
+    if process.returncode != 0:
+        raise SystemExit(process.returncode)
+    found: dict[str, Any] = json.loads(stdout)
     return found
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_atomic(file, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

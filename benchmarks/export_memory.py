@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from benchmarks.shapes import SHAPES, make_checkpoint
+from edgevlm_runtime import child
 
 
 def measure(shape: str, precision: str, work: Path) -> dict[str, object]:
@@ -30,10 +31,12 @@ def measure(shape: str, precision: str, work: Path) -> dict[str, object]:
         parameters = make_checkpoint(checkpoint, shape)
         made = time.monotonic() - started
         size = sum(path.stat().st_size for path in checkpoint.iterdir())
-        command = [sys.executable, "-m", "edgevlm", "export", str(checkpoint), f"--{precision}", "-o", str(bundle)]
-        command += ["--no-self-test", "--no-certificate", "--json"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-        report = json.loads(done.stdout)
+        command = ["-m", "edgevlm", "export", checkpoint, f"--{precision}", "-o", bundle]
+        with child.start([*command, "--no-self-test", "--no-certificate", "--json"], stdout=subprocess.PIPE) as process:
+            stdout, _ = process.communicate()
+        if process.returncode != 0:
+            sys.exit(process.returncode)
+        report = json.loads(stdout)
     finally:
         shutil.rmtree(checkpoint, ignore_errors=True)
         shutil.rmtree(bundle, ignore_errors=True)

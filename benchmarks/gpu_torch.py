@@ -11,7 +11,6 @@ import torch
 from edgevlm.benchmark.engines.base import Sample, Spec
 from edgevlm.benchmark.engines.pytorch import likeliest
 from edgevlm.benchmark.workload import Task
-from edgevlm_export.checkpoints.generation import generation_defaults
 from edgevlm_export.reference import Reference
 
 DEVICE = "cuda"
@@ -42,7 +41,7 @@ class TorchOnGpu:
     def __init__(self, spec: Spec, task: Task) -> None:
         self._reference = Reference.load(spec.source, spec.dtype or "float32")
         self._model = self._reference.model.to(DEVICE)
-        defaults = generation_defaults(self._reference.folder, self._model.config)
+        defaults = self._reference.defaults
         self._never = [*defaults.suppress_tokens, *defaults.eos_token_ids]
         self._watch = _Watch(self._model.model)
         self._model.model.get_image_features = self._watch

@@ -7,9 +7,11 @@ Needs the exporter (and so torch), no network. The pictures and the bundle stay 
 
 from __future__ import annotations
 
+import shlex
 import statistics
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 import edgevlm
+from edgevlm.cli.errors import BAD_INPUT, INTERRUPTED, error_line
 from edgevlm.cli.output import table
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 MODEL = "inspector"
 KINDS = ("exists", "type", "location", "code", "report")
+GROUPS = ("new picture", "further question")
 ENLARGED = 384
 """Side in pixels of the pictures left for people to look at."""
 
@@ -56,9 +60,8 @@ def main(out: Path) -> None:
         _show(picture, asked)
         every += asked
     _timings(every)
-    click.echo(
-        f"\nPictures and bundle: {out}\nTry:  edgevlm run {bundle} --image {picture} --prompt 'Count the holes.'"
-    )
+    again = ("run", str(bundle), "--image", str(picture), "--prompt", "Count the holes.")
+    click.echo(f"\nPictures and bundle: {out}\nTry:  {shlex.join((sys.executable, '-m', 'edgevlm', *again))}")
 
 
 def _bundle(out: Path) -> Path:
@@ -115,22 +118,31 @@ def _show(picture: Path, asked: Sequence[Asked]) -> None:
 
 
 def _timings(asked: Sequence[Asked]) -> None:
-    """Medians; the first question about a picture encodes it, the others reuse its keys and values."""
-    first = [a.answer.timings.time_to_first_token for a in asked if a.answer.prefix_tokens_reused == 0]
-    later = [a.answer.timings.time_to_first_token for a in asked if a.answer.prefix_tokens_reused > 0]
-    whole = [a.answer.timings.total for a in asked]
-    rows = [
-        ("time to first token, new picture", f"{statistics.median(first):.1f} ms"),
-        ("time to first token, further question", f"{statistics.median(later):.1f} ms"),
-        ("whole answer, bundle", f"{statistics.median(whole):.1f} ms"),
-        (
-            "whole answer, PyTorch float32 (encodes the picture each time)",
-            f"{statistics.median(a.pytorch_ms for a in asked):.1f} ms",
-        ),
+    """Medians in milliseconds of the questions whose picture had to be encoded, and of those that came after."""
+    groups = [a for a in asked if a.answer.image_cache == "miss"], [a for a in asked if a.answer.image_cache == "hit"]
+    figures: tuple[tuple[str, Callable[[Asked], float]], ...] = (
+        ("int8 bundle, first token", lambda a: a.answer.timings.time_to_first_token),
+        ("int8 bundle, whole answer", lambda a: a.answer.timings.total),
+        ("PyTorch float32, whole answer (encodes the picture each time)", lambda a: a.pytorch_ms),
+    )
+    rows = [("", *(f"{what}, {len(group)} times" for what, group in zip(GROUPS, groups, strict=True)))]
+    rows += [
+        (what, *(f"{statistics.median(map(figure, group)):.1f} ms" for group in groups)) for what, figure in figures
     ]
     right = sum(str(a.answer) == a.truth for a in asked)
     click.echo(f"{right} of {len(asked)} answers right. Medians:\n{table(rows)}")
 
 
+def _main() -> None:
+    try:
+        main(standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 -- as the commands do: one line
+        click.echo(error_line(error), err=True)
+        sys.exit(BAD_INPUT)
+
+
 if __name__ == "__main__":
-    main()
+    _main()

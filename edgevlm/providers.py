@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
+
+from edgevlm_runtime import child
 
 PROBE_SECONDS = 120
 
@@ -52,7 +53,7 @@ class ProviderState:
 
 def probe_all() -> tuple[ProviderState, ...]:
     """Try every provider the installed ONNX Runtime lists; empty when it cannot be imported at all."""
-    listed = _python(_LIST)
+    listed = child.run(["-c", _LIST], PROBE_SECONDS)
     if listed.returncode:
         return ()
     names = json.loads(listed.stdout.strip().splitlines()[-1])
@@ -62,7 +63,7 @@ def probe_all() -> tuple[ProviderState, ...]:
 def probe(name: str) -> ProviderState:
     """Try one provider by ONNX Runtime's name for it."""
     try:
-        done = _python(_PROBE, name)
+        done = child.run(["-c", _PROBE, name], PROBE_SECONDS)
     except subprocess.TimeoutExpired:
         return ProviderState(name, False, f"no answer in {PROBE_SECONDS} s")
     if done.returncode == 0:
@@ -78,8 +79,3 @@ def _reason(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     line = lines[-1] if lines else ""
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
-
-
-def _python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS, check=False)

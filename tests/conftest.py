@@ -26,6 +26,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def export_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
     """Export a checkpoint folder (float32 unless said otherwise) and return the bundle."""
     from edgevlm_export.api import ExportOptions, export
+    from tests.support import traces
+
+    traces.remember()
 
     def make(checkpoint: Path, **options: object) -> Path:
         folder = tmp_path_factory.mktemp("bundle") / checkpoint.name

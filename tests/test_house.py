@@ -6,40 +6,25 @@ import ast
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.repository import tracked
+from tools import rooms
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("edgevlm", "runtime/edgevlm_runtime", "export/edgevlm_export")
 FAMILIES = ROOT / "export/edgevlm_export/families"
 
 LONGEST_FILE = 300
-LONGEST_BODY = 45
-
-
-def tracked() -> list[Path]:
-    """Files that belong to the repository: known to git, or not ignored by it."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    return [path for name in listing.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+SHORTEST_FILE = 15
+REGISTRY_ENTRIES = ("tensorrt", "tensorrt_rtx")
+"""Files whose name is the key they are found by."""
 
 
 def sources() -> list[Path]:
     return [path for folder in SOURCES for path in sorted((ROOT / folder).rglob("*.py"))]
-
-
-def functions(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Name and lines of every function's body, its docstring apart."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            yield node.name, (node.end_lineno - body[0].lineno + 1 if body else 0)
 
 
 def test_no_file_names_a_machines_folders():
@@ -59,21 +44,43 @@ def test_installation_names_no_host():
     assert [name for name in files if hosts.search((ROOT / name).read_text(encoding="utf-8"))] == []
 
 
-def test_files_are_short():
-    long = {
-        str(p.relative_to(ROOT)): n for p in sources() if (n := len(p.read_text("utf-8").splitlines())) > LONGEST_FILE
-    }
-    assert long == {}
+def test_imports_run_in_no_circle():
+    """Neither between modules nor between the rooms of a distribution."""
+    for package in rooms.PACKAGES:
+        arrows = rooms.modules(package)
+        assert rooms.circles(arrows) == []
+        assert rooms.circles(rooms.rooms(arrows)) == []
 
 
-def test_functions_are_short():
-    long = {
-        f"{path.relative_to(ROOT)}:{name}": lines
-        for path in sources()
-        for name, lines in functions(ast.parse(path.read_text(encoding="utf-8")))
-        if lines > LONGEST_BODY
-    }
-    assert long == {}
+def test_pictures_are_opened_in_one_place():
+    """Orientation, depth and limits would be forgotten in a second one."""
+    opens = re.compile(r"Image\.open\(|image_utils import|imread\(")
+    found = {str(path.relative_to(ROOT)) for path in sources() if opens.search(path.read_text(encoding="utf-8"))}
+    assert found == {"runtime/edgevlm_runtime/images/load.py"}
+
+
+def test_circles_are_found():
+    arrows = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}
+    assert rooms.circles(arrows) == [["b", "c"]]
+    assert rooms.circles({**arrows, "d": {"a"}}) == [["a", "b", "c", "d"]]
+
+
+def test_no_room_is_crowded_and_no_drawer_nearly_empty():
+    assert rooms.crowded() == {}
+    long, short = {}, {}
+    for path in sources():
+        lines = len(path.read_text("utf-8").splitlines())
+        if lines > LONGEST_FILE:
+            long[str(path.relative_to(ROOT))] = lines
+        if lines < SHORTEST_FILE and path.stem not in REGISTRY_ENTRIES and not path.stem.startswith("_"):
+            short[str(path.relative_to(ROOT))] = lines
+    assert (long, short) == ({}, {})
+
+
+def test_the_runtime_has_no_import_for_type_checkers_alone():
+    """A name needed only by a type checker would hide a circle."""
+    runtime = [path for path in sources() if "edgevlm_runtime" in path.parts]
+    assert [path.name for path in runtime if "TYPE_CHECKING" in path.read_text(encoding="utf-8")] == []
 
 
 def test_modules_say_what_they_are_for():
@@ -98,9 +105,12 @@ def test_ci_runs_what_developers_run():
     assert os.access(script, os.X_OK)
     lines = script.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
-    assert [line for line in lines if line.startswith("make ")] == ["make check", "make test"]
+    made = [found[1] for line in lines if (found := re.match(r"(?:env .*)?\b(make [a-z-]+)$", line))]
+    assert made == ["make demo", "make check", "make test", "make fresh"]
 
 
-@pytest.mark.parametrize("target", ["venv", "demo", "test", "test-full", "test-arm64", "check", "bench"])
+@pytest.mark.parametrize(
+    "target", ["venv", "demo", "test", "test-full", "test-arm64", "fresh", "sbom", "check", "bench"]
+)
 def test_make_knows_its_targets(target):
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)

@@ -106,7 +106,7 @@ class TestConstraints:
         development = project("edgevlm")["optional-dependencies"]["dev"]
         named = {canonical(re.match(r"[\w.-]+", line)[0]) for line in development}
         named |= set().union(*map(declared, PROJECTS))
-        assert {name for name in named - held if not name.startswith("edgevlm")} <= {"onnxruntime-gpu"}
+        assert {name for name in named - held if not name.startswith("edgevlm")} <= {"onnxruntime-gpu", "atheris"}
 
     def test_are_what_is_installed(self):
         """What runs here is what the file says was tested."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.base import SECOND_QUESTION, Measures, PeerError, Room, Task, Variant
-from benchmarks.peers.tools import make_environment, output_of, run
+from benchmarks.peers.tools import build_jobs, make_environment, module, output_of, run
 
 NAME = "llama.cpp"
 PACKAGE = "llama-cpp-python"
@@ -60,7 +60,8 @@ def install(room: Room) -> dict[str, str]:
     if not all(_tool(room, tool).exists() for tool in TARGETS):
         options = [f"-D{name}={value}" for name, value in CMAKE_OPTIONS.items()]
         run(["cmake", "-S", source, "-B", home / "build", *options], home / "cmake.log")
-        run(["cmake", "--build", home / "build", "--target", *TARGETS, "-j"], home / "build.log")
+        bound = ("--parallel", build_jobs())  # before --target, which takes every word that follows it
+        run(["cmake", "--build", home / "build", *bound, "--target", *TARGETS], home / "build.log")
     return {PACKAGE: _package_version(source), "llama.cpp": _version(source), **python}
 
 
@@ -68,7 +69,7 @@ def convert(room: Room, variant: Variant) -> None:
     """See `Peer`. float16 first, which is kept for the other rows."""
     models = room.models(NAME)
     models.mkdir(parents=True, exist_ok=True)
-    script = [room.python(NAME), "-m", "benchmarks.peers.llama_convert", _source(room)]
+    script = module(room.python(NAME), "benchmarks.peers.llama_convert", _source(room))
     for kind, origin, made in (
         ("text", room.decoder, models / "F16.gguf"),
         ("mmproj", room.checkpoint, models / "mmproj.gguf"),
@@ -152,7 +153,7 @@ def _source(room: Room) -> Path | None:
 def _unpack(room: Room) -> Path:
     """Download the source package and unpack it. Only its build system runs, to tell its name."""
     home = room.home(NAME)
-    pip = (room.python(NAME), "-m", "pip")
+    pip = module(room.python(NAME), "pip")
     run((*pip, "install", "--quiet", *BUILD_REQUIREMENTS), home / "build-requirements.log")
     options = ("--no-binary", PACKAGE, "--no-deps", "--no-build-isolation", "--dest", home)
     run((*pip, "download", *options, PACKAGE), home / "download.log")

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import folders
 from benchmarks.peers import child
 from benchmarks.peers.base import FIRST_TOKEN, VISION, Measures, Room, Task, Variant
-from benchmarks.peers.tools import make_environment, run, turn
+from benchmarks.peers.tools import make_environment, module, run, turn
 
 NAME = "onnxruntime-genai"
 REQUIREMENTS = ("onnxruntime-genai", "onnx", "onnx-ir", "torch<2.14", "transformers")
@@ -38,7 +38,7 @@ def install(room: Room) -> dict[str, str]:
 
 def convert(room: Room, variant: Variant) -> None:
     """See `Peer`."""
-    models, builder = room.models(NAME), (room.python(NAME), "-m", "onnxruntime_genai.models.builder")
+    models, builder = room.models(NAME), module(room.python(NAME), "onnxruntime_genai.models.builder")
     options = extra_options(room.decoder)
 
     def build(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import folders
 from benchmarks.peers import child
 from benchmarks.peers.base import ENVIRONMENT, SECOND_QUESTION, Measures, Room, Task, Variant
-from benchmarks.peers.tools import make_environment, run, turn
+from benchmarks.peers.tools import make_environment, module, run, turn
 
 NAME = "openvino"
 REQUIREMENTS = ("openvino", "openvino-tokenizers", "openvino-genai", "nncf", "optimum-intel", "torch<2.14", "pillow")
@@ -42,7 +42,7 @@ def install(room: Room) -> dict[str, str]:
     requirements = (*REQUIREMENTS, f"transformers=={wanted}") if wanted else REQUIREMENTS
     found = make_environment(room, NAME, requirements, SHOWN, environment(room))
     # optimum-intel asks for torchvision, whose operators a CPU build of torch does not know: importing it would fail.
-    run([python(room), "-m", "pip", "uninstall", "--quiet", "-y", "torchvision"], room.home(NAME) / "torchvision.log")
+    run(module(python(room), "pip", "uninstall", "--quiet", "-y", "torchvision"), room.home(NAME) / "torchvision.log")
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.peers import openvino
 from benchmarks.peers.base import Measures, PeerError, Room, Task, Variant
 from benchmarks.peers.child import WARMUP_TOKENS
-from benchmarks.peers.tools import run, turn
+from benchmarks.peers.tools import module, run, turn
 
 NAME = "openvino-genai"
 _REMARK = (
@@ -38,7 +38,7 @@ def convert(room: Room, variant: Variant) -> None:
     """
     openvino.convert(room, variant)
     folder = room.models(openvino.NAME) / openvino.FORMATS[variant.name]
-    command = (openvino.python(room), "-m", "benchmarks.peers.openvino_genai", "check", folder)
+    command = module(openvino.python(room), "benchmarks.peers.openvino_genai", "check", folder)
     run(command, room.models(NAME) / f"{variant.name}.log")
     tokenizer = folder / "openvino_tokenizer.xml"
     if not tokenizer.exists():

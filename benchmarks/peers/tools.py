@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.base import ENVIRONMENT, Measures, PeerError, Room, Task
+from edgevlm_runtime import child
+from edgevlm_runtime.engines.cores import physical_cores
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TURN_SECONDS = 900
@@ -33,13 +34,19 @@ def make_environment(
     try:
         return versions(python, shown)
     except PeerError:
-        run([python, "-m", "pip", "install", "--quiet", *requirements], room.home(peer) / "install.log")
+        run(module(python, "pip", "install", "--quiet", *requirements), room.home(peer) / "install.log")
         return versions(python, shown)
+
+
+def module(python: Path | None, *arguments: object) -> list[str]:
+    """The command that runs a module in the environment of `python`, or in ours."""
+    return child.command(["-m", *arguments], python)
 
 
 def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
     """Installed versions in the environment of `python`. Raises `PeerError` when one is missing."""
-    done = subprocess.run([python, "-c", _VERSIONS, *packages], capture_output=True, text=True, check=False)
+    words = child.command(["-c", _VERSIONS, *packages], python)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=_with(None))
     if done.returncode != 0:
         raise PeerError(f"not installed: {_last_line(done.stderr)}")
     found: dict[str, str] = json.loads(done.stdout)
@@ -47,7 +54,10 @@ def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
 
 
 def run(command: Sequence[object], log: Path, environment: Mapping[str, str] | None = None) -> None:
-    """Run a long command, its output in `log`. Raises `PeerError` with its last line and where the rest is."""
+    """Run a long command, its output in `log`; a build that it starts is bound to `build_jobs`.
+
+    Raises `PeerError` with its last line and where the rest is.
+    """
     words = [str(word) for word in command]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
@@ -55,13 +65,24 @@ def run(command: Sequence[object], log: Path, environment: Mapping[str, str] | N
         file.flush()
         try:
             done = subprocess.run(
-                words, stdout=file, stderr=subprocess.STDOUT, check=False, cwd=REPOSITORY, env=_with(environment)
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                check=False,
+                cwd=REPOSITORY,
+                env={**_build_bounds(), **_with(environment)},
             )
         except OSError as error:
             raise PeerError(f"cannot run {Path(words[0]).name}: {error.strerror or error}") from error
     if done.returncode != 0:
         last = _last_line(log.read_text(encoding="utf-8", errors="replace"))
         raise PeerError(f"{Path(words[0]).name} ended with {done.returncode}: {last} (all of it: {log})")
+
+
+def build_jobs() -> int:
+    """Compilers that may run at once: one for each core. Without a bound, make starts one for each file."""
+    return physical_cores()
 
 
 def output_of(command: Sequence[object], environment: Mapping[str, str] | None = None) -> tuple[str, str, float]:
@@ -71,7 +92,7 @@ def output_of(command: Sequence[object], environment: Mapping[str, str] | None =
     """
     words = [str(word) for word in command]
     process = subprocess.Popen(
-        [sys.executable, "-c", _WITH_MEMORY, *words],
+        child.command(["-c", _WITH_MEMORY, *words]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -95,10 +116,10 @@ def output_of(command: Sequence[object], environment: Mapping[str, str] | None =
     return stdout, said, float(memory) / 1024
 
 
-def turn(python: Path, module: str, job: Mapping[str, Any], task: Task) -> Measures:
-    """Measure by a peer's `python`: the child side in `module` gets job and task, and prints `Measures`."""
+def turn(python: Path | None, peer: str, job: Mapping[str, Any], task: Task) -> Measures:
+    """Measure by a peer's `python`, or ours: the child side in the file `peer` gets job and task, prints `Measures`."""
     message = json.dumps({**job, "task": asdict(task)})
-    stdout, _, memory = output_of([python, "-m", f"benchmarks.peers.{module}", message])
+    stdout, _, memory = output_of(module(python, f"benchmarks.peers.{peer}", message))
     return read_measures(stdout, memory)
 
 
@@ -111,8 +132,16 @@ def read_measures(stdout: str, memory: float) -> Measures:
         raise PeerError(f"printed no measures: {_last_line(stdout) or 'nothing'}") from error
 
 
+def _build_bounds() -> dict[str, str]:
+    """The bound for builds that are not started here by name: those of pip, through cmake, make or torch."""
+    jobs = str(build_jobs())
+    return {"CMAKE_BUILD_PARALLEL_LEVEL": jobs, "MAKEFLAGS": f"-j{jobs}", "MAX_JOBS": jobs}
+
+
 def _with(environment: Mapping[str, str] | None) -> dict[str, str]:
-    return {**os.environ, **(environment or {})}
+    """The environment of a peer's process: it finds this package by its folder, and reports to nobody."""
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    return child.environment({**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(environment or {})})
 
 
 def _last_line(text: str) -> str:

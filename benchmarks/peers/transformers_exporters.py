@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import folders
 from benchmarks.peers import child
 from benchmarks.peers.base import SECOND_QUESTION, Measures, PeerError, Room, Task, Variant
-from benchmarks.peers.tools import run, turn
+from benchmarks.peers.tools import module, run, turn
 
 NAME = "transformers-exporters"
 VARIANTS = (
@@ -40,7 +40,7 @@ def install(room: Room) -> dict[str, str]:
 def convert(room: Room, variant: Variant) -> None:
     """See `Peer`."""
     family(room.checkpoint)
-    command = (sys.executable, "-m", "benchmarks.peers.transformers_exporters", "export", room.checkpoint)
+    command = module(None, "benchmarks.peers.transformers_exporters", "export", room.checkpoint)
     log = room.models(NAME) / f"{variant.name}.log"
     folders.ensure(room.models(NAME) / variant.name, lambda folder: run((*command, folder), log))
 
@@ -53,7 +53,7 @@ def model_files(room: Room, variant: Variant) -> list[Path]:
 def measure(room: Room, variant: Variant, task: Task) -> Measures:
     """See `Peer`."""
     job = {"folder": str(room.models(NAME) / variant.name)}
-    return turn(Path(sys.executable), "transformers_exporters", job, task)
+    return turn(None, "transformers_exporters", job, task)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ import msgspec
 
 from edgevlm.benchmark.results import FORMAT, VERSION, EngineResult, Results, to_json
 from edgevlm.benchmark.workload import Facts
+from edgevlm.json_text import json_text
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.reading import read_json
 
 MEASURES: dict[str, bool] = {
     "vision_ms": False,
@@ -38,22 +39,19 @@ class Change:
     """Share of the saved figure; negative where it became better."""
 
 
-def save(path: Path, results: Results) -> None:
-    """Write results so that `load` reads them back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_json(results), indent=2) + "\n", encoding="utf-8")
+def dump(results: Results) -> str:
+    """Results as `load` reads them from a file."""
+    return json_text(to_json(results)) + "\n"
 
 
 def load(path: Path) -> Results:
     """Read saved results. Raises `EdgeVLMError` for anything else."""
     again = "write one with --save"
     try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise EdgeVLMError(f"cannot read the baseline: {path}: {error.strerror or error}: {again}") from error
-    except ValueError as error:
-        raise EdgeVLMError(f"not a saved benchmark: {path}: {error}: {again}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        found = read_json(path, dict[str, Any], "saved benchmark", remedy=again)
+    except FileNotFoundError:
+        raise EdgeVLMError(f"cannot read the baseline: no such file: {path}: {again}") from None
+    if found.get("format") != FORMAT:
         raise EdgeVLMError(f"not a saved benchmark: {path}: {again}")
     if found.get("version") != VERSION:
         raise EdgeVLMError(f"saved by another version of edgevlm bench: {path}: {again}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,6 +15,7 @@ import msgspec
 
 from edgevlm.benchmark.engines.base import Sample, Spec
 from edgevlm.benchmark.workload import Task
+from edgevlm_runtime import child
 from edgevlm_runtime.errors import EdgeVLMError
 
 _PROBE = "import time; start = time.process_time(); import {}; print(time.process_time() - start)"
@@ -29,14 +29,8 @@ class EngineProcess:
         """Start and load. Raises `EdgeVLMError` with what the engine said, or when its process died."""
         self.spec = spec
         self._messages = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed by `close`)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgevlm.benchmark.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._messages,
-            text=True,
-            encoding="utf-8",
-        )
+        worker = ["-m", "edgevlm.benchmark.worker"]
+        self._process = child.start(worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages)
         try:
             self._write({"spec": asdict(spec), "task": asdict(task)})
             self.loaded: dict[str, Any] = self._read()["loaded"]
@@ -114,9 +108,7 @@ class EngineProcess:
 
 def import_cpu_ms(modules: str) -> float:
     """Processor time that a fresh interpreter takes to import `modules` (comma-separated). Raises `EdgeVLMError`."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PROBE.format(modules)], capture_output=True, text=True, check=False, encoding="utf-8"
-    )
+    done = child.run(["-c", _PROBE.format(modules)])
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise EdgeVLMError(f"cannot import {modules}: {last}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from edgevlm.benchmark.results import EngineResult, Results
-from edgevlm.report import write
+from edgevlm.report import render
 from edgevlm.report.about import machine_summary
 
 STAGES = {
@@ -42,11 +41,10 @@ def rows(results: Results) -> list[tuple[str, ...]]:
     return table
 
 
-def write_page(path: Path, results: Results) -> None:
+def page(results: Results) -> str:
     """The HTML page: figures, charts, the machine, every round."""
     engines = results.engines
-    write(
-        path,
+    return render(
         "bench.html.jinja",
         results=results,
         workload=results.workload,

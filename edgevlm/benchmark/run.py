@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import tempfile
 import time
@@ -62,8 +63,8 @@ class BenchOptions:
     def __post_init__(self) -> None:
         if not self.bundles:
             raise EdgeVLMError("nothing to measure: give a bundle")
-        if self.minutes < 0:
-            raise EdgeVLMError(f"bad value for minutes: {self.minutes}: it must be 0 or more")
+        if not 0 <= self.minutes < math.inf:
+            raise EdgeVLMError(f"bad value for minutes: {self.minutes}: it must be a number, 0 or more")
         for dtype in self.reference_dtypes:
             if dtype not in DTYPES:
                 raise EdgeVLMError(f"unknown dtype of the reference: {dtype}: known are {', '.join(DTYPES)}")

@@ -89,7 +89,7 @@ def main() -> int:
     except EdgeVLMError as error:
         send({"error": str(error)})
     except ModuleNotFoundError as error:
-        send({"error": f"the package {error.name} is not installed", "missing": error.name})
+        send({"error": str(error), "missing": error.name})
     except MemoryError:
         send({"error": "not enough memory: measure one engine at a time, or a smaller model"})
     return 0

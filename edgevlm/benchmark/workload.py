@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.engines.cores import physical_cores
+from edgevlm_runtime.engines.cores import told_threads
 from edgevlm_runtime.errors import ContextOverflow, EdgeVLMError
-from edgevlm_runtime.images import load_image, make_processor
+from edgevlm_runtime.images import LoadOptions, load_image, make_processor
 from edgevlm_runtime.images.base import PreparedImage
 from edgevlm_runtime.text.prompt import PromptEncoder
 
@@ -35,6 +35,10 @@ class Workload:
 
     image: Path | None = None
     """None draws random pixels."""
+    apply_exif_orientation: bool | None = None
+    """As in `RuntimeOptions`, for every engine."""
+    image_bit_depth: int | None = None
+    """As in `RuntimeOptions`, for every engine."""
     image_size: tuple[int, int] | None = None
     """Width and height of the random image; None takes the model's own."""
     prompt: str | None = None
@@ -99,7 +103,15 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
     """
     manifest = bundle.manifest
     file = workload.image or _random_image(workload.image_size or model_size(bundle), folder)
-    pixels = load_image(file)
+    turning = workload.apply_exif_orientation
+    loading = LoadOptions(
+        apply_exif_orientation=manifest.image.exif_orientation if turning is None else turning,
+        bit_depth=workload.image_bit_depth,
+    )
+    pixels = load_image(file, loading)
+    if loading != LoadOptions():  # what engines would open by themselves
+        file = folder / "picture.png"
+        pixels.save(file)
     prepared = make_processor(manifest.image)(pixels)
     prompts = PromptEncoder.load(bundle.path, manifest.prompt)
 
@@ -115,7 +127,7 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
             f"{prepared.tokens} image, {text_tokens} text and {workload.new_tokens} new tokens are more than the "
             f"context of {limit}: ask for fewer"
         )
-    threads = workload.threads or physical_cores()
+    threads = told_threads(workload.threads)
     task = Task(str(file), first, second, workload.new_tokens, threads, workload.provider)
     facts = Facts(
         image="random" if workload.image is None else workload.image.name,

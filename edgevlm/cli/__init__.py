@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
+from edgevlm.cli import streams
 from edgevlm.cli.group import CommandGroup
 from edgevlm.cli.output import setup_logging
 
@@ -38,7 +37,7 @@ def cli(context: click.Context, debug: bool) -> None:
     Every command takes --json: one JSON object on stdout, everything else on stderr.
 
     Exit codes: 0 done; 1 what was checked does not hold; 2 bad usage or bad input, with one line on stderr that says
-    what is wrong and what to do; 130 interrupted.
+    what is wrong and what to do; 130 interrupted; 141 nobody read the result to its end.
     """
     context.obj = debug
     setup_logging(debug)
@@ -46,8 +45,5 @@ def cli(context: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the `edgevlm` script."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # A model may answer in characters that a device's locale cannot print.
-            stream.reconfigure(errors="replace")
+    streams.prepare()
     cli(prog_name="edgevlm")

@@ -10,6 +10,7 @@ import click
 
 from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
+from edgevlm.cli.types import FilePath, Name, Number, Whole, image_options
 
 if TYPE_CHECKING:
     from edgevlm.benchmark.baseline import Change
@@ -32,33 +33,35 @@ class Size(click.ParamType[tuple[int, int]]):
 
 
 @click.command("bench", short_help="Measure latency, throughput and memory.")
-@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--reference", metavar="MODEL", help="Measure this model in PyTorch too: alias, folder or id.")
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=FilePath())
+@click.option(
+    "--reference", type=Name(), metavar="MODEL", help="Measure this model in PyTorch too: alias, folder or id."
+)
 @click.option("--reference-dtype", multiple=True, metavar="NAME", help="float32 (default), bfloat16, float16.")
-@click.option("-i", "--image", type=click.Path(path_type=Path), metavar="FILE", help="Default: random pixels.")
+@click.option("-i", "--image", type=FilePath(), metavar="FILE", help="Default: random pixels.")
 @click.option("--image-size", type=Size(), metavar="N|WxH", help="Of random pixels. Default: the model's.")
 @click.option("-p", "--prompt", metavar="TEXT", help="The first question. Default: one of --text-tokens.")
-@click.option("--text-tokens", type=int, default=32, metavar="N", help="Prompt beside the image. Default: 32.")
-@click.option("--new-tokens", type=int, default=32, metavar="N", help="Length of the answer. Default: 32.")
-@click.option("--repeats", type=int, default=10, metavar="N", help="Rounds measured. Default: 10.")
-@click.option("--warmup", type=int, default=2, metavar="N", help="Rounds before these. Default: 2.")
-@click.option("--minutes", type=float, default=0.0, metavar="M", help="Then run each engine without pause so long.")
+@click.option("--text-tokens", type=Whole(1), default=32, metavar="N", help="Prompt beside the image. Default: 32.")
+@click.option("--new-tokens", type=Whole(2), default=32, metavar="N", help="Length of the answer. Default: 32.")
+@click.option("--repeats", type=Whole(1), default=10, metavar="N", help="Rounds measured. Default: 10.")
+@click.option("--warmup", type=Whole(), default=2, metavar="N", help="Rounds before these. Default: 2.")
+@click.option("--minutes", type=Number(0), default=0.0, metavar="M", help="Then run each engine without pause so long.")
 @click.option("--one-at-a-time", is_flag=True, help="One engine in memory at a time, for small machines.")
 @click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
-@click.option("--threads", type=int, metavar="N", help="Of every engine. Default: the physical cores.")
-@click.option(
-    "--save", "save_to", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Keep the results."
-)
+@click.option("--threads", type=Whole(1), metavar="N", help="Of every engine. Default: the physical cores.")
+@click.option("--save", "save_to", type=FilePath(dir_okay=False), metavar="FILE", help="Keep the results.")
 @click.option(
     "--compare",
     "--baseline",
     "baseline",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Compare with what --save kept.",
 )
-@click.option("--tolerance", type=float, default=0.2, metavar="SHARE", help="How much worse may be. Default: 0.2.")
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@click.option("--tolerance", type=Number(0), default=0.2, metavar="SHARE", help="How much worse may be. Default: 0.2.")
+@click.option("--report", type=FilePath(dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@click.option("--force", is_flag=True, help="Replace files of --save and --report that are there already.")
+@image_options
 @json_option
 def command(
     bundles: tuple[Path, ...],
@@ -70,6 +73,7 @@ def command(
     baseline: Path | None,
     tolerance: float,
     report: Path | None,
+    force: bool,
     as_json: bool,
     **workload: Any,
 ) -> None:
@@ -89,17 +93,19 @@ def command(
       edgevlm bench inspector-int8 --save before.json
       edgevlm bench inspector-int8 --compare before.json --tolerance 0.1
     """
-    from edgevlm.benchmark.baseline import changes, check_workload, load, save
-    from edgevlm.benchmark.report import write_page
+    from edgevlm.benchmark.baseline import changes, check_workload, dump, load
+    from edgevlm.benchmark.report import page
     from edgevlm.benchmark.run import BenchOptions, bench
     from edgevlm.benchmark.workload import Workload
     from edgevlm.cli.progress import StageProgress
+    from edgevlm_runtime.errors import EdgeVLMError
+    from edgevlm_runtime.saving import check_file, keep
 
     if reference_dtype and reference is None:
         raise click.UsageError("--reference-dtype needs --reference.")
-    if tolerance < 0:
-        raise click.UsageError("--tolerance must be 0 or more.")
     saved = None if baseline is None else load(baseline)
+    for file in filter(None, (save_to, report)):
+        check_file(file, force)
     options = BenchOptions(
         bundles=bundles,
         reference=reference,
@@ -115,12 +121,12 @@ def command(
             accept=lambda facts: check_workload(saved, facts, baseline) if saved and baseline else None,
         )
     found = [] if saved is None else changes(saved, results)
-    if save_to is not None:
-        save(save_to, results)
-    if report is not None:
-        write_page(report, results)
+    files = {save_to: lambda: dump(results), report: lambda: page(results)}
+    problems = keep({file: render for file, render in files.items() if file is not None})
     worse = [change for change in found if change.worse_by > tolerance]
     _show(results, found, worse, as_json)
+    if problems:
+        raise EdgeVLMError("; ".join(problems))
     click.get_current_context().exit(CHECK_FAILED if worse else 0)
 
 

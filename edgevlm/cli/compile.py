@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.cli.output import emit_json, human_bytes, json_option, note, stdout_kept_clean, table
+from edgevlm.cli.types import FilePath, Whole
 
 if TYPE_CHECKING:
     from edgevlm_export.compile.run import CompileReport
@@ -29,7 +30,7 @@ class ComputeCapabilities(click.ParamType[tuple[int, ...]]):
 
 
 @click.command("compile", short_help="Compile a bundle to engines ahead of time.")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=FilePath())
 @click.option(
     "--target", required=True, metavar="NAME", help="tensorrt-rtx (needs no GPU) or tensorrt (on the device)."
 )
@@ -40,10 +41,10 @@ class ComputeCapabilities(click.ParamType[tuple[int, ...]]):
     metavar="N,N",
     help="GPUs to compile for, by compute capability. Default: 86,89,120; for tensorrt the one at hand.",
 )
-@click.option("--workspace", "workspace_mib", type=int, metavar="MIB", help="Scratch memory a kernel may ask for.")
+@click.option("--workspace", "workspace_mib", type=Whole(1), metavar="MIB", help="Scratch memory a kernel may ask for.")
 @click.option(
     "--timing-cache",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(dir_okay=False),
     metavar="FILE",
     help="Keep kernel timings here, so that the next build is faster (tensorrt only).",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevlm.cli.errors import CHECK_FAILED, INSTALL_HINTS
+from edgevlm.cli.errors import CHECK_FAILED, install_line
 from edgevlm.cli.output import emit_json, human_bytes, json_option, table
 
 if TYPE_CHECKING:
@@ -58,19 +58,25 @@ def command(context: click.Context, as_json: bool) -> None:
 
 def diagnose(versions: Versions, providers: tuple[ProviderState, ...]) -> tuple[Finding, ...]:
     """What is wrong or missing, given the installed versions and the state of the providers."""
-    findings = []
+    from edgevlm.machine import PACKAGES
+
+    findings = [
+        Finding(True, f"{name} is not installed", install_line(name))
+        for name in PACKAGES["runtime"]
+        if versions[name] is None
+    ]
     if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
         findings.append(
             Finding(
                 problem=True,
                 what="onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files",
-                do="pip uninstall onnxruntime onnxruntime-gpu, then pip install the one you want",
+                do=f"uninstall both, then {install_line('onnxruntime')}",
             )
         )
     elif not versions["onnxruntime"] and not versions["onnxruntime-gpu"]:
-        findings.append(Finding(True, "ONNX Runtime is not installed", INSTALL_HINTS["onnxruntime"]))
+        findings.append(Finding(True, "ONNX Runtime is not installed", install_line("onnxruntime")))
     elif not any(state.loads for state in providers):
-        do = "pip install --force-reinstall onnxruntime (or onnxruntime-gpu)"
+        do = f"uninstall it, then {install_line('onnxruntime')}"
         findings.append(Finding(True, "ONNX Runtime is installed, and no execution provider loads", do))
     findings += [
         Finding(False, f"{state.name} is listed and does not load: {state.detail}", "install the driver and libraries")
@@ -79,7 +85,7 @@ def diagnose(versions: Versions, providers: tuple[ProviderState, ...]) -> tuple[
     ]
     if not versions["edgevlm-export"]:
         findings.append(
-            Finding(False, "the exporter is not installed (a device needs none)", INSTALL_HINTS["edgevlm_export"])
+            Finding(False, "the exporter is not installed (a device needs none)", install_line("edgevlm_export"))
         )
     return tuple(findings)
 

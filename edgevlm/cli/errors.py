@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import shlex
+import sys
 from functools import singledispatch
 
 import click
@@ -12,14 +15,27 @@ BAD_INPUT = 2
 """Bad usage or bad input; also a failure of ours, so that 1 always means a check that ran and did not hold."""
 INTERRUPTED = 130
 """Ctrl-C: 128 + SIGINT, as shells have it."""
+READER_GONE = 141
+"""The reader of the output left (`| head`): 128 + SIGPIPE, as shells have it."""
 
-INSTALL_HINTS = {
-    "edgevlm_export": "pip install 'edgevlm[export]'",
-    "onnxruntime": "pip install 'edgevlm[cpu]' (or 'edgevlm[gpu]' for NVIDIA, never both)",
+REQUIREMENTS = {
+    "edgevlm_export": ("edgevlm[export]",),
+    "PIL": ("pillow",),
+    "tokenizers": ("--no-deps", "tokenizers"),  # see device-requirements.txt
 }
-"""The exact pip line for what a command needs and a smaller installation has not."""
+"""What to tell pip for a package that is not installed, where its name alone is not it."""
+
+ALTERNATIVES = {"onnxruntime": " (or onnxruntime-gpu for NVIDIA, never both)"}
 
 OWN_PACKAGES = ("edgevlm", "edgevlm_runtime")
+
+
+class ResultLost(click.ClickException):
+    """Standard output did not take the result."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output: {error.strerror or error}: the result was not written")
+        self.reader_gone = error.errno == errno.EPIPE
 
 
 def error_line(error: Exception) -> str:
@@ -63,6 +79,18 @@ def _(error: MemoryError) -> str:
 @_describe.register
 def _(error: ModuleNotFoundError) -> str:
     package, _, inside = (error.name or "").partition(".")
-    if package in OWN_PACKAGES or (inside and package in INSTALL_HINTS):
+    if package in OWN_PACKAGES or (inside and package == "edgevlm_export"):
         return f"a file of {package} is missing: {error}: install edgevlm again"
-    return f"the package {package} is not installed: {INSTALL_HINTS.get(package, f'pip install {package}')}"
+    if not str(error).startswith("No module named"):
+        return str(error)  # not Python's own words: ours, which say what to do
+    return f"the package {package} is not installed: {install_line(package)}"
+
+
+def install_line(package: str) -> str:
+    """The line that installs what a command needs and a smaller installation has not."""
+    requirements = REQUIREMENTS.get(package, (package,))
+    try:
+        from edgevlm_runtime.installing import pip_install
+    except ImportError:  # what is missing keeps the runtime itself from being imported
+        return shlex.join((sys.executable, "-m", "pip", "install", *requirements))
+    return f"{pip_install(*requirements)}{ALTERNATIVES.get(package, '')}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,8 @@ import click
 
 from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
+from edgevlm.cli.types import FilePath, Name, Number, Whole, image_options
+from edgevlm.json_text import json_text
 
 if TYPE_CHECKING:
     from edgevlm.evaluation.datasets import Dataset
@@ -17,25 +18,31 @@ if TYPE_CHECKING:
 
 
 @click.command("eval", short_help="Measure how often a bundle answers right.")
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.option("--dataset", "dataset_name", required=True, metavar="NAME|DIR", help="inspection, or a folder.")
-@click.option("--reference", metavar="MODEL", help="Compare with this model in PyTorch: alias, folder or id.")
-@click.option("-n", "--n", type=int, metavar="N", help="Questions. Default: 500 drawn ones, or the whole folder.")
-@click.option("--split", metavar="NAME", help="Part of the data set. Default: test, or the whole folder.")
-@click.option("--per-image", type=int, default=1, metavar="N", help="Questions drawn about each image. Default: 1.")
-@click.option("--match", "matcher", default="exact", metavar="HOW", help="exact (default), or loose: case ignored.")
-@click.option("--max-new-tokens", type=int, metavar="N", help="End each answer after N tokens.")
-@click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
-@click.option("--threads", type=int, metavar="N", help="Threads of a graph. Default: the physical cores.")
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@click.argument("bundle", type=FilePath(), required=False)
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every case as JSON."
+    "--dataset", "dataset_name", type=Name(), required=True, metavar="NAME|DIR", help="inspection, or a folder."
 )
+@click.option(
+    "--reference", type=Name(), metavar="MODEL", help="Compare with this model in PyTorch: alias, folder or id."
+)
+@click.option("-n", "--n", type=Whole(1), metavar="N", help="Questions. Default: 500 drawn ones, or the whole folder.")
+@click.option("--split", metavar="NAME", help="Part of the data set. Default: test, or the whole folder.")
+@click.option(
+    "--per-image", type=Whole(1), default=1, metavar="N", help="Questions drawn about each image. Default: 1."
+)
+@click.option("--match", "matcher", default="exact", metavar="HOW", help="exact (default), or loose: case ignored.")
+@click.option("--max-new-tokens", type=Whole(1), metavar="N", help="End each answer after N tokens.")
+@click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
+@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@click.option("--report", type=FilePath(dir_okay=False), metavar="FILE", help="Write an HTML page.")
+@click.option("--out", type=FilePath(dir_okay=False), metavar="FILE", help="Write every case as JSON.")
 @click.option("--resume", is_flag=True, help="Go on with an evaluation that was interrupted.")
 @click.option("--fit-calibration", is_flag=True, help="Fit the temperature of choices; kept beside the bundle.")
-@click.option("--write", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Save the data set.")
-@click.option("--min-exact-match", type=float, metavar="SHARE", help="Exit with 1 when fewer answers are right.")
-@click.option("--max-flip-rate", type=float, metavar="SHARE", help="Exit with 1 when more answers differ.")
+@click.option("--write", type=FilePath(file_okay=False), metavar="DIR", help="Save the data set.")
+@click.option("--force", is_flag=True, help="Replace what --report, --out and --write would write over.")
+@click.option("--min-exact-match", type=Number(0, 1), metavar="SHARE", help="Exit with 1 when fewer answers are right.")
+@click.option("--max-flip-rate", type=Number(0, 1), metavar="SHARE", help="Exit with 1 when more answers differ.")
+@image_options
 @json_option
 def command(
     bundle: Path | None,
@@ -46,6 +53,7 @@ def command(
     report: Path | None,
     out: Path | None,
     write: Path | None,
+    force: bool,
     min_exact_match: float | None,
     max_flip_rate: float | None,
     as_json: bool,
@@ -67,7 +75,12 @@ def command(
     """
     from edgevlm.cli.progress import StageProgress
     from edgevlm.evaluation.datasets import DatasetOptions, load_dataset
+    from edgevlm.evaluation.run import EvalOptions, evaluate
+    from edgevlm_runtime.errors import EdgeVLMError
 
+    if max_flip_rate is not None and asking["reference"] is None:
+        raise click.UsageError("--max-flip-rate needs --reference.")
+    log = _check_places(report, out, write, force, asking["resume"])
     dataset = load_dataset(dataset_name, DatasetOptions(n=n, split=split, per_image=per_image))
     if write is not None:
         _write(dataset, write)
@@ -76,32 +89,42 @@ def command(
             raise click.UsageError("Missing argument 'BUNDLE'.")
         _only_written(dataset, write, as_json)
         return
-    if max_flip_rate is not None and asking["reference"] is None:
-        raise click.UsageError("--max-flip-rate needs --reference.")
     with stdout_kept_clean(), StageProgress() as progress:
-        evaluation = _evaluate(bundle, dataset, report, out, asking, progress)
+        evaluation = evaluate(EvalOptions(bundle=bundle, log=log, **asking), dataset, progress)
+        problems = _keep(evaluation, report, out)
     failed = _gates(evaluation, min_exact_match, max_flip_rate)
     _show(evaluation, as_json)
+    if problems:
+        raise EdgeVLMError("; ".join(problems))
     for line in failed:
         note(line)
     click.get_current_context().exit(CHECK_FAILED if failed else 0)
 
 
-def _evaluate(
-    bundle: Path, dataset: Dataset, report: Path | None, out: Path | None, asking: dict[str, Any], progress: Any
-) -> Evaluation:
-    from edgevlm.evaluation.report import as_json, write_page
-    from edgevlm.evaluation.run import EvalOptions, evaluate
+def _check_places(report: Path | None, out: Path | None, write: Path | None, force: bool, resume: bool) -> Path | None:
+    """Before anything is asked: all can be written, and nothing is written over. Returns where answers are kept."""
+    from edgevlm_runtime.saving import check_file, check_folder
 
+    remedy = "choose another name, go on with --resume, or replace it with --force"
     beside = out or report
-    log = None if beside is None else beside.with_suffix(".answers.jsonl")
-    evaluation = evaluate(EvalOptions(bundle=bundle, log=log, **asking), dataset, progress)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(as_json(evaluation, all_cases=True), indent=2) + "\n", encoding="utf-8")
-    if report is not None:
-        write_page(report, evaluation)
-    return evaluation
+    log = None if beside is None or not beside.name else beside.with_suffix(".answers.jsonl")
+    for file in filter(None, (report, out, log)):
+        check_file(file, force or resume, remedy)
+    if write is not None:
+        check_folder(write, force)
+    return log
+
+
+def _keep(evaluation: Evaluation, report: Path | None, out: Path | None) -> list[str]:
+    """Write the files that were asked for; lines about those that could not be written, and where they are instead."""
+    from edgevlm.evaluation.report import as_json, page
+    from edgevlm_runtime.saving import keep
+
+    def every_case() -> str:
+        return json_text(as_json(evaluation, all_cases=True)) + "\n"
+
+    files = {out: every_case, report: lambda: page(evaluation)}
+    return keep({file: render for file, render in files.items() if file is not None})
 
 
 def _write(dataset: Dataset, folder: Path) -> None:

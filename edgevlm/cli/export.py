@@ -11,6 +11,7 @@ import click
 
 from edgevlm.cli.errors import CHECK_FAILED, error_line
 from edgevlm.cli.output import emit_json, human_bytes, json_option, note, stdout_kept_clean, table
+from edgevlm.cli.types import FilePath, Name, Number, Whole
 
 if TYPE_CHECKING:
     from edgevlm_export.api import ExportReport
@@ -56,27 +57,40 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
 
 
 @click.command("export", short_help="Turn a checkpoint into a bundle.")
-@click.argument("model")
+@click.argument("model", type=Name())
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="DIR",
     help="The folder to make [default: MODEL-PRECISION].",
 )
 @precision_flags
-@click.option("--vision", metavar="P", help="Precision of the vision encoder, where it differs: a name from above.")
-@click.option("--projector", metavar="P", help="Precision of the projector, where it differs.")
-@click.option("--decoder", metavar="P", help="Precision of the decoder, where it differs.")
-@click.option("--prefill", metavar="P", help="Precision of a second decoder graph, for prompts: int8 beside --int4.")
-@click.option("--kv", metavar="P", help="Precision of the KV cache: fp32 (the default), int8 or int8:channel.")
+@click.option(
+    "--vision", type=Name(), metavar="P", help="Precision of the vision encoder, where it differs: a name from above."
+)
+@click.option("--projector", type=Name(), metavar="P", help="Precision of the projector, where it differs.")
+@click.option("--decoder", type=Name(), metavar="P", help="Precision of the decoder, where it differs.")
+@click.option(
+    "--prefill", type=Name(), metavar="P", help="Precision of a second decoder graph, for prompts: int8 beside --int4."
+)
+@click.option(
+    "--kv", type=Name(), metavar="P", help="Precision of the KV cache: fp32 (the default), int8 or int8:channel."
+)
 @click.option("--system-prompt", metavar="TEXT", help="System prompt of every question, unless it brings its own.")
+@click.option(
+    "--chat-template",
+    type=Name(),
+    metavar="FILE|NAME",
+    help="How a conversation is written, in place of the checkpoint's own chat template: a Jinja file, or a name that "
+    "`edgevlm models` lists.",
+)
 @click.option(
     "--bake-prefix/--no-bake-prefix", default=True, help="Store what the decoder makes of the beginning of all prompts."
 )
 @click.option(
     "--calibrate",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="DIR",
     help="Folder of what the model will see: images, with questions as `edgevlm eval` reads them, or texts, or both; "
     "for --int8 and --int4. Default: the inspection images and a text that ship along.",
@@ -90,12 +104,12 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
 )
 @click.option(
     "--max-kl",
-    type=float,
+    type=Number(0, or_infinite=True),
     metavar="X",
     help="Lift the worst decoder layers to finer precisions until the next token's KL divergence from PyTorch's is X "
     "or less, on average [default: 0.02 for --int8, none for others; inf: none].",
 )
-@click.option("--max-context", type=click.IntRange(min=1), metavar="N", help="Tokens of prompt and answer together.")
+@click.option("--max-context", type=Whole(1), metavar="N", help="Tokens of prompt and answer together.")
 @click.option(
     "--target",
     default="onnx",
@@ -107,7 +121,9 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
     "--self-test/--no-self-test", default=True, help="Store a question with its answer, to check a device by."
 )
 @click.option("--certificate/--no-certificate", default=True, help="Compare the bundle with the PyTorch model.")
-@click.option("--allow-drift", metavar="REASON", help="Take the bundle even if it is too far from the PyTorch model.")
+@click.option(
+    "--allow-drift", type=Name(), metavar="REASON", help="Take the bundle even if it is too far from the PyTorch model."
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle at the output folder.")
 @json_option
 def command(
@@ -120,6 +136,7 @@ def command(
     prefill: str | None,
     kv: str | None,
     system_prompt: str | None,
+    chat_template: str | None,
     bake_prefix: bool,
     calibrate: Path | None,
     layers: tuple[str, ...],
@@ -164,6 +181,7 @@ def command(
         prefill=prefill,
         kv=kv,
         system_prompt=system_prompt,
+        chat_template=chat_template,
         bake_prefix=bake_prefix,
         force=force,
         max_context=max_context,

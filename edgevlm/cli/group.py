@@ -11,7 +11,8 @@ from typing import Any
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from edgevlm.cli.errors import BAD_INPUT, INTERRUPTED, error_line
+from edgevlm.cli.errors import BAD_INPUT, INTERRUPTED, READER_GONE, ResultLost, error_line
+from edgevlm.cli.streams import give_up
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,13 @@ class CommandGroup(click.Group):
         command: click.Command = import_module(f"{self._package}.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. A pipe that breaks is not standard output, as click would have it, which leaves with 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise click.ClickException("a process that this command had started has ended: try again") from error
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -48,6 +56,13 @@ class CommandGroup(click.Group):
             return super().main(args, prog_name, complete_var, False, **extra)
         try:
             code = super().main(args, prog_name, complete_var, False, **extra)
+            sys.stdout.flush()
+        except ResultLost as lost:
+            give_up()
+            if lost.reader_gone:
+                sys.exit(READER_GONE)
+            click.echo(error_line(lost), err=True)
+            sys.exit(BAD_INPUT)
         except (click.Abort, KeyboardInterrupt):
             click.echo("Interrupted.", err=True)
             sys.exit(INTERRUPTED)

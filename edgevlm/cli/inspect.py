@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from edgevlm.cli.output import emit_json, human_bytes, json_option, table
+from edgevlm.cli.types import FilePath
 
 if TYPE_CHECKING:
     from edgevlm_runtime.bundle.certificate import Certificate
@@ -19,7 +20,7 @@ THOUSAND_TOKENS = 1024
 
 
 @click.command("inspect", short_help="Show what is in a bundle.")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=FilePath())
 @click.option("--sizes-only", is_flag=True, help="Check that files are there with their sizes, and skip their digests.")
 @json_option
 def command(bundle: Path, sizes_only: bool, as_json: bool) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from edgevlm.cli.errors import INSTALL_HINTS
+from edgevlm.cli.errors import install_line
 from edgevlm.cli.output import emit_json, json_option, note, table
 
 
 @click.command("models", short_help="List the models that can be exported.")
 @json_option
 def command(as_json: bool) -> None:
-    """List the model aliases and the model families that `edgevlm export` knows.
+    """List the model aliases, the model families and the chat templates that `edgevlm export` knows.
 
     An alias is a short name for a Hugging Face id, or for a model that ships with edgevlm. Any other checkpoint of a
     listed family exports as well: pass its id or its folder.
@@ -26,20 +26,25 @@ def command(as_json: bool) -> None:
       edgevlm models --json
     """
     installed = find_spec("edgevlm_export") is not None
-    aliases, families = _known() if installed else ([], [])
+    aliases, families, templates = _known() if installed else ([], [], [])
     if not installed:
-        note(f"The exporter, which knows the models, is not installed: {INSTALL_HINTS['edgevlm_export']}")
+        note(f"The exporter, which knows the models, is not installed: {install_line('edgevlm_export')}")
     if as_json:
-        emit_json({"exporter_installed": installed, "aliases": aliases, "families": families})
+        emit_json(
+            {"exporter_installed": installed, "aliases": aliases, "families": families, "chat_templates": templates}
+        )
     elif installed:
         click.echo("Aliases")
         click.echo(table([(model["alias"], model["repo_id"] or "(shipped)", model["note"]) for model in aliases]))
         click.echo("Families (model_type in the checkpoint's config.json)")
         click.echo(table([(family,) for family in families]))
+        click.echo("Chat templates (for --chat-template, where a checkpoint brings none)")
+        click.echo(table([(template,) for template in templates]))
 
 
-def _known() -> tuple[list[dict[str, Any]], list[str]]:
+def _known() -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    from edgevlm_export.chat_templates import NAMES
     from edgevlm_export.checkpoints.aliases import ALIASES
     from edgevlm_export.families import FAMILIES
 
-    return [{"alias": alias, **asdict(model)} for alias, model in ALIASES.items()], list(FAMILIES)
+    return [{"alias": alias, **asdict(model)} for alias, model in ALIASES.items()], list(FAMILIES), list(NAMES)

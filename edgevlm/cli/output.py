@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,9 +10,16 @@ from typing import Any, TypeVar
 
 import click
 
+from edgevlm.json_text import json_text
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-_LEVELS = {"edgevlm": logging.WARNING, "edgevlm_runtime": logging.WARNING, "edgevlm_export": logging.INFO}
+_LEVELS = {
+    "edgevlm": logging.WARNING,
+    "edgevlm_runtime": logging.WARNING,
+    "edgevlm_runtime.images": logging.INFO,  # what was done to a picture
+    "edgevlm_export": logging.INFO,
+}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024.0
 
@@ -29,8 +35,8 @@ def note(text: str) -> None:
 
 
 def emit_json(payload: Mapping[str, Any]) -> None:
-    """Print the command's one JSON object. ASCII, so that any device's locale can print it."""
-    click.echo(json.dumps(payload, indent=2))
+    """Print the command's one JSON object."""
+    click.echo(json_text(payload))
 
 
 @contextlib.contextmanager
@@ -41,10 +47,16 @@ def stdout_kept_clean() -> Iterator[None]:
 
 
 def setup_logging(debug: bool) -> None:
-    """Log to stderr, one line each: what the exporter is about to do, warnings; everything of ours when `debug`."""
+    """Log to stderr, one line each: what the exporter is about to do, warnings; everything of ours when `debug`.
+
+    What other packages log or warn of is for developers: it is shown when `debug`.
+    """
     root = logging.getLogger()
-    if not any(isinstance(handler, _EchoHandler) for handler in root.handlers):
-        root.addHandler(_EchoHandler())
+    handler = next((one for one in root.handlers if isinstance(one, _EchoHandler)), None)
+    if handler is None:
+        handler = _EchoHandler()
+        root.addHandler(handler)
+    handler.everybody = debug
     for package, level in _LEVELS.items():
         logging.getLogger(package).setLevel(logging.DEBUG if debug else level)
 
@@ -52,7 +64,13 @@ def setup_logging(debug: bool) -> None:
 class _EchoHandler(logging.Handler):
     """Writes to whatever stderr is at that moment: progress bars and tests put another in its place."""
 
+    everybody = False
+    """Whether other packages are heard."""
+
     def emit(self, record: logging.LogRecord) -> None:
+        """Print the record, if it is ours."""
+        if not self.everybody and record.name.partition(".")[0] not in _LEVELS:
+            return
         level = "" if record.levelno == logging.INFO else f"{record.levelname}: "
         click.echo(f"{level}{self.format(record)}", err=True)
 

@@ -9,48 +9,68 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
+from edgevlm.cli.types import FilePath, Number, Whole, image_options
 
 if TYPE_CHECKING:
     from edgevlm_runtime import Answer, Choice, Session
 
 
 @click.command("run", short_help="Ask a bundle about images.")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("-i", "--image", "images", multiple=True, metavar="FILE", help="An image; several are numbered in order.")
+@click.argument("bundle", type=FilePath())
+@click.option(
+    "-i",
+    "--image",
+    "images",
+    type=FilePath(),
+    multiple=True,
+    metavar="FILE",
+    help="An image; several are numbered in order.",
+)
 @click.option("-p", "--prompt", "prompts", multiple=True, required=True, metavar="TEXT", help="A question; may repeat.")
 @click.option("--system", metavar="TEXT", help="System prompt, in place of the bundle's own.")
 @click.option("--chat", is_flag=True, help="Each prompt continues the conversation, instead of starting afresh.")
-@click.option("--max-new-tokens", type=int, metavar="N", help="End the answer after N tokens.")
+@click.option("--max-new-tokens", type=Whole(1), metavar="N", help="End the answer after N tokens.")
 @click.option(
-    "--temperature", type=float, metavar="T", help="0 takes the likeliest token; above 0, tokens are sampled."
+    "--temperature", type=Number(0), metavar="T", help="0 takes the likeliest token; above 0, tokens are sampled."
 )
-@click.option("--top-k", type=int, metavar="K", help="Sample among the K likeliest tokens.")
+@click.option("--top-k", type=Whole(), metavar="K", help="Sample among the K likeliest tokens.")
 @click.option(
-    "--top-p", type=float, metavar="P", help="Sample among the likeliest tokens with this probability together."
+    "--top-p", type=Number(0, 1), metavar="P", help="Sample among the likeliest tokens with this probability together."
 )
-@click.option("--repetition-penalty", type=float, metavar="R", help="Above 1 makes tokens seen before less likely.")
-@click.option("--seed", type=int, metavar="N", help="Make sampling reproducible.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may repeat.")
+@click.option(
+    "--repetition-penalty", type=Number(0.01, 100), metavar="R", help="Above 1 makes tokens seen before less likely."
+)
+@click.option("--seed", type=Whole(most=2**63 - 1), metavar="N", help="Make sampling reproducible.")
+@click.option(
+    "--stop", multiple=True, metavar="TEXT", help="End the answer before this text, or special token; may repeat."
+)
+@click.option(
+    "--text-tokens",
+    type=click.Choice(["special", "literal"]),
+    help="What control tokens written out in a prompt (<|im_end|>) are: those special tokens, as in transformers (the "
+    "default), or letters, for prompts that hold text from elsewhere.",
+)
 @click.option("--stream/--no-stream", default=True, help="Print the answer as it is made (default), or when complete.")
 @click.option("--choices", metavar="A,B,C", help="Weigh these answers instead of generating one.")
-@click.option("--abstain-below", type=float, metavar="P", help="No verdict when no choice is as probable as P.")
-@click.option("--choice-temperature", type=float, metavar="T", help="For --choices. Default: the fitted one, or 1.")
+@click.option("--abstain-below", type=Number(0, 1), metavar="P", help="No verdict when no choice is as probable as P.")
+@click.option("--choice-temperature", type=Number(0), metavar="T", help="For --choices. Default: the fitted one, or 1.")
 @click.option("--timings", is_flag=True, help="Say on stderr how long each stage took.")
 @click.option("--provider", metavar="NAME", help="Execution provider: auto, cpu, cuda, ...; must load. Default: cpu.")
 @click.option("--engine", metavar="NAME", help="ort (default), tensorrt or tensorrt-rtx (see `edgevlm compile`).")
-@click.option("--threads", type=int, metavar="N", help="Threads of a graph. Default: the physical cores.")
-@click.option("--max-context", type=int, metavar="N", help="Tokens the KV cache holds, to bound memory.")
+@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@click.option("--max-context", type=Whole(1), metavar="N", help="Tokens the KV cache holds, to bound memory.")
 @click.option(
     "--image-cache",
     "image_cache_dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     metavar="DIR",
     help="Keep image embeddings in this folder, for later runs.",
 )
+@image_options
 @json_option
 def command(
     bundle: Path,
-    images: tuple[str, ...],
+    images: tuple[Path, ...],
     prompts: tuple[str, ...],
     system: str | None,
     chat: bool,
@@ -64,6 +84,9 @@ def command(
     threads: int | None,
     max_context: int | None,
     image_cache_dir: Path | None,
+    text_tokens: str | None,
+    apply_exif_orientation: bool | None,
+    image_bit_depth: int | None,
     as_json: bool,
     **generation: Any,
 ) -> None:
@@ -85,7 +108,14 @@ def command(
     from edgevlm_runtime import load
 
     loading = _given(
-        provider=provider, engine=engine, threads=threads, max_context=max_context, image_cache_dir=image_cache_dir
+        provider=provider,
+        engine=engine,
+        threads=threads,
+        max_context=max_context,
+        image_cache_dir=image_cache_dir,
+        text_tokens=text_tokens,
+        apply_exif_orientation=apply_exif_orientation,
+        image_bit_depth=image_bit_depth,
     )
     options = _given(**{**generation, "stop": generation["stop"] or None})
     weighing = _weighing(choices, options, abstain_below=abstain_below, temperature=choice_temperature)

@@ -8,14 +8,15 @@ from typing import Any
 import click
 
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
+from edgevlm.cli.types import FilePath, Whole
 
 
 @click.command("tune", short_help="Fit a bundle to this machine.")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=FilePath())
 @click.option("--provider", default="cpu", show_default=True, metavar="NAME", help="Execution provider.")
 @click.option("--engine", default="ort", show_default=True, metavar="NAME", help="ort, tensorrt or tensorrt-rtx.")
-@click.option("--threads", type=int, metavar="N", help="Threads of a graph. Default: the physical cores.")
-@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="Rounds after a warm-up.")
+@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@click.option("--rounds", type=Whole(1, 100), metavar="N", default=5, show_default=True, help="Rounds after a warm-up.")
 @json_option
 def command(bundle: Path, provider: str, engine: str, threads: int | None, rounds: int, as_json: bool) -> None:
     """Measure how many prompt tokens at once BUNDLE computes fastest here, and remember it.

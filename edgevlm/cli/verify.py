@@ -10,6 +10,7 @@ import click
 
 from edgevlm.cli.errors import CHECK_FAILED
 from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
+from edgevlm.cli.types import FilePath, Name, Whole
 
 if TYPE_CHECKING:
     from edgevlm_runtime.bundle.folder import Bundle
@@ -31,15 +32,17 @@ class Parity:
 
 
 @click.command("verify", short_help="Check a bundle: files, self-test, parity.")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--reference", metavar="MODEL", help="Measure the certificate again, against this model in PyTorch.")
+@click.argument("bundle", type=FilePath())
+@click.option(
+    "--reference", type=Name(), metavar="MODEL", help="Measure the certificate again, against this model in PyTorch."
+)
 @click.option("--provider", "providers", multiple=True, metavar="NAME", help="Execution provider; may repeat.")
 @click.option(
     "--engine",
     metavar="NAME",
     help="ort (default), tensorrt or tensorrt-rtx, in place of --provider.",
 )
-@click.option("--threads", type=int, metavar="N", help="Threads of a graph. Default: the physical cores.")
+@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
 @click.option("--self-test/--no-self-test", default=True, help="Ask the stored question (default).")
 @json_option
 @click.pass_context
@@ -111,11 +114,11 @@ def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
     from edgevlm_export.checkpoints.fingerprint import other_checkpoint
     from edgevlm_export.proof.certificate import allowed_misses, certify, differences
     from edgevlm_export.proof.selftest import run_bytes
-    from edgevlm_export.reference import open_reference
+    from edgevlm_export.reference import given_template, open_reference
     from edgevlm_runtime.bundle.certificate import parity_json, read_certificate
 
     other = other_checkpoint(bundle.manifest, locate(reference))
-    opened = open_reference(reference, beside=run_bytes(bundle.manifest))
+    opened = open_reference(reference, run_bytes(bundle.manifest), given_template(bundle))
     with StageProgress() as progress:
         found = certify(bundle, opened, progress=progress)
     stored = read_certificate(bundle)
@@ -128,7 +131,7 @@ def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
         for line in allowed:
             note(f"Missed, and allowed at export ({stored.allowed_drift}): {line}")
         missed = tuple(line for line in missed if line not in allowed)
-    return parity, [*([other] if other else []), *missed, *drift]
+    return parity, [*([other] if other else []), *map(str, missed), *drift]
 
 
 def _as_json(

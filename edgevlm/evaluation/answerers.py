@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgevlm.evaluation.datasets import Case
 from edgevlm_runtime.asking.session import system_message, user_message
-from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.errors import EdgeVLMError, one_line
+from edgevlm_runtime.images import LoadOptions, open_image
 
 if TYPE_CHECKING:
     from edgevlm_export.reference import Reference
@@ -76,19 +77,24 @@ class ReferenceAnswerer:
 
     name = REFERENCE
 
-    def __init__(self, reference: Reference, max_new_tokens: int, system: str | None = None) -> None:
+    def __init__(
+        self, reference: Reference, max_new_tokens: int, system: str | None = None, loading: LoadOptions | None = None
+    ) -> None:
+        """`loading`: how the bundle opens pictures, so that both see the same ones."""
         self._reference = reference
         self._limit = max_new_tokens
         self._system = system
+        self._loading = loading or LoadOptions()
 
     def answers(self, group: Sequence[Case]) -> Iterator[Given]:
         for case in group:
             start = time.perf_counter()
             try:
                 asked = [*system_message(self._system), user_message(case.question, case.images)]
-                answer = self._reference.answer(asked, case.images, max_new_tokens=self._limit)
-            except (OSError, ValueError) as error:  # what Pillow and transformers' processors raise on bad images
-                yield Given(case.id, error=" ".join(str(error).split()))
+                images = [open_image(image, self._loading) for image in case.images]
+                answer = self._reference.answer(asked, images, max_new_tokens=self._limit)
+            except (EdgeVLMError, OSError, ValueError) as error:  # the last two are transformers' processors'
+                yield Given(case.id, error=one_line(error))
             else:
                 taken = (time.perf_counter() - start) * 1e3
                 yield Given(case.id, answer.text, answer.token_ids, taken)

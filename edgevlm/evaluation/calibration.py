@@ -54,11 +54,17 @@ class Reliability:
 
 
 def collect(cases: Iterable[Case], answers: Mapping[str, Given]) -> Verdicts:
-    """Cases with choices of which one is the known answer, and whose choices were scored."""
+    """Cases with choices of which one is the known answer, and whose choices were scored.
+
+    Raises `EdgeVLMError` where a choice has no score: answers may come from a file.
+    """
     scores, right = [], []
     for case in cases:
         given = answers[case.id]
         if given.scores and case.answer in case.choices:
+            missing = [choice for choice in case.choices if choice not in given.scores]
+            if missing:
+                raise EdgeVLMError(f"the stored answer to {case.id} scores no choice {missing[0]!r}: start again")
             scores.append(np.array([given.scores[choice] for choice in case.choices]))
             right.append(case.choices.index(case.answer))
     return Verdicts(tuple(scores), tuple(right))

@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 
 import msgspec
 
 from edgevlm.evaluation.answerers import Given
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.reading import decode_json, read_bytes, why
 
 Header = dict[str, Any]
 DONE = b'{"done": true}\n'
+
+
+MOST_BYTES = 1 << 30
+"""A log is read whole."""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """Who gave a stored answer; the rest of its line is a `Given`."""
+
+    engine: str
 
 
 class AnswerLog:
@@ -71,7 +85,7 @@ class AnswerLog:
             os.fsync(self._file.fileno())
 
     def _read(self, path: Path, lines: list[bytes], header: Header) -> None:
-        stored = _decode(lines[0], path)
+        stored = _decode(lines[0], dict[str, Any], path)
         other = [name for name in header if stored.get(name) != header[name]]
         if other:
             raise EdgeVLMError(
@@ -80,9 +94,8 @@ class AnswerLog:
             )
         for line in lines[1:]:
             if line != DONE:
-                record = _decode(line, path)
-                given = msgspec.convert({k: v for k, v in record.items() if k != "engine"}, Given)
-                self.answers.setdefault(record["engine"], {})[given.case] = given
+                given = _decode(line, Given, path)
+                self.answers.setdefault(_decode(line, _Engine, path).engine, {})[given.case] = given
 
     def _open(self, path: Path, kept: list[bytes], header: Header) -> IO[bytes]:
         lines = [line for line in kept if line != DONE] or [json.dumps(header).encode() + b"\n"]
@@ -95,14 +108,13 @@ class AnswerLog:
 
 def _whole_lines(path: Path) -> list[bytes]:
     try:
-        return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        data = read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise EdgeVLMError(f"cannot read {path}: {why(error)}: choose another --out") from error
+    return [line for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-def _decode(line: bytes, path: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise EdgeVLMError(f"{path} holds no answers of an evaluation: {error}: choose another --out") from error
-    return record
+def _decode(line: bytes, kind: type[_T], path: Path) -> _T:
+    return decode_json(line, kind, f"{path} holds no answers of an evaluation", remedy="choose another --out")

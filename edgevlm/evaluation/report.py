@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from edgevlm.evaluation.answerers import EDGEVLM, REFERENCE
-from edgevlm.evaluation.datasets import Dataset
 from edgevlm.evaluation.run import Evaluation
 from edgevlm.evaluation.score import Outcome, outcome_json, question_json
-from edgevlm.report import embed, write
+from edgevlm.report import embed, render
 from edgevlm.report.about import machine_summary
+from edgevlm_runtime.errors import ImageError
+from edgevlm_runtime.images import LoadOptions
 
 SHOWN = 60
 """Cases with pictures on one page."""
@@ -45,7 +45,7 @@ def as_json(evaluation: Evaluation, all_cases: bool = False) -> dict[str, Any]:
     }
 
 
-def write_page(path: Path, evaluation: Evaluation) -> None:
+def page(evaluation: Evaluation) -> str:
     """The HTML page, with the cases to look at as pictures: flips, or wrong answers where there is no reference."""
     compared = evaluation.options.reference is not None
     chosen = [r for r in evaluation.results if (r.flipped if compared else r.right is False) or r.error]
@@ -53,8 +53,7 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
     shares = {
         kind: [_hundred(one.exact_match[engine]) for engine in engines] for kind, one in evaluation.by_question.items()
     }
-    write(
-        path,
+    return render(
         "eval.html.jinja",
         model=evaluation.model,
         bundle=evaluation.options.bundle.name,
@@ -69,22 +68,23 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
         series=["bundle", "PyTorch"][: len(engines)],
         calibration=evaluation.calibration,
         cases_title="Answers that differ" if compared else "Wrong answers",
-        cases=_with_pictures(chosen[:SHOWN], evaluation.dataset),
+        cases=_with_pictures(chosen[:SHOWN], evaluation),
         cases_left_out=max(0, len(chosen) - SHOWN),
         machine=machine_summary(),
     )
 
 
-def _with_pictures(chosen: list[Outcome], dataset: Dataset) -> list[dict[str, Any]]:
-    wanted = {result.id: result for result in chosen}
-    pictures = {case.id: [_picture(image) for image in case.images] for case in dataset if case.id in wanted}
+def _with_pictures(chosen: list[Outcome], evaluation: Evaluation) -> list[dict[str, Any]]:
+    wanted, how = {result.id: result for result in chosen}, evaluation.loading
+    cases = [case for case in evaluation.dataset if case.id in wanted]
+    pictures = {case.id: [_picture(image, how) for image in case.images] for case in cases}
     return [{**outcome_json(result), "pictures": [p for p in pictures[result.id] if p]} for result in chosen]
 
 
-def _picture(image: Any) -> str | None:
+def _picture(image: Any, loading: LoadOptions) -> str | None:
     try:
-        return embed(image)
-    except (OSError, ValueError):  # a case may be here because its image cannot be read
+        return embed(image, loading)
+    except ImageError:  # a case may be here because its image cannot be read
         return None
 
 

@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from edgevlm.evaluation.datasets import Case, Dataset
 from edgevlm.evaluation.log import AnswerLog
 from edgevlm.evaluation.score import MATCHERS, Outcome, Scores, by_kind, outcomes, score
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.images import LoadOptions
 
 if TYPE_CHECKING:
     from edgevlm_runtime import VLM
@@ -39,6 +41,10 @@ class EvalOptions:
     matcher: str = "exact"
     provider: str = "cpu"
     threads: int | None = None
+    apply_exif_orientation: bool | None = None
+    """As in `RuntimeOptions`, for the reference too."""
+    image_bit_depth: int | None = None
+    """As in `RuntimeOptions`, for the reference too."""
     log: Path | None = None
     """Where answers are kept while the evaluation runs."""
     resume: bool = False
@@ -72,6 +78,8 @@ class Evaluation:
     """Of the questions with choices; None without any."""
     calibration_file: Path | None
     """Where a temperature was written that was fitted now."""
+    loading: LoadOptions
+    """How pictures were opened."""
     other_checkpoint: str | None
     """A line that says so where the reference is not what the bundle was made from."""
 
@@ -82,10 +90,20 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
     Raises what `edgevlm_runtime.load` and `Reference.load` raise, and `EdgeVLMError` for a log of another evaluation.
     """
     from edgevlm_runtime import load
+    from edgevlm_runtime.bundle.choice_temperature import calibration_path
+    from edgevlm_runtime.saving import check_file
 
+    if options.fit_calibration:
+        check_file(calibration_path(options.bundle), force=True)
     other = None if options.reference is None else _check_reference(options.bundle, options.reference)
-    vlm = load(options.bundle, provider=options.provider, threads=options.threads)
-    manifest = vlm.manifest
+    vlm = load(
+        options.bundle,
+        provider=options.provider,
+        threads=options.threads,
+        apply_exif_orientation=options.apply_exif_orientation,
+        image_bit_depth=options.image_bit_depth,
+    )
+    manifest, loading = vlm.manifest, vlm.pipeline.image_loading
     limit = options.max_new_tokens or manifest.generation.max_new_tokens
     with AnswerLog(options.log, _header(options, dataset, vlm, limit), options.resume) as log:
         _ask_all(BundleAnswerer(vlm, limit), dataset, log, progress)
@@ -93,7 +111,10 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
         del vlm
         gc.collect()
         if options.reference is not None:
-            _ask_reference(options.reference, manifest.prompt.system_prompt, limit, dataset, log, progress)
+            answerer = partial(
+                ReferenceAnswerer, max_new_tokens=limit, system=manifest.prompt.system_prompt, loading=loading
+            )
+            _ask_reference(options.reference, bundle, answerer, dataset, log, progress)
         log.finish()
     verdicts = collect(dataset, log.answers[EDGEVLM])
     fitted = _fit(bundle, verdicts, dataset) if options.fit_calibration else None
@@ -109,6 +130,7 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
         milliseconds={engine: _times(found.values()) for engine, found in log.answers.items()},
         calibration=reliability(verdicts, temperature if fitted is None else fitted[0]),
         calibration_file=None if fitted is None else fitted[1],
+        loading=loading,
         other_checkpoint=other,
     )
 
@@ -149,14 +171,19 @@ def _fit(bundle: Bundle, verdicts: Verdicts, dataset: Dataset) -> tuple[float, P
 
 
 def _ask_reference(
-    model: str, system: str | None, limit: int, dataset: Dataset, log: AnswerLog, progress: Progress
+    model: str,
+    bundle: Bundle,
+    make: Callable[[Any], Answerer],
+    dataset: Dataset,
+    log: AnswerLog,
+    progress: Progress,
 ) -> None:
-    from edgevlm_export.reference import Reference
+    from edgevlm_export.reference import Reference, given_template
 
     progress("loading PyTorch", 0, 1)
-    reference = Reference.load(model)
+    reference = Reference.load(model, chat_template=given_template(bundle))
     progress("loading PyTorch", 1, 1)
-    _ask_all(ReferenceAnswerer(reference, limit, system), dataset, log, progress)
+    _ask_all(make(reference), dataset, log, progress)
 
 
 def _ask_all(answerer: Answerer, dataset: Dataset, log: AnswerLog, progress: Progress) -> None:
@@ -191,6 +218,8 @@ def _header(options: EvalOptions, dataset: Dataset, vlm: VLM, limit: int) -> dic
         "reference": options.reference,
         "max_new_tokens": limit,
         "provider": options.provider,
+        "exif_orientation": vlm.pipeline.image_loading.apply_exif_orientation,
+        "image_bit_depth": options.image_bit_depth,
     }
 
 

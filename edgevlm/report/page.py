@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from PIL import Image
 
 from edgevlm.report import charts
+from edgevlm_runtime.images import LoadOptions, load_image
 
 LONGEST_SIDE = 160
 """Pixels of an embedded picture."""
@@ -30,19 +31,9 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def write(path: Path, template: str, **values: Any) -> None:
-    """Render into a file, which appears complete or not at all."""
-    text = render(template, **values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def embed(image: Path | Image.Image) -> str:
-    """A picture as a data address, small enough for a page of many."""
-    opened = Image.open(image) if isinstance(image, Path) else image
-    small = opened.convert("RGB")
+def embed(image: Path | Image.Image, loading: LoadOptions) -> str:
+    """A picture as a data address, small enough for a page of many. Raises `ImageError`."""
+    small = load_image(image, loading).copy()
     small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "PNG", optimize=True)

@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgevlm_export import prefix
+from edgevlm_export import chat_templates
 from edgevlm_export.calibration.kv_ranges import calibrate_cache
-from edgevlm_export.calibration.material import Material, read_folder
 from edgevlm_export.calibration.run import calibrate
 from edgevlm_export.calibration.target import Target
 from edgevlm_export.checkpoints import checkpoint
-from edgevlm_export.planning import estimate
 from edgevlm_export.planning.plan import ExportPlan, Progress, plan_export
 from edgevlm_export.planning.targets import get_target
 from edgevlm_export.precision.kv_cache import quantize_cache
@@ -23,8 +21,10 @@ from edgevlm_export.precision.plan import PrecisionPlan
 from edgevlm_export.precision.plans import choose
 from edgevlm_export.proof import certificate, selftest
 from edgevlm_export.reference.memory import give_back_large_blocks
+from edgevlm_export.steps import estimate, prefix
+from edgevlm_export.streaming.material import Material, read_folder
+from edgevlm_export.streaming.spool import Spool
 from edgevlm_export.writing import bundle, output
-from edgevlm_export.writing.spool import Spool
 from edgevlm_runtime.bundle.certificate import MISSED
 from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.bundle.manifest import Manifest
@@ -53,8 +53,10 @@ class ExportOptions:
     """How the KV cache is held: "fp32" (None too), "int8" or "int8:channel" (`edgevlm_export.precision.kv_cache`)."""
     system_prompt: str | None = None
     """System message of the bundle's sessions and chats that are opened without one."""
+    chat_template: str | None = None
+    """A file, or a name of `edgevlm_export.chat_templates`, in place of the checkpoint's own template."""
     bake_prefix: bool = True
-    """Put keys and values of what every prompt begins with into the bundle (`edgevlm_export.prefix`)."""
+    """Put keys and values of what every prompt begins with into the bundle (`edgevlm_export.steps.prefix`)."""
     layers: Mapping[str, str] = field(default_factory=dict)
     """Layers held otherwise, in any graph: name, or shell pattern of names, to precision ({"*.down_proj": "int8b"})."""
     max_kl: float | None = None
@@ -80,6 +82,10 @@ class ExportOptions:
         _ = self.plan
         if self.system_prompt is not None and not self.system_prompt.strip():
             raise ExportError("empty system prompt: give it a text, or leave out --system-prompt")
+        if self.chat_template is not None:
+            chat_templates.resolve(self.chat_template)
+        if self.allow_drift is not None and not self.allow_drift.strip():
+            raise ExportError("no reason given: --allow-drift goes into the certificate: say why, or leave it out")
         if self.calibrate is not None:
             read_folder(self.calibrate)
             if not self.plan.calibrates:
@@ -148,28 +154,35 @@ def export(options: ExportOptions, progress: Progress = _no_progress) -> ExportR
     """
     start = time.monotonic()
     give_back_large_blocks()
-    output.recover(options.folder)
-    output.check_output(options.folder, options.force)
+    with output.reserve(options.folder, options.force) as place:
+        place.check()
+        manifest, verdict = _fill(options, place, progress)
+    return _report(options.folder, manifest, time.monotonic() - start, verdict)
+
+
+def _fill(options: ExportOptions, place: output.Place, progress: Progress) -> tuple[Manifest, str | None]:
+    """Make the bundle; its manifest and what the comparison with PyTorch said."""
     material = Material() if options.calibrate is None else read_folder(options.calibrate)
     plan = _planned(options, material, progress)
-    with output.atomic_folder(options.folder, options.force) as partial:
+    verdict = None
+    with place.filled() as partial:
         manifest = _write(options, plan, material, partial, progress)
         if options.self_test:
             manifest = selftest.record(partial, manifest, progress)
-        verdict = None
         if options.certificate:
             manifest, measured = certificate.attach(partial, manifest, plan.folder, options.allow_drift, progress)
             verdict = measured.verdict
         bundle.write_manifest(partial, manifest)
         if verdict == MISSED:
-            raise ParityMissed(output.keep_aside(partial, options.folder), measured.missed)
-    return _report(options.folder, manifest, time.monotonic() - start, verdict)
+            raise ParityMissed(place.keep_aside(), [str(miss) for miss in measured.missed])
+    return manifest, verdict
 
 
 def _planned(options: ExportOptions, material: Material, progress: Progress) -> ExportPlan:
     """The export, planned, and room for it on this machine."""
     folder = checkpoint.locate(options.model)
-    plan = plan_export(folder, options.plan, options.max_context, progress, options.target)
+    template = None if options.chat_template is None else chat_templates.resolve(options.chat_template)
+    plan = plan_export(folder, options.plan, options.max_context, progress, options.target, template)
     plan = prefix.with_system_prompt(plan, options.system_prompt)
     needs = estimate.with_samples(estimate.estimate(list(plan.graphs.values()), plan.embedding_bytes), plan, material)
     if options.certificate:

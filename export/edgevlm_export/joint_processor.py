@@ -1,36 +1,43 @@
 """transformers' own joint processor (image processor, tokenizer, chat template) of a checkpoint, for images only.
 
-`AutoProcessor` of some families insists on a video processor and so on torchvision. The processor class is taken as it
-is and given everything but that: what it does with images and text is transformers' code, untouched.
+`AutoProcessor` of some families insists on a video processor and so on torchvision, and SmolVLM's on num2words, with
+which it writes the number of a video's frames. The processor class is taken as it is and given everything but these:
+what it does with images and text is transformers' code, untouched.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
-from edgevlm_export.errors import reason
 from edgevlm_export.preprocessing import CheckpointProcessor, load_processor
-from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 VIDEO = "video_processor"
+NUM2WORDS = "num2words"
+"""A name in the module of SmolVLM's processor: the function of that package, or None where it is not installed."""
 
 
-def load_joint_processor(folder: Path, config: PreTrainedConfig) -> Any:
+def load_joint_processor(folder: Path, config: PreTrainedConfig, chat_template: str | None = None) -> Any:
     """The processor of a local checkpoint; its class is the checkpoint's own, else that of the model type.
+
+    `chat_template`: a text that stands in for the checkpoint's own.
 
     Raises `CheckpointError` when a file cannot be read, `UnsupportedModel` when transformers has no such class.
     """
-    return join(load_processor(folder), config)
+    return join(load_processor(folder, config, chat_template), config)
 
 
 def join(parts: CheckpointProcessor, config: PreTrainedConfig) -> Any:
     """The joint processor made of `parts`."""
-    joint = _without_video(_processor_class(parts, config))
+    base = _processor_class(parts, config)
+    _without_num2words(base)
+    joint = _without_video(base)
     arguments = _arguments(joint, {**_from_config(config), **parts.settings})
     arguments |= {"image_processor": parts.image_processor, "tokenizer": parts.tokenizer}
     if VIDEO in joint.get_attributes():
@@ -60,6 +67,20 @@ def _without_video(base: type[ProcessorMixin]) -> Any:
         return base.check_argument_for_proper_class(self, argument_name, argument)
 
     return type(base.__name__, (base,), {"check_argument_for_proper_class": check})
+
+
+def _without_num2words(base: type[ProcessorMixin]) -> None:
+    """Let the class be made where num2words is not installed: its module gets a function that only videos call.
+
+    The package is under the LGPL and needs one that is built from source, so the exporter does not depend on it.
+    """
+    module = vars(sys.modules[base.__module__])
+    if NUM2WORDS in module and module[NUM2WORDS] is None:
+        module[NUM2WORDS] = _number_of_frames
+
+
+def _number_of_frames(number: int) -> str:
+    raise ImportError(f"a video of {number} frames: its number in words takes the package {NUM2WORDS}")
 
 
 def _arguments(joint: Any, settings: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from edgevlm_runtime.errors import (
 )
 from edgevlm_runtime.model import VLM, load
 from edgevlm_runtime.options import GenerationOptions, RuntimeOptions
+from edgevlm_runtime.privacy import switch_reports_off
 
 __all__ = [
     "VLM",
@@ -50,3 +51,5 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+switch_reports_off()  # before anything here imports onnxruntime, which reads the environment once

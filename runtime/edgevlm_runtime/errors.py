@@ -23,6 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class EdgeVLMError(Exception):
     """Base of everything edgevlm raises on bad input; the message is one line for the user."""
 
@@ -90,3 +95,12 @@ class ParityMissed(ExportError):
             f"too far from the PyTorch model: {'; '.join(missed)}: the bundle is kept in {aside}: "
             "choose another precision, or say why it is wanted with --allow-drift"
         )
+
+
+LONGEST_REASON = 200
+
+
+def reason(error: BaseException) -> str:
+    """What another library's error says, on one line of at most 200 characters; its type's name when it is silent."""
+    text = one_line(error)
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."

@@ -17,6 +17,9 @@ from typing import Any, TypeVar
 from edgevlm_runtime.errors import EdgeVLMError
 
 MIB = 1 << 20
+TEXT_TOKENS = ("special", "literal")
+DEEPEST = 32
+"""Bits of a sample, at most."""
 MAX_THREADS = max(64, 4 * (os.cpu_count() or 1))
 _THREADS = f"at most {MAX_THREADS}: more than there are cores only wait for each other"
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
@@ -51,8 +54,13 @@ class RuntimeOptions:
     """Image embeddings kept in `image_cache_dir`."""
     max_image_pixels: int = MAX_PIXELS
     """Images with more pixels are refused before they are decoded. Pillow's own limit, at twice the default, stays."""
-    apply_exif_orientation: bool = False
-    """Turn images as their EXIF orientation says; off, as in the reference (`edgevlm_runtime.images.load`)."""
+    text_tokens: str = "special"
+    """What control tokens written out in a question are: "special" (those tokens, as in transformers) or "literal"
+    (letters, for questions that come from elsewhere). What a model said itself is always letters to its next turn."""
+    apply_exif_orientation: bool | None = None
+    """Turn image files and encoded bytes as their EXIF orientation says; None does as the bundle says."""
+    image_bit_depth: int | None = None
+    """Bits that the samples of 16-bit, 32-bit and floating-point pictures use, where their files do not say."""
     verify: str = "full"
     """What is checked before the bundle is used: "full" (every file's sha256) or "size" (presence and size)."""
 
@@ -70,8 +78,13 @@ class RuntimeOptions:
             need(_whole(getattr(self, name), 1), name, getattr(self, name), "a whole number of at least 1")
         for name in ("image_cache_bytes", "image_cache_dir_bytes"):
             need(_whole(getattr(self, name), 0), name, getattr(self, name), "a number of bytes, 0 or more")
-        _need_bool("apply_exif_orientation", self.apply_exif_orientation)
+        turning = self.apply_exif_orientation
+        need(turning is None or isinstance(turning, bool), "apply_exif_orientation", turning, "True, False or None")
+        depth = self.image_bit_depth
+        deep = depth is None or (_whole(depth, 1) and depth <= DEEPEST)
+        need(deep, "image_bit_depth", depth, f"a whole number from 1 to {DEEPEST}, or None")
         _need_bool("cuda_graph", self.cuda_graph)
+        need(self.text_tokens in TEXT_TOKENS, "text_tokens", self.text_tokens, " or ".join(map(repr, TEXT_TOKENS)))
         need(self.verify in ("full", "size"), "verify", self.verify, '"full" or "size"')
 
 

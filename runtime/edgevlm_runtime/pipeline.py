@@ -20,7 +20,7 @@ from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
 from edgevlm_runtime.decoding.positions import PositionScheme, make_positions
 from edgevlm_runtime.engines import load_graphs
 from edgevlm_runtime.engines.base import Engine
-from edgevlm_runtime.engines.cores import physical_cores
+from edgevlm_runtime.engines.cores import graph_threads
 from edgevlm_runtime.errors import ContextOverflow
 from edgevlm_runtime.images import make_processor
 from edgevlm_runtime.images.base import ImageProcessor
@@ -59,7 +59,7 @@ class Pipeline:
         embeddings = TokenEmbeddings(bundle)
         files = {name: bundle.file(info.file) for name, info in manifest.graphs.items()}
         engine, graphs = load_graphs(options, files, scores=_scores(manifest, options))
-        key = tuning.key(bundle.content_digest, engine.identity, options.threads or physical_cores())
+        key = tuning.key(bundle.content_digest, engine.identity, graph_threads(options.threads))
         return cls(
             bundle,
             options,
@@ -103,8 +103,18 @@ class Pipeline:
     @cached_property
     def tuning_key(self) -> str:
         """What a measured `prefill_chunk` is kept under (`decoding.tuning`)."""
-        threads = self.options.threads or physical_cores()
+        threads = graph_threads(self.options.threads)
         return tuning.key(self.bundle.content_digest, self.engine.identity, threads)
+
+    @property
+    def image_loading(self) -> LoadOptions:
+        """How pictures are opened: as the caller says, else as the bundle does."""
+        turning = self.options.apply_exif_orientation
+        return LoadOptions(
+            max_pixels=self.options.max_image_pixels,
+            apply_exif_orientation=self.manifest.image.exif_orientation if turning is None else turning,
+            bit_depth=self.options.image_bit_depth,
+        )
 
     def with_prefill_chunk(self, chunk: int) -> Pipeline:
         """The same parts; new contexts compute `chunk` positions at once."""
@@ -112,15 +122,12 @@ class Pipeline:
 
     def prepare(self, image: ImageSource) -> ImageInput:
         """Decode and preprocess one image. Raises `ImageError`."""
-        options = LoadOptions(
-            max_pixels=self.options.max_image_pixels, apply_exif_orientation=self.options.apply_exif_orientation
-        )
-        prepared = self.processor(load_image(image, options))
+        prepared = self.processor(load_image(image, self.image_loading))
         return ImageInput(prepared, self.encoder.key(prepared))
 
     def assemble(self, messages: Sequence[Message], images: Sequence[ImageInput], capacity: int) -> Prompt:
         """The prompt's tokens. Raises `PromptError`, and `ContextOverflow` for more than `capacity` tokens."""
-        prompt = self.prompts.encode(messages, [image.prepared for image in images])
+        prompt = self.prompts.encode(messages, [image.prepared for image in images], most=capacity)
         if len(prompt) > capacity:
             of_images = sum(image.prepared.tokens for image in images)
             told = any(message["role"] == "assistant" for message in messages)

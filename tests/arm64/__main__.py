@@ -16,7 +16,7 @@ from tests.arm64.checking import Checked, check
 from tests.arm64.commands import CannotCheckError, CommandError
 from tests.arm64.comparing import TOLERANCE
 from tests.arm64.cores import CORES
-from tests.arm64.wheels import ROOT
+from tests.support.repository import ROOT
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 

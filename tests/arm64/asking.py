@@ -11,6 +11,7 @@ import json
 import platform
 import re
 import sys
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,6 @@ DOT_PRODUCT = 1 << 20
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """What this processor is, and what it answered."""
     sys.path[:0] = job["paths"]
-    import onnxruntime
-
     import edgevlm_runtime
 
     vlm = edgevlm_runtime.load(job["bundle"], threads=job["threads"])
@@ -39,7 +38,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
             probabilities = session.choose(question, choices).probabilities
         verdicts.append({"picture": Path(picture).name, "question": question, "probabilities": probabilities})
     machine = {"machine": platform.machine(), "part": part_number(), "dot_product": dot_product()}
-    return {**machine, "onnxruntime": onnxruntime.__version__, "answers": answers, "verdicts": verdicts}
+    return {**machine, "onnxruntime": version("onnxruntime"), "answers": answers, "verdicts": verdicts}
 
 
 def part_number() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from tests.arm64.commands import CannotCheckError, CommandError, output
 from tests.arm64.comparing import Difference, Record, differences, largest_gaps
 from tests.arm64.cores import Core
 from tests.arm64.device import Device, known_cores, make_device, missing_tools
-from tests.arm64.wheels import ROOT
+from tests.support.repository import ROOT
 
 QUESTIONS_PER_PICTURE = 8
 """One of every kind that the inspection data set has."""
@@ -53,6 +54,7 @@ def check(home: Path, precisions: Sequence[str], pictures: int) -> list[Checked]
     if missing := missing_tools():
         raise CannotCheckError(missing)
     home.mkdir(parents=True, exist_ok=True)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # QEMU leaves large ones
     device, cores = make_device(home), known_cores()
     with tempfile.TemporaryDirectory(dir=home, prefix="asking-") as work:
         job = _draw(Path(work, "parts"), pictures)

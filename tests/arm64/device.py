@@ -49,7 +49,7 @@ def missing_tools() -> str | None:
     if not absent:
         return None
     cores = ", ".join(core.name for core in CORES)
-    return f"apt-get install {' '.join(absent)} (on Debian or Ubuntu); not checked without: {cores}"
+    return f"not checked: {cores}: on Debian or Ubuntu first apt-get install {' '.join(absent)}"
 
 
 def known_cores() -> list[Core]:
@@ -68,7 +68,7 @@ def make_device(home: Path) -> Device:
     folder, key = home / "device", _key()
     if (made := _read(folder)) is not None and made.key == key:
         return made
-    print("Making an arm64 root: 16 MB of packages and 70 MB of wheels are fetched, once", file=sys.stderr, flush=True)
+    print("Making an arm64 root: about 80 MB of packages and wheels are fetched, once", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=home, prefix="making-") as scratch:
         made = _build(Path(scratch, "device"), Path(scratch, "apt"), key)
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,8 +99,7 @@ def _read(folder: Path) -> Device | None:
 def _key() -> str:
     """Changes with whatever the device is made of."""
     makers = ("cores.py", "debian.py", "device.py", "wheels.py")
-    sources = [wheels.CONSTRAINTS, *(Path(__file__).with_name(name) for name in makers)]
-    digest = hashlib.sha256("\n".join(wheels.requirements()).encode())
-    for source in sources:
+    digest = hashlib.sha256()
+    for source in (*wheels.LISTS, *(Path(__file__).with_name(name) for name in makers)):
         digest.update(source.read_bytes())
     return digest.hexdigest()

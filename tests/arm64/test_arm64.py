@@ -10,7 +10,7 @@ import pytest
 
 from tests.arm64.cores import CORES
 from tests.arm64.device import TOOLS, missing_tools
-from tests.arm64.wheels import ROOT
+from tests.support.repository import ROOT
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,7 @@ def test_missing_tools_are_named_with_their_packages(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("Error: apt-get install ")
+    assert line.startswith("Error: not checked: ")
     assert [name for name in (*TOOLS.values(), *(core.name for core in CORES)) if name not in line] == []
     assert not (tmp_path / "arm64").exists()
 

@@ -1,23 +1,18 @@
-"""What a device installs beside the runtime: the published aarch64 wheels, under the versions of constraints.txt."""
+"""What README.md installs on a device, but for aarch64: the published wheels, under the versions of constraints.txt."""
 
 from __future__ import annotations
 
 import sys
-import tomllib
 from pathlib import Path
 
 from tests.arm64.commands import CannotCheckError, CommandError, output
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
-CONSTRAINTS = ROOT / "constraints.txt"
+LISTS = (ROOT / "device-requirements.txt", ROOT / "constraints.txt")
+REQUIREMENTS = ("--no-deps", "-r", LISTS[0], "onnxruntime")
+"""Of the device's line all but our own two distributions, which are taken from where they stand."""
 OLDEST = 17
 """glibc 2.17, the oldest that aarch64 wheels are made for."""
-
-
-def requirements() -> list[str]:
-    """What `pip install './runtime[cpu]'` asks for."""
-    project = tomllib.loads((ROOT / "runtime" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["cpu"]]
 
 
 def install(into: Path, python: str, glibc: tuple[int, int]) -> tuple[str, ...]:
@@ -29,18 +24,9 @@ def install(into: Path, python: str, glibc: tuple[int, int]) -> tuple[str, ...]:
     tags = [f"manylinux_{major}_{number}_aarch64" for number in range(OLDEST, minor + 1)] + ["manylinux2014_aarch64"]
     platform = [part for tag in tags for part in ("--platform", tag)]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    target: list[str | Path] = [
-        "--target",
-        into,
-        "--python-version",
-        python,
-        "--implementation",
-        "cp",
-        "--only-binary",
-        ":all:",
-    ]
+    target: list[str | Path] = ["--target", into, "--python-version", python, "--implementation", "cp"]
     try:
-        output([*pip, *target, *platform, "--constraint", CONSTRAINTS, *requirements()])
+        output([*pip, *target, *platform, "--only-binary", ":all:", *REQUIREMENTS])
     except CommandError as error:
         raise CannotCheckError(f"pip could not get the aarch64 wheels: {error}") from error
     return tuple(sorted(folder.name.removesuffix(".dist-info") for folder in into.glob("*.dist-info")))

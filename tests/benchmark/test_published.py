@@ -106,7 +106,7 @@ def test_shapes_tokenize_a_character_each(shape, image_token, tmp_path):
     config = SHAPES[shape].config()
     config.save_pretrained(tmp_path)
     SHAPES[shape].save_processor(tmp_path)
-    processor = load_processor(tmp_path)
+    processor = load_processor(tmp_path, config)
     translated = translate(processor, config)
     assert translated.prompt.image_token_id == image_token
     ids = processor.tokenizer("a scratch?", add_special_tokens=False)["input_ids"]

@@ -14,7 +14,7 @@ from edgevlm.benchmark.engines.base import Sample
 from edgevlm.benchmark.results import EngineResult, Results, compare, spread, summarize, to_json
 from edgevlm.benchmark.sustained import INTERVALS, intervals
 from edgevlm.benchmark.workload import Facts
-from edgevlm_runtime import EdgeVLMError
+from edgevlm_runtime import EdgeVLMError, saving
 
 FACTS = Facts("random", (28, 28), 4, 20, 24, 8, 5, 1, 2, "cpu")
 
@@ -93,7 +93,7 @@ def test_without_float32_there_is_nothing_to_compare_with():
 
 def test_saved_results_come_back(tmp_path):
     saved = results(engine("a", [1.0, 2.0]))
-    baseline.save(tmp_path / "new" / "saved.json", saved)
+    saving.write_atomic(tmp_path / "new" / "saved.json", baseline.dump(saved))
     assert baseline.load(tmp_path / "new" / "saved.json") == saved
     assert msgspec.convert(json.loads(json.dumps(to_json(saved))), Results) == saved
 

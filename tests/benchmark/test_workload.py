@@ -55,6 +55,21 @@ def test_an_image_and_a_question_of_the_users(bundle, tmp_path):
     assert task.first == "is there a scratch" != task.second
 
 
+def test_every_engine_gets_the_picture_that_was_asked_for(bundle, tmp_path):
+    photo = tmp_path / "photo.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (22, 31), np.uint8)
+    Image.fromarray(pixels.astype(np.uint16) * 16).save(photo, exif=exif)
+    with pytest.raises(ImageError, match="--image-depth 12"):
+        prepare(Workload(image=photo), bundle, tmp_path)
+    given = Workload(image=photo, apply_exif_orientation=False, image_bit_depth=12)
+    task, facts = prepare(given, bundle, tmp_path)
+    assert (facts.image, facts.image_size) == ("photo.png", (31, 22))
+    assert np.abs(np.asarray(Image.open(task.image))[..., 0].astype(int) - pixels).max() <= 1
+    assert prepare(Workload(image=photo, image_bit_depth=12), bundle, tmp_path)[1].image_size == (22, 31)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

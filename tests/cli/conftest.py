@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from edgevlm.cli import cli
+from tests.support import traces
 
 Invoke = Callable[..., Result]
 Completed = subprocess.CompletedProcess[str]
@@ -24,6 +25,8 @@ def invoke() -> Invoke:
     """Run a command in this process: `invoke("inspect", path, "--json")`."""
 
     def run(*arguments: object) -> Result:
+        if "export" in arguments:
+            traces.remember()
         return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="edgevlm")
 
     return run

@@ -176,7 +176,7 @@ def test_a_baseline_of_another_workload_is_refused_before_measuring(invoke, refu
     ("arguments", "named"),
     [
         (["--repeats", "0"], "repeats"),
-        (["--new-tokens", "1"], "new_tokens"),
+        (["--new-tokens", "1"], "--new-tokens"),
         (["--new-tokens", "100000"], "more than the context"),
         (["--minutes", "-1"], "minutes"),
         (["--image-size", "4x"], "not a size"),

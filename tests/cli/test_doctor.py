@@ -7,13 +7,14 @@ from base64 import b64decode
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from edgevlm import providers
 from edgevlm.cli.doctor import diagnose
-from edgevlm.machine import package_versions
+from edgevlm.machine import PACKAGES, package_versions
 from edgevlm.providers import ProviderState, probe, probe_all
+from edgevlm_runtime.engines.ort_library import ort as onnxruntime
+from edgevlm_runtime.installing import pip_install
 
 CPU = ProviderState("CPUExecutionProvider", True)
 CUDA_MISSING = ProviderState("CUDAExecutionProvider", False, "libcudart.so.13 is not on this machine")
@@ -72,7 +73,12 @@ def test_both_onnxruntimes_conflict():
 def test_no_onnxruntime():
     finding = diagnose(versions(onnxruntime=None), ())[0]
     assert finding.problem
-    assert "pip install 'edgevlm[cpu]'" in finding.do
+    assert finding.do.startswith(pip_install("onnxruntime"))
+
+
+@pytest.mark.parametrize("name", PACKAGES["runtime"])
+def test_a_package_of_the_runtime_that_is_missing(name):
+    assert problems(versions(**{name: None}), (CPU,)) == [f"{name} is not installed"]
 
 
 def test_an_onnxruntime_that_does_not_import():
@@ -88,7 +94,7 @@ def test_a_provider_that_does_not_load_is_said_and_no_problem():
 def test_a_device_without_the_exporter_is_well():
     findings = diagnose(versions(**{"edgevlm-export": None}), (CPU,))
     assert [finding.problem for finding in findings] == [False]
-    assert "pip install 'edgevlm[export]'" in findings[0].do
+    assert findings[0].do == pip_install("edgevlm[export]")
 
 
 def test_the_probes_model_is_a_valid_graph():

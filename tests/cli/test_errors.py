@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 import pytest
 
-from edgevlm.cli.errors import error_line
+from edgevlm.cli.errors import error_line, install_line
 from edgevlm_runtime.errors import BundleAltered, UnsupportedModel
+from edgevlm_runtime.installing import pip_install
 
 
 @pytest.mark.parametrize(
@@ -22,9 +23,17 @@ from edgevlm_runtime.errors import BundleAltered, UnsupportedModel
         (MemoryError(), "Error: not enough memory: close other programs, or use a smaller model"),
         (
             ModuleNotFoundError("No module named 'edgevlm_export'", name="edgevlm_export"),
-            "Error: the package edgevlm_export is not installed: pip install 'edgevlm[export]'",
+            f"Error: the package edgevlm_export is not installed: {pip_install('edgevlm[export]')}",
         ),
-        (ModuleNotFoundError("gone", name="torch"), "Error: the package torch is not installed: pip install torch"),
+        (
+            ModuleNotFoundError("No module named 'PIL.Image'", name="PIL.Image"),
+            f"Error: the package PIL is not installed: {pip_install('pillow')}",
+        ),
+        (
+            ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"),
+            f"Error: the package onnxruntime is not installed: {install_line('onnxruntime')}",
+        ),
+        (ModuleNotFoundError("tokenizers: do this", name="tokenizers"), "Error: tokenizers: do this"),
         (
             ModuleNotFoundError("gone", name="edgevlm_export.api"),
             "Error: a file of edgevlm_export is missing: gone: install edgevlm again",
@@ -33,6 +42,10 @@ from edgevlm_runtime.errors import BundleAltered, UnsupportedModel
 )
 def test_line(error, line):
     assert error_line(error) == line
+
+
+def test_onnxruntime_has_an_alternative():
+    assert install_line("onnxruntime") == f"{pip_install('onnxruntime')} (or onnxruntime-gpu for NVIDIA, never both)"
 
 
 def test_a_fault_of_ours_says_so():

@@ -140,6 +140,25 @@ def test_an_image_that_cannot_be_read_is_a_wrong_answer(invoke, tiny_bundle, dat
     assert "broken.png" in "".join(parse(report).text)
 
 
+def test_both_see_pictures_as_they_are_asked_to(invoke, tiny_bundle, tiny_checkpoint, tmp_path):
+    """Turned, or not; 12 bits in 16: the reference answers about the same picture as the bundle."""
+    pixels = np.random.default_rng(5).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "phone.png", exif=exif)
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 16).save(tmp_path / "camera.png")
+    rows = [{"image": image, "question": QUESTIONS[0]} for image in ("phone.png", "camera.png")]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    answers = set()
+    for number, arguments in enumerate(((), ("--no-exif-orientation",), ("--image-depth", 12))):
+        out = tmp_path / f"{number}.json"
+        asked = ("--dataset", tmp_path, "--reference", tiny_checkpoint, *SHORT, "--out", out, "--max-flip-rate", 0)
+        result = invoke("eval", tiny_bundle, *asked, *arguments)
+        assert result.exit_code == 0, result.stderr
+        answers.add(json.dumps([case["edgevlm"] for case in json.loads(out.read_text())["cases"]]))
+    assert len(answers) > 1
+
+
 def test_calibration(invoke, refused, tiny_bundle, tmp_path):
     """Fitted on questions whose right answer is the likelier choice three times out of four."""
     import shutil
@@ -156,7 +175,8 @@ def test_calibration(invoke, refused, tiny_bundle, tmp_path):
         answer = likely if index % 4 else other
         rows.append({"image": f"{index}.png", "question": "is it", "answer": answer, "choices": ["yes", "no"]})
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    arguments = ("eval", bundle, "--dataset", tmp_path, *SHORT, "--report", tmp_path / "report.html", "--json")
+    files = ("--report", tmp_path / "report.html", "--force")
+    arguments = ("eval", bundle, "--dataset", tmp_path, *SHORT, *files, "--json")
     raw = json.loads(invoke(*arguments).stdout)["calibration"]
     fitted = json.loads(invoke(*arguments, "--fit-calibration").stdout)
     found, file = fitted["calibration"], tmp_path / "bundle.calibration.json"
@@ -187,9 +207,9 @@ def test_the_data_set_can_be_saved(invoke, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--n", "0"], "bad value for n"),
+        (["--n", "0"], "'--n'"),
         (["--match", "fuzzy"], "known are exact, loose"),
-        (["--max-new-tokens", "0"], "max_new_tokens"),
+        (["--max-new-tokens", "0"], "'--max-new-tokens'"),
         (["--resume"], "--out or --report"),
         (["--max-flip-rate", "0"], "--reference"),
         (["--split", "train"], "no questions of split 'train'"),

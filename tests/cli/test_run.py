@@ -10,7 +10,9 @@ import subprocess
 import sys
 import zlib
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import edgevlm
 
@@ -106,6 +108,15 @@ def test_stop_ends_the_answer(ask):
     assert stopped["text"] == whole["text"].partition(middle)[0]
 
 
+def test_control_tokens_can_be_typed_as_letters(invoke, refused, tiny_bundle, ask):
+    typed = f"{QUESTION} <image></s>"
+    (plain,), (literal,) = ask("--prompt", QUESTION), ask("--prompt", typed, "--text-tokens", "literal")
+    assert literal["prompt_tokens"] > plain["prompt_tokens"] + 4, "one token each, and one for the space"
+    assert literal["image_tokens"] == plain["image_tokens"]
+    line = refused(invoke("run", tiny_bundle, "--prompt", typed, "--text-tokens", "special"))
+    assert "message 1 contains '<image>'" in line
+
+
 def test_image_cache_outlives_the_process(ask, tmp_path):
     cache = tmp_path / "cache"
     (first,) = ask("--prompt", QUESTION, "--image-cache", cache)
@@ -131,17 +142,19 @@ def test_timings_go_to_stderr(invoke, tiny_bundle):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--max-new-tokens", "0"], "max_new_tokens"),
-        (["--temperature", "-1"], "temperature"),
-        (["--temperature", "nan"], "temperature"),
-        (["--top-p", "1.5"], "top_p"),
-        (["--top-k", "-3"], "top_k"),
-        (["--repetition-penalty", "0"], "repetition_penalty"),
-        (["--seed", "-1"], "seed"),
+        (["--max-new-tokens", "0"], "--max-new-tokens"),
+        (["--temperature", "-1"], "--temperature"),
+        (["--temperature", "nan"], "--temperature"),
+        (["--top-p", "1.5"], "--top-p"),
+        (["--top-k", "-3"], "--top-k"),
+        (["--repetition-penalty", "0"], "--repetition-penalty"),
+        (["--seed", "-1"], "--seed"),
         (["--stop", ""], "stop"),
-        (["--threads", "0"], "threads"),
+        (["--stop", "no</s>"], "stop string 'no</s>' holds the special token '</s>'"),
+        (["--text-tokens", "maybe"], "--text-tokens"),
+        (["--threads", "0"], "--threads"),
         (["--provider", "abacus"], "abacus"),
-        (["--max-context", "0"], "max_context"),
+        (["--max-context", "0"], "--max-context"),
         (["--image", "nowhere.png"], "nowhere.png"),
     ],
 )
@@ -206,3 +219,43 @@ def png_of(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def photo(picture):
+    """The picture as a phone stores it when held upright: on its side, with a tag that says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = picture.with_name("phone.png")
+    Image.open(picture).rotate(90, expand=True).save(file, exif=exif)
+    return file
+
+
+def test_a_phones_photo_is_seen_upright(ask, invoke, tiny_bundle, picture, photo):
+    def tokens(image, *arguments):
+        return [answer["token_ids"] for answer in ask("-p", QUESTION, "-p", "describe", *arguments, image=image)]
+
+    lying = picture.with_name("lying.png")
+    Image.open(picture).rotate(90, expand=True).save(lying)
+    assert tokens(photo) == tokens(photo, "--exif-orientation") == tokens(picture)
+    assert tokens(photo, "--no-exif-orientation") == tokens(lying)
+
+
+def test_what_was_done_to_a_picture_is_said_once(spawn, tiny_bundle, photo):
+    done = spawn("run", tiny_bundle, "-i", photo, "-i", photo, "-p", QUESTION, "--max-new-tokens", 1)
+    assert done.returncode == 0
+    assert done.stderr.count("phone.png: turned upright, as its EXIF orientation (6) says") == 1
+
+
+def test_the_depth_of_a_picture(ask, invoke, refused, tiny_bundle, picture, tmp_path):
+    grey = np.asarray(Image.open(picture).convert("L"))
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(np.rint(grey * (4095 / 255)).astype(np.uint16)).save(tmp_path / "12.png")
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
+    expected = ask("-p", QUESTION, image=tmp_path / "8.png")[0]["token_ids"]
+    assert ask("-p", QUESTION, "--image-depth", 12, image=tmp_path / "12.png")[0]["token_ids"] == expected
+    assert ask("-p", QUESTION, "--image-depth", 8, image=tmp_path / "float.tif")[0]["token_ids"] == expected
+    line = refused(invoke("run", tiny_bundle, "-i", tmp_path / "float.tif", "-p", QUESTION))
+    assert "nothing says which is white" in line
+    assert "--image-depth" in line
+    assert "32" in refused(invoke("run", tiny_bundle, "-i", picture, "-p", QUESTION, "--image-depth", 33))

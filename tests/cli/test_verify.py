@@ -188,7 +188,7 @@ def test_a_newer_bundle_is_not_judged(invoke, refused, bundle):
 
 
 def test_auto_says_what_it_took_and_why(invoke, tiny_bundle):
-    import onnxruntime
+    from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime-gpu is installed here")

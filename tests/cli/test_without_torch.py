@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edgevlm_runtime.installing import pip_install
 from tests.support.pages import parse
 
 HIDE = """
@@ -56,7 +58,7 @@ def test_bench(on_device, tiny_bundle, tmp_path):
     assert on_device("bench", tiny_bundle, *short, "--compare", kept, "--tolerance", 1e9).returncode == 0
     refused = on_device("bench", tiny_bundle, *short, "--reference", "inspector")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "is not installed: pip install" in refused.stderr.splitlines()[-1]
+    assert refused.stderr.splitlines()[-1].endswith(f"the package torch is not installed: {pip_install('torch')}")
 
 
 def test_eval(on_device, tiny_bundle, questions, tmp_path):
@@ -67,7 +69,7 @@ def test_eval(on_device, tiny_bundle, questions, tmp_path):
     assert json.loads(result.stdout)["calibration"]["n"] == 1
     assert parse(page).counts["svg"] == 2
     refused = on_device(*arguments, "--reference", "inspector")
-    assert "edgevlm_export is not installed: pip install 'edgevlm[export]'" in refused.stderr.splitlines()[-1]
+    assert f"edgevlm_export is not installed: {pip_install('edgevlm[export]')}" in refused.stderr.splitlines()[-1]
     assert refused.returncode == 2
 
 
@@ -75,3 +77,22 @@ def test_verify(on_device, tiny_bundle):
     result = on_device("verify", tiny_bundle, "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["self_test"]["passed"] is True
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("tokenizers", "tokenizers is not installed: {} --no-deps tokenizers"),
+        ("numpy", "the package numpy is not installed: {} numpy"),
+        ("PIL", "the package PIL is not installed: {} pillow"),
+        ("onnxruntime", "onnxruntime is not installed: {} onnxruntime (or onnxruntime-gpu for NVIDIA, never both)"),
+    ],
+)
+def test_what_the_runtime_itself_needs(module, line, spawn, tiny_bundle, tmp_path):
+    """`--no-deps` may leave out too much."""
+    (tmp_path / "sitecustomize.py").write_text(HIDE.replace("HIDDEN = {", f"HIDDEN = {{{module!r}, "))
+    refused = spawn("run", tiny_bundle, "--prompt", "is there a scratch", PYTHONPATH=os.fspath(tmp_path))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    (said,) = refused.stderr.splitlines()
+    words = line.format("pip install")
+    assert said in (f"Error: {words}", f"Error: {words.replace('pip install', f'{sys.executable} -m pip install')}")

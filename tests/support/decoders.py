@@ -12,8 +12,9 @@ from transformers import AutoModelForImageTextToText
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.families import get_family
 from edgevlm_export.families.decoder import kv_shape
+from edgevlm_export.planning.graph_plan import GraphPlan, plan_graph
 from edgevlm_export.precision.plan import GraphPrecision
-from edgevlm_export.writing.writer import GraphPlan, plan_graph, write_graph
+from edgevlm_export.writing.writer import write_graph
 from edgevlm_runtime.bundle import manifest
 from edgevlm_runtime.decoding.decoder import Decoder, DecoderRun
 from edgevlm_runtime.engines import make_engine

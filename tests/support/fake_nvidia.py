@@ -11,8 +11,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 from tests.support.fake_cuda import FakeCuda
 
 VERSION = "0.0-fake"

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from onnx import helper
 
 from edgevlm_export.graphs import passes
 from edgevlm_export.graphs.edit import MICROSOFT, ROWS, Rows
 from edgevlm_export.graphs.ops import DOMAIN
+from edgevlm_export.planning.graph_plan import CONVERSIONS
 from edgevlm_export.precision.base import Format, WeightJob
-from edgevlm_export.writing.writer import CONVERSIONS
+from edgevlm_runtime.engines.ort_library import ort
 
 Run = Callable[[np.ndarray], np.ndarray]
 

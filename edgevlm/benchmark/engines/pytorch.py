@@ -35,12 +35,11 @@ class PyTorchEngine:
     """See `Engine`."""
 
     def __init__(self, reference: Reference) -> None:
-        from edgevlm_export.checkpoints.generation import generation_defaults
         from edgevlm_export.families import get_family
         from edgevlm_export.reference import weight_bytes
 
         model = reference.model
-        defaults = generation_defaults(reference.folder, model.config)
+        defaults = reference.defaults
         self.precision = str(model.dtype).removeprefix("torch.")
         self.model_bytes = weight_bytes(reference.folder, model.dtype)
         self._reference = reference

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from edgevlm_export.calibration.material import Material
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.observed_cache import run_observed
-from edgevlm_export.calibration.samples import rows_at_most
+from edgevlm_export.finite import is_finite
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.kv_cache import SMALLEST, STEPS, Scales, quantize_cache
+from edgevlm_export.streaming.material import Material
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.observed_cache import run_observed
+from edgevlm_export.streaming.samples import rows_at_most
+from edgevlm_runtime.errors import ExportError
 
 KnownLayers = Sequence[tuple[Tensor, Tensor]]
 """Each layer's keys and values [kv_heads, tokens, head_dim] of what prompts begin with; empty where unknown."""
@@ -58,7 +60,7 @@ class KVRanges:
 def calibrate_cache(plan: ExportPlan, material: Material, known: KnownLayers, progress: Progress) -> dict[int, Scales]:
     """Let the decoder keep its cache in int8 where the plan says so: scales by layer, none for a float cache.
 
-    Raises `ExportError` for material that cannot be used.
+    Raises `ExportError` for material that cannot be used, and for keys or values that are no finite numbers.
     """
     shared = plan.precision.kv.scales
     if shared is None:
@@ -67,6 +69,9 @@ def calibrate_cache(plan: ExportPlan, material: Material, known: KnownLayers, pr
     for layer, (keys, values) in enumerate(known):
         ranges.add(layer, keys[None], values[None])
     scales = {layer: ranges.scales(layer, shared) for layer in sorted(ranges.keys)}
+    for layer, pair in scales.items():
+        if not all(map(is_finite, pair)):
+            raise ExportError(f"keys or values of layer {layer} are no finite numbers: leave out --kv")
     for name in CACHED & plan.graphs.keys():
         quantize_cache(plan.graphs[name].model, shared, scales)
     return scales

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from edgevlm_export.precision.blocks import dequantize
 from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.gptq import Curvature, gptq
-from edgevlm_export.writing.spool import Spool
+from edgevlm_export.streaming.spool import Spool
+from edgevlm_runtime.errors import ExportError
 
 ROWS = 8192
 """Rows of inputs added to a Gram matrix at once."""
@@ -42,9 +43,11 @@ class Rounding:
             return
         rows, columns = module.weight.shape
         options = fmt.options.fitted(columns)
-        inputs = self._curvature(x)
-        with _one_thread():
-            held = gptq(module.weight, inputs, options)
+        try:
+            with _one_thread():
+                held = gptq(module.weight, self._curvature(x), options)
+        except ArithmeticError as error:
+            raise ExportError(f"cannot calibrate {weight}: {error}: hold it otherwise, with --layer") from error
         job = fmt.pack(weight, (rows, columns))
         self.spool.save(weight, dict(zip(job.outputs, fmt.stored(held), strict=True)))
         module.weight.data = dequantize(held, options, columns)

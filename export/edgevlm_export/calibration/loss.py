@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.samples import Samples
-from edgevlm_export.calibration.streamed import streamed
+from edgevlm_export.finite import is_finite
+from edgevlm_export.streaming.forward import streamed
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.samples import Samples
 from edgevlm_runtime import VLM
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.decoding.decoder import Decoder
+from edgevlm_runtime.errors import ExportError
 from edgevlm_runtime.options import RuntimeOptions
 
 CHUNK = 128
@@ -35,7 +37,9 @@ class Loss:
 
     @classmethod
     def of(cls, model: StreamedModel, samples: Samples, scratch: Path) -> Loss:
-        """Run transformers' own layers in float32, weights streamed, on `samples`."""
+        """Run transformers' own layers in float32, weights streamed, on `samples`. Raises `ExportError` when what they
+        give is no number.
+        """
         states: list[Tensor] = []
         hook = model.layers[-1].register_forward_hook(
             lambda _, args, output: states.append(output[0] if isinstance(output, tuple) else output)
@@ -51,7 +55,10 @@ class Loss:
         with torch.no_grad():
             for start in range(0, len(rows), CHUNK):
                 x = model.finish(rows[start : start + CHUNK])
-                wanted[start : start + CHUNK] = torch.log_softmax(x @ weight.t(), -1).numpy()
+                chosen = torch.log_softmax(x @ weight.t(), -1)
+                if not is_finite(chosen):
+                    raise ExportError("the model overflows: its own logits are no finite numbers in float32")
+                wanted[start : start + CHUNK] = chosen.numpy()
         return cls(samples, wanted)
 
     def measure(self, folder: Path, manifest: Manifest) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgevlm_export.calibration.layerwise import Rounding
-from edgevlm_export.calibration.material import Material
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.samples import rows_at_most
-from edgevlm_export.calibration.streamed import streamed
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.blockwise import Blockwise
-from edgevlm_export.writing.spool import Spool
+from edgevlm_export.streaming.forward import streamed
+from edgevlm_export.streaming.material import Material
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.samples import rows_at_most
+from edgevlm_export.streaming.spool import Spool
 
 IMAGES = 8
 """Images that the vision encoder and the projector are calibrated with, all at once."""

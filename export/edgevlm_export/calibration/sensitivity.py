@@ -13,6 +13,7 @@ hidden states between layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,15 +24,17 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from edgevlm_export.calibration.loss import CHUNK
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.samples import Samples
-from edgevlm_export.calibration.streamed import resident, streamed
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.base import Made
-from edgevlm_export.writing.spool import Spool
+from edgevlm_export.streaming.forward import resident, streamed
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.samples import Samples
+from edgevlm_export.streaming.spool import Spool
 
 SEED = 0
 """Of the drawn tokens."""
+WORST = 1e12
+"""What a way of holding a layer costs that overflows: sums and differences of costs stay numbers."""
 
 Costs = dict[str, dict[str, float]]
 """Weight to format to the KL, in nats a position, that holding this weight so adds."""
@@ -163,4 +166,5 @@ class Sensitivity:
 
     def _add(self, weight: str, fmt: str, cost: float) -> None:
         costs = self.costs.setdefault(weight, {})
+        cost = cost if math.isfinite(cost) else WORST
         costs[fmt] = costs.get(fmt, 0.0) + cost / int(self.samples.text.sum())

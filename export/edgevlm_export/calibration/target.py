@@ -18,14 +18,14 @@ import psutil
 
 from edgevlm_export.calibration.lifting import Layer, Lift, choose
 from edgevlm_export.calibration.loss import Loss
-from edgevlm_export.calibration.material import Material
-from edgevlm_export.calibration.model import StreamedModel
-from edgevlm_export.calibration.samples import MEASURED
 from edgevlm_export.calibration.sensitivity import Sensitivity
 from edgevlm_export.planning.plan import ExportPlan, Progress, with_exceptions
 from edgevlm_export.precision import get_format
 from edgevlm_export.proof.selftest import run_bytes
-from edgevlm_export.writing.spool import Spool
+from edgevlm_export.streaming.material import Material
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.samples import MEASURED
+from edgevlm_export.streaming.spool import Spool
 from edgevlm_runtime.bundle.fidelity import Fidelity, LiftedLayer
 from edgevlm_runtime.bundle.manifest import Manifest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +31,8 @@ ALIASES: dict[str, ModelAlias] = {
     "qwen2.5-vl-7b": ModelAlias("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", "Qwen2.5-VL, 7B"),
 }
 """Every alias, in the order `edgevlm models` lists them."""
+
+
+def checkpoint_path() -> Path:
+    """The folder of the checkpoint that ships, `inspector`, loadable by ``transformers`` alone."""
+    return Path(__file__).parents[1] / "inspector" / "checkpoint"

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from edgevlm_export.checkpoints.aliases import ALIASES
-from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor, index
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-
-logger = logging.getLogger(__name__)
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
-"""What an export needs of a hub repository."""
+from edgevlm_export.checkpoints import door, hub, json_files, quantized, recognise, shards, ties, torch_files
+from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
+from edgevlm_export.checkpoints.files import weight_files
+from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 
 def locate(model: str) -> Path:
-    """The folder of a checkpoint: a local folder, an alias of `models.ALIASES`, or a Hugging Face id.
+    """The folder of a checkpoint: a local folder, or one of the hub's cache; an alias; a Hugging Face id.
 
     Raises `CheckpointError` when it is none of these or cannot be downloaded.
     """
@@ -37,51 +29,43 @@ def locate(model: str) -> Path:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"not a model's name: {reason(error)}") from error
     if is_folder:
-        return folder
+        return hub.snapshot(folder)
     if exists:
-        raise CheckpointError(f"not a model folder: {model}: pass a folder with config.json and model.safetensors")
+        recognise.refuse_file(folder)
     alias = ALIASES.get(model)
     if alias is not None and alias.repo_id is None:
-        from edgevlm_export.inspector import checkpoint_path
-
         return checkpoint_path()
     repo_id = model if alias is None else alias.repo_id
     if repo_id is None or repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
         raise CheckpointError(f"no such model: {model}: pass a folder, a Hugging Face id or one of `edgevlm models`")
-    return _download(repo_id)
-
-
-def _download(repo_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=list(DOWNLOADED)))
-    except Exception as error:  # the hub client raises a different type for each way a network can be missing
-        logger.debug("download failed", exc_info=True)
-        raise CheckpointError(
-            f"cannot download {repo_id} ({reason(error)}): copy the checkpoint here by other means and pass its folder"
-        ) from error
+    return hub.download(repo_id)
 
 
 def load_config(folder: Path) -> PreTrainedConfig:
-    """The checkpoint's config. Raises `CheckpointError` or `UnsupportedModel`."""
+    """The checkpoint's config, without a `quantization_config` that its weights do not bear out.
+
+    Raises `CheckpointError`, and `UnsupportedModel` also for a folder that is something else (`recognise`).
+    """
+    recognise.check(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"not a model folder: {folder}: config.json is missing")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"unreadable config: {path}: {error}") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
-        raise CheckpointError(f"not a model config: {path}: it names no model_type")
-    if "quantization_config" in raw or "quantization_config" in (raw.get("text_config") or {}):
+    json_files.check(folder)
+    raw = json_files.read(path)
+    method = quantized.stated_method(folder, raw)
+    if method is not None:
+        quantized.check_plain(stored_tensors(folder), method)
+    if "auto_map" in raw and not door.is_known(raw["model_type"]):
         raise UnsupportedModel(
-            f"the checkpoint is quantized already: {path}: export the original, with --int8 or --int4"
+            f"model type not supported: {raw['model_type']}: {path}: transformers does not know it, and the "
+            "checkpoint's own code is never run"
         )
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = door.config(folder)
     except Exception as error:  # transformers validates configs with many exception types
         raise UnsupportedModel(f"transformers cannot read this config: {path}: {reason(error)}") from error
+    quantized.forget(config)
+    return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +74,8 @@ class WeightSource:
 
     folder: Path
     tensors: Mapping[str, StoredTensor]
+    apart: tuple[str, ...] = ()
+    """Parameters that the config ties to others and that are stored with values of their own."""
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -101,45 +87,43 @@ class WeightSource:
         return self.tensors[name].read()
 
 
+def stored_tensors(folder: Path) -> list[StoredTensor]:
+    """Every tensor of the checkpoint under its own name, from the files' headers. Raises `CheckpointError`."""
+    return [tensor for path in weight_files(folder).paths for tensor in index_file(path)]
+
+
+def index_file(path: Path) -> list[StoredTensor]:
+    """Every tensor of one file. Raises `CheckpointError`."""
+    return shards.index(path) if path.suffix == ".safetensors" else torch_files.index(path)
+
+
 def open_weights(folder: Path, model: PreTrainedModel) -> WeightSource:
     """Index the weights of `folder` under `model`'s parameter names; old names are renamed as transformers does.
 
-    Every shard's header is read, so a missing or truncated one is found before any work is done.
+    Every file's header is read, so a missing or truncated one is found before any work is done. Parameters that the
+    config ties, and that are stored with different values, become parameters of their own in `model`.
     Raises `CheckpointError`.
     """
-    shards = shard_names(folder)
     transforms = get_model_conversion_mapping(model)
     renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
     converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
     state = model.state_dict()
     tensors: dict[str, StoredTensor] = {}
-    for stored in (tensor for file in shards for tensor in index(folder / file)):
+    found = stored_tensors(folder)
+    quantized.check_plain(found)
+    for stored in found:
         name, converter = rename_source_key(stored.name, renamings, converters, model.base_model_prefix, state)
         if converter is not None:
             raise UnsupportedModel(f"checkpoint layout not supported: {stored.path}: {stored.name} needs conversion")
         tensors[name] = stored
-    for tied, owner in tied_weights(model).items():
-        for absent, present in ((tied, owner), (owner, tied)):
-            if absent not in tensors and present in tensors:
-                tensors[absent] = tensors[present]
-        _check_tie(tensors, tied, owner)
+    apart = ties.settle(model, tensors)
     _check_tensors(tensors, model)
-    return WeightSource(folder, tensors)
-
-
-def _check_tie(tensors: Mapping[str, StoredTensor], tied: str, owner: str) -> None:
-    """Two stored tensors that the config calls one must be equal; transformers would not tie them, nor may we."""
-    if tied not in tensors or tensors[tied] == tensors[owner]:
-        return
-    if not torch.equal(tensors[tied].read(), tensors[owner].read()):
-        raise UnsupportedModel(
-            f"tied weights differ: {tensors[tied].path}: {tied} and {owner}: set tie_word_embeddings to false"
-        )
+    return WeightSource(folder, tensors, apart)
 
 
 def _check_tensors(tensors: Mapping[str, StoredTensor], model: PreTrainedModel) -> None:
     """Stored weights have the shapes of the model's parameters and are plain floating-point numbers."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         stored = tensors.get(name)
         if stored is None:
             continue
@@ -151,27 +135,3 @@ def _check_tensors(tensors: Mapping[str, StoredTensor], model: PreTrainedModel) 
             raise CheckpointError(
                 f"weight has shape {list(stored.shape)}, the config says {list(parameter.shape)}: {stored.path}: {name}"
             )
-
-
-def tied_weights(model: PreTrainedModel) -> dict[str, str]:
-    """Parameters that share one tensor: name to the name of the owner."""
-    return dict(model.all_tied_weights_keys or {})
-
-
-def shard_names(folder: Path) -> list[str]:
-    """Files that hold the weights, as the index lists them where there is one. Raises `CheckpointError`."""
-    listing = folder / INDEX
-    if listing.is_file():
-        try:
-            names = set(json.loads(listing.read_text(encoding="utf-8"))["weight_map"].values())
-            shards = sorted(str(Path(name)) for name in names)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CheckpointError(f"unreadable weight index: {listing}: {error}") from error
-        for shard in shards:
-            if not (folder / shard).is_file():
-                raise CheckpointError(f"weight shard missing: {folder / shard}: download the checkpoint again")
-        return shards
-    if (folder / SINGLE).is_file():
-        return [SINGLE]
-    hint = " (convert its .bin weights to safetensors first)" if any(folder.glob("*.bin")) else ""
-    raise CheckpointError(f"no weights: {folder}: neither {SINGLE} nor {INDEX} is there{hint}")

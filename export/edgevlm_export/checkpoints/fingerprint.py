@@ -12,8 +12,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgevlm_export.checkpoints.checkpoint import shard_names
-from edgevlm_export.checkpoints.shards import StoredTensor, index
+import torch
+
+from edgevlm_export.checkpoints import json_files
+from edgevlm_export.checkpoints.checkpoint import stored_tensors
+from edgevlm_export.checkpoints.shards import StoredTensor
 from edgevlm_runtime.bundle.manifest import CheckpointDigest, Manifest
 from edgevlm_runtime.errors import CheckpointError
 
@@ -28,8 +31,7 @@ def fingerprint(folder: Path) -> CheckpointDigest:
     """The digest of a checkpoint; how its tensors are spread over files does not matter. Raises `CheckpointError`."""
     digest = hashlib.sha256()
     digest.update(json.dumps(_config(folder / "config.json"), sort_keys=True).encode())
-    tensors = [tensor for shard in shard_names(folder) for tensor in index(folder / shard)]
-    for tensor in sorted(tensors, key=lambda one: one.name):
+    for tensor in sorted(stored_tensors(folder), key=lambda one: one.name):
         digest.update(json.dumps([tensor.name, tensor.dtype, tensor.shape]).encode())
         _sample(digest, tensor)
     return CheckpointDigest(digest.hexdigest(), COVERS)
@@ -50,18 +52,25 @@ def other_checkpoint(manifest: Manifest, folder: Path) -> str | None:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {name: value for name, value in raw.items() if name not in _NOT_THE_MODEL}
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"unreadable config: {path}: {error}") from error
+    return {name: value for name, value in json_files.read(path).items() if name not in _NOT_THE_MODEL}
 
 
 def _sample(digest: Any, tensor: StoredTensor) -> None:
+    if tensor.strides is not None:
+        whole = tensor.read().view(torch.uint8).numpy().reshape(-1)
+        for start in _starts(tensor.nbytes):
+            digest.update(whole[start : start + SAMPLE].tobytes())
+        return
     try:
         with tensor.path.open("rb") as file:
-            for start in (0, max(tensor.nbytes - SAMPLE, 0) // 2, max(tensor.nbytes - SAMPLE, 0)):
+            for start in _starts(tensor.nbytes):
                 file.seek(tensor.offset + start)
                 digest.update(file.read(min(SAMPLE, tensor.nbytes)))
     except OSError as error:
         raise CheckpointError(f"cannot read {tensor.path}: {error.strerror or error}") from error
+
+
+def _starts(nbytes: int) -> tuple[int, int, int]:
+    """Where the samples of so many bytes begin."""
+    last = max(nbytes - SAMPLE, 0)
+    return 0, last // 2, last

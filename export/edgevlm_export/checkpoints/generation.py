@@ -1,18 +1,17 @@
-"""The checkpoint's generation config, reduced to what the runtime uses."""
+"""The checkpoint's generation config, reduced to what the runtime uses, and where an answer ends."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
 
-from edgevlm_export.errors import reason
+from edgevlm_export.checkpoints import door
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
-from edgevlm_runtime.errors import CheckpointError
-
-logger = logging.getLogger(__name__)
+from edgevlm_runtime.errors import CheckpointError, reason
 
 NOT_TAKEN = (
     "no_repeat_ngram_size",
@@ -23,42 +22,92 @@ NOT_TAKEN = (
     "sequence_bias",
     "num_beams",
 )
-"""Settings that would change greedy tokens and that the runtime does not have: named in a warning."""
+"""Settings that would change greedy tokens and that the runtime does not have: named in a note."""
 
 
-def generation_defaults(folder: Path, config: PreTrainedConfig) -> GenerationDefaults:
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How a checkpoint answers, for a bundle and its reference alike."""
+
+    defaults: GenerationDefaults
+    notes: tuple[str, ...]
+    """What whoever exports it should know, a line each."""
+
+
+def read_generation(folder: Path, config: PreTrainedConfig, tokenizer: Any, turn_end: int | None) -> Generation:
     """End-of-sequence tokens, repetition penalty, suppressed tokens and the limit of new tokens.
 
-    Answers are greedy unless the caller samples: a device that inspects parts must give the same verdict twice.
-    Sampling parameters of the checkpoint are therefore not taken over. Raises `CheckpointError` for a file that cannot
-    be read or holds what means nothing.
+    `turn_end`: the token that the chat template writes after an answer, where it writes one. Answers are greedy unless
+    the caller samples: a device that inspects parts must give the same verdict twice. Sampling parameters of the
+    checkpoint are therefore not taken over. Raises `CheckpointError` for a file that cannot be read or holds what means
+    nothing.
     """
-    generation = _load(folder, config)
+    generation = _load(folder)
     dropped = [name for name in NOT_TAKEN if getattr(generation, name, None) not in (None, 0, 1, [], {})]
-    if dropped:
-        logger.warning("the checkpoint's generation config sets what edgevlm does not do: %s", ", ".join(dropped))
+    notes = (
+        [f"the checkpoint's generation config sets what edgevlm does not do: {', '.join(dropped)}"] if dropped else []
+    )
     try:
-        return _defaults(generation, config)
+        stated = _ids(generation.eos_token_id)
+        ends = _ends(stated, config, tokenizer, turn_end)
+        defaults = _defaults(generation, tuple(ends))
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"unusable generation config: {folder}: {reason(error)}") from error
+    return Generation(defaults, (*notes, *_end_notes(stated, ends, tokenizer)))
 
 
-def _defaults(generation: GenerationConfig, config: PreTrainedConfig) -> GenerationDefaults:
-    eos = _ids(generation.eos_token_id)
-    for fallback in (config, config.get_text_config()):
-        eos = eos or _ids(getattr(fallback, "eos_token_id", None))
+def _ends(stated: tuple[int, ...], config: PreTrainedConfig, tokenizer: Any, turn_end: int | None) -> dict[int, str]:
+    """Tokens that end an answer, with who says so: those of the generation config, or else of the model's config, and
+    in any case the tokenizer's own and the one that the chat template writes after an answer."""
+    found: list[tuple[int | None, str]] = [
+        (id_, "the generation config") for id_ in stated or _of_config(config, tokenizer)
+    ]
+    found.append((tokenizer.eos_token_id, "the tokenizer"))
+    found.append((turn_end, "the chat template"))
+    rows, named = int(config.get_text_config().vocab_size), dict[int, str]()
+    for id_, source in found:
+        if id_ is not None and 0 <= id_ < rows:
+            named.setdefault(int(id_), source)
+    return named
+
+
+def _of_config(config: PreTrainedConfig, tokenizer: Any) -> tuple[int, ...]:
+    """End tokens of the model's config. One that its class assumes, and that is a word to this tokenizer, is none."""
+    ids = next(
+        filter(None, (_ids(getattr(one, "eos_token_id", None)) for one in (config, config.get_text_config()))), ()
+    )
+    return tuple(id_ for id_ in ids if id_ in tokenizer.added_tokens_decoder)
+
+
+def _end_notes(stated: tuple[int, ...], ends: dict[int, str], tokenizer: Any) -> Iterator[str]:
+    """What is not as plain transformers has it."""
+    if not ends:
+        yield (
+            "nothing says where an answer ends (no end-of-sequence token in generation config, config, tokenizer or "
+            "chat template): answers go on to --max-new-tokens, or to --stop"
+        )
+    more = {id_: source for id_, source in ends.items() if id_ not in stated}
+    if more:
+        words = tokenizer.convert_ids_to_tokens
+        added = ", ".join(f"{words(id_)!r} ({id_}), which {source} ends an answer with" for id_, source in more.items())
+        known = ", ".join(f"{words(id_)!r} ({id_})" for id_ in stated) or "no token"
+        yield (
+            f"answers end at {added}: generation_config.json names {known}, so transformers' generate() goes on unless "
+            "it is given the same eos_token_id"
+        )
+
+
+def _defaults(generation: GenerationConfig, ends: tuple[int, ...]) -> GenerationDefaults:
     penalty = float(generation.repetition_penalty or 1.0)
     if penalty <= 0:
         raise ValueError(f"repetition_penalty is {penalty}")
     limit = {} if generation.max_new_tokens is None else {"max_new_tokens": int(generation.max_new_tokens)}
-    return GenerationDefaults(eos, penalty, suppress_tokens=_ids(generation.suppress_tokens), **limit)
+    return GenerationDefaults(ends, penalty, suppress_tokens=_ids(generation.suppress_tokens), **limit)
 
 
-def _load(folder: Path, config: PreTrainedConfig) -> GenerationConfig:
-    if not (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_model_config(config)
+def _load(folder: Path) -> GenerationConfig:
     try:
-        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+        return door.generation_config(folder)
     except Exception as error:  # transformers validates with several exception types
         raise CheckpointError(f"unreadable generation config: {folder}: {reason(error)}") from error
 

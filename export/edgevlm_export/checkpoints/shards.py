@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
+from edgevlm_export.checkpoints import door
+from edgevlm_export.finite import is_finite
 from edgevlm_runtime.errors import CheckpointError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -47,13 +49,27 @@ class StoredTensor:
     offset: int
     """Of its first byte in the file."""
     nbytes: int
+    strides: tuple[int, ...] | None = None
+    """Of a tensor that lies in another order than row by row, which only PyTorch's own files have: in elements."""
+
+    @property
+    def span(self) -> int:
+        """Bytes from its first to behind its last."""
+        if self.strides is None or not self.nbytes:
+            return self.nbytes
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * DTYPES[self.dtype].itemsize if self.dtype in DTYPES else self.nbytes
 
     def read(self) -> torch.Tensor:
-        """The tensor, in memory of its own. Raises `CheckpointError`."""
+        """The tensor, in memory of its own. Raises `CheckpointError`, also for a value that is not a finite number."""
+        if self.strides is not None:
+            return self._read(self.offset, self.span).as_strided(self.shape, self.strides).contiguous()
         return self._read(self.offset, self.nbytes).reshape(self.shape)
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
-        """[stop - start, ...]: a part of a tensor along its first dimension. Raises `CheckpointError`."""
+        """[stop - start, ...]: a part of a tensor along its first dimension. Raises as `read` does."""
+        if self.strides is not None:
+            return self.read()[start:stop]
         width = self.nbytes // self.shape[0]
         return self._read(self.offset + start * width, (stop - start) * width).reshape(stop - start, *self.shape[1:])
 
@@ -69,14 +85,19 @@ class StoredTensor:
             raise CheckpointError(f"cannot read {self.path}: {error.strerror or error}") from error
         if count != nbytes:
             raise CheckpointError(f"damaged weight shard: {self.path}: it became shorter while it was read")
-        return data.view(DTYPES[self.dtype])
+        values = data.view(DTYPES[self.dtype])
+        if not is_finite(values):
+            raise CheckpointError(
+                f"weight is not a finite number: {self.path}: {self.name} holds NaN, infinity, or more than float32 "
+                "holds: the checkpoint is damaged or its training failed: export another one"
+            )
+        return values
 
 
 def index(path: Path) -> list[StoredTensor]:
     """Every tensor of a shard. Raises `CheckpointError` for a file that is missing, truncated, or another format."""
     try:
-        with safe_open(path, framework="pt"):  # checks header, offsets and size
-            pass
+        door.check_tensors(path)
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             header = json.loads(file.read(length))

@@ -6,17 +6,17 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import UnsupportedModel
+from edgevlm_export.checkpoints import door
+from edgevlm_runtime.errors import UnsupportedModel, reason
 
 
 def build(config: PreTrainedConfig) -> PreTrainedModel:
     """The architecture of `config` in float32, its parameters on the meta device, its buffers computed."""
     try:
         with init_empty_weights(include_buffers=False):
-            model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+            model = door.architecture(config)
     except Exception as error:  # configs are checked by whatever a model's constructor happens to do with them
         raise UnsupportedModel(
             f"transformers cannot build this architecture: {config.model_type}: {reason(error)}"

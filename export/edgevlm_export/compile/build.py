@@ -16,11 +16,10 @@ from edgevlm_export.compile.modules import make_builder
 from edgevlm_export.compile.monitor import make_monitor
 from edgevlm_export.compile.options import CompileOptions
 from edgevlm_export.compile.settings import make_config, save_timing_cache
-from edgevlm_export.errors import reason
 from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.bundle.manifest import FileRecord, GraphInfo
 from edgevlm_runtime.engines.nvidia.messages import make_logger
-from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.errors import ExportError, reason
 
 if TYPE_CHECKING:
     from edgevlm_export.planning.plan import Progress  # which imports torch

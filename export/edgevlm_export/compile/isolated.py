@@ -23,6 +23,7 @@ import msgspec
 
 from edgevlm_export.compile.build import BuiltEngine, out_of_memory
 from edgevlm_export.compile.options import CompileOptions
+from edgevlm_runtime import child
 from edgevlm_runtime.bundle.manifest import GraphInfo
 from edgevlm_runtime.errors import ExportError
 
@@ -31,13 +32,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-P", "-m", "edgevlm_export.compile.worker")
-"""-P: the worker runs in the bundle's folder, and nothing in a bundle is to be imported."""
+WORKER = ("-m", "edgevlm_export.compile.worker")
 FIXED = "EDGEVLM_FIXED_ADDRESSES"
 """Environment variable of a worker that has begun again without address randomisation."""
 INTERRUPTED = 130
 _KILLED = -9
-_KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TEMP", "TMPDIR", "VIRTUAL_ENV")
+_KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "SYSTEMROOT", "TEMP", "TMPDIR", "VIRTUAL_ENV")
 """Of the environment; the rest would move the worker's memory about."""
 
 
@@ -51,12 +51,11 @@ def build_isolated(
         place = f"/proc/self/fd/{file.fileno()}" if sys.platform.startswith("linux") else str(output.absolute())
         asked = {**asdict(options), "bundle": ".", "compute_capabilities": options.sms}
         job = {"options": asked, "graph": graph, "info": asdict(info), "output": place}
-        process = subprocess.Popen(
-            [*COMMAND, json.dumps(job, default=str)],
+        process = child.start(
+            [*WORKER, json.dumps(job, default=str)],
             stdout=subprocess.PIPE,
-            text=True,
             cwd=options.bundle,
-            env=_environment(),
+            env={"PYTHONHASHSEED": "0", **{name: os.environ[name] for name in _KEPT if name in os.environ}},
             pass_fds=(file.fileno(),) if os.name == "posix" else (),
         )
     with process:
@@ -75,12 +74,6 @@ def build_isolated(
     if "built" not in last:
         raise ExportError(f"the builder of the {graph} ended with exit code {process.returncode} and said nothing")
     return msgspec.convert(last["built"], BuiltEngine)
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    return {**kept, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _follow(lines: Any, progress: Progress) -> Mapping[str, Any]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgevlm_export.errors import reason
 from edgevlm_runtime.engines.nvidia.library import TENSORRT, TENSORRT_RTX, import_or_explain
-from edgevlm_runtime.errors import ExportError, ProviderError
+from edgevlm_runtime.errors import ExportError, ProviderError, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +19,8 @@ class Compiler:
 
     name: str
     module: str
-    install: str
-    """The exact pip line."""
+    packages: tuple[str, ...]
+    """What to install."""
     ahead_of_time: bool
     """Whether it builds without the GPU, for GPUs named by compute capability."""
     timing_cache: bool
@@ -29,10 +28,8 @@ class Compiler:
 
 
 COMPILERS: dict[str, Compiler] = {
-    "tensorrt": Compiler("tensorrt", TENSORRT.module, TENSORRT.install, False, True),
-    "tensorrt-rtx": Compiler(
-        "tensorrt-rtx", TENSORRT_RTX.module, "pip install 'edgevlm-export[tensorrt-rtx]'", True, False
-    ),
+    "tensorrt": Compiler("tensorrt", TENSORRT.module, TENSORRT.packages, False, True),
+    "tensorrt-rtx": Compiler("tensorrt-rtx", TENSORRT_RTX.module, ("edgevlm-export[tensorrt-rtx]",), True, False),
 }
 
 
@@ -46,7 +43,7 @@ def get_compiler(name: str) -> Compiler:
 def load_module(target: Compiler) -> Any:
     """Import the target's library. Raises `ExportError` with the pip line when it is missing or does not load."""
     try:
-        return import_or_explain(target.module, target.install)
+        return import_or_explain(target.module, target.packages)
     except ProviderError as error:
         raise ExportError(str(error)) from error
 

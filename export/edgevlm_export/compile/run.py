@@ -17,11 +17,12 @@ from edgevlm_export.compile.modules import load_module
 from edgevlm_export.compile.options import CompileOptions
 from edgevlm_export.planning.plan import GRAPHS, Progress
 from edgevlm_export.writing.bundle import write_manifest
-from edgevlm_export.writing.output import atomic_folder, recover
+from edgevlm_export.writing.output import Place, reserve
 from edgevlm_runtime.bundle.engine_info import EngineInfo, this_platform
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Manifest
 from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.saving import check_file
 
 FOLDER = "engines"
 STANDARD = "static"
@@ -53,19 +54,28 @@ def compile_bundle(options: CompileOptions, progress: Progress = _no_progress) -
     """
     start = time.monotonic()
     folder = options.bundle.resolve()
-    recover(folder)
+    if options.timing_cache is not None:
+        check_file(options.timing_cache, force=True)
     module = load_module(options.resolved)
-    manifest = Bundle.open(folder).manifest
-    check_dialect(manifest, options.target)
-    sms = options.sms or (compute_capability(options.resolved),)
-    with atomic_folder(folder, force=True) as partial:
-        place = partial / FOLDER / options.target
-        asked = replace(options, bundle=folder)
-        built = {graph: _build(module, asked, graph, manifest, place, progress) for graph in GRAPHS}
-        compiled = _with_engines(manifest, options.target, _infos(module, options.target, sms, built), built)
-        _take_over(folder, partial, compiled)
-        write_manifest(partial, compiled)
+    with reserve(folder, force=True) as place:
+        manifest = Bundle.open(folder).manifest
+        check_dialect(manifest, options.target)
+        sms = options.sms or (compute_capability(options.resolved),)
+        built = _fill(module, replace(options, bundle=folder), place, manifest, sms, progress)
     return CompileReport(folder, options.target, module.__version__, sms, built, time.monotonic() - start)
+
+
+def _fill(
+    module: Any, options: CompileOptions, place: Place, manifest: Manifest, sms: tuple[int, ...], progress: Progress
+) -> Mapping[str, BuiltEngine]:
+    """Build the engines and put a bundle that has them in the place of the one without."""
+    with place.filled() as partial:
+        engines = partial / FOLDER / options.target
+        built = {graph: _build(module, options, graph, manifest, engines, progress) for graph in GRAPHS}
+        compiled = _with_engines(manifest, options.target, _infos(module, options.target, sms, built), built)
+        _take_over(options.bundle, partial, compiled)
+        write_manifest(partial, compiled)
+    return built
 
 
 def _build(

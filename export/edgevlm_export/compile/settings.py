@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from edgevlm_export.compile.options import CompileOptions
-from edgevlm_export.errors import reason
-from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.errors import EdgeVLMError, ExportError, reason
+from edgevlm_runtime.saving import write_atomic
+
+log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 
@@ -26,13 +29,11 @@ def make_config(module: Any, builder: Any, options: CompileOptions, monitor: Any
 
 
 def save_timing_cache(config: Any, file: Path) -> None:
-    """Write what the builder measured. Raises `ExportError`."""
-    partial = file.with_name(f".{file.name}.partial")
+    """Write what the builder measured; where that is not possible, a warning: the engine is built all the same."""
     try:
-        partial.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
-        partial.replace(file)
-    except OSError as error:
-        raise ExportError(f"cannot write the timing cache: {file}: {reason(error)}") from error
+        write_atomic(file, bytes(memoryview(config.get_timing_cache().serialize())))
+    except EdgeVLMError as error:
+        log.warning("the timing cache is not kept: %s", error)
 
 
 def _set_compute_capabilities(module: Any, config: Any, sms: tuple[int, ...]) -> None:
@@ -54,7 +55,7 @@ def _set_compute_capabilities(module: Any, config: Any, sms: tuple[int, ...]) ->
 
 def _attach_timing_cache(config: Any, file: Path) -> None:
     try:
-        held = file.read_bytes() if file.exists() else b""
+        held = file.read_bytes() if file.is_file() else b""
     except OSError as error:
         raise ExportError(f"cannot read the timing cache: {file}: {reason(error)}") from error
     if not config.set_timing_cache(config.create_timing_cache(held), False):

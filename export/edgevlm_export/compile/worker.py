@@ -16,12 +16,12 @@ from typing import Any
 import msgspec
 
 from edgevlm_export.compile.build import build_engine
-from edgevlm_export.compile.isolated import COMMAND, FIXED, INTERRUPTED
+from edgevlm_export.compile.isolated import FIXED, INTERRUPTED, WORKER
 from edgevlm_export.compile.modules import load_module
 from edgevlm_export.compile.options import CompileOptions
-from edgevlm_export.errors import reason
+from edgevlm_runtime import child
 from edgevlm_runtime.bundle.manifest import GraphInfo
-from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.errors import EdgeVLMError, reason
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +77,7 @@ def _fix_addresses() -> str | None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     libc = ctypes.CDLL(None)
     if libc.personality(libc.personality(_ASK) | _ADDR_NO_RANDOMIZE) != -1:
-        os.environ[FIXED] = "1"
-        os.execv(sys.executable, [*COMMAND, *sys.argv[1:]])
+        child.become([*WORKER, *sys.argv[1:]], **{FIXED: "1"})
     return _RANDOM
 
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.decoder import check_decoder, decoder_source
+from edgevlm_export.finite import is_finite
 from edgevlm_export.graphs.source import GraphSource
+from edgevlm_runtime.errors import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,27 @@ class Normalization:
 
     @classmethod
     def of(cls, processor: Any) -> Normalization:
-        """Read it off a Hugging Face image processor, steps switched off included."""
+        """Read it off a Hugging Face image processor, steps switched off included.
+
+        Raises `CheckpointError` for figures that mean nothing.
+        """
         rescale = processor.rescale_factor if processor.do_rescale else 1.0
-        if not processor.do_normalize:
-            return cls(rescale, (0.0,) * 3, (1.0,) * 3)
-        return cls(rescale, tuple(processor.image_mean), tuple(processor.image_std))
+        mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+        made = cls(float(rescale), _channels(mean), _channels(std))
+        if not is_finite(torch.tensor([made.rescale, *made.mean, *made.std], dtype=torch.float64)) or 0 in made.std:
+            raise CheckpointError(
+                f"image processor not usable: rescale_factor {rescale}, image_mean {mean}, image_std {std}: take "
+                "preprocessor_config.json from the original checkpoint"
+            )
+        return made
+
+
+def _channels(value: Any) -> tuple[float, ...]:
+    """A figure for each colour; one for all, as transformers takes it, is given three times."""
+    values = [value] * 3 if isinstance(value, int | float) else list(value or ())
+    if len(values) != 3:
+        raise CheckpointError(f"image processor not usable: {value} for three colours in image_mean or image_std")
+    return tuple(float(one) for one in values)
 
 
 class Normalize(nn.Module):
@@ -60,6 +78,9 @@ class Family(ABC):
     model_type: ClassVar[str]
     projector_module: ClassVar[str]
     """Path of the model's submodule between vision features and embeddings; the reference looks inside there."""
+    after_image: ClassVar[str | None] = None
+    """What published prompts write between an image's token and the text, for chat templates that take a message's
+    content as one string only; None where they are of no use to the family."""
     mrope: ClassVar[bool] = False
     """Whether positions are inputs of the decoder (multimodal rotary embedding)."""
 
@@ -73,6 +94,12 @@ class Family(ABC):
         self.image_options = image_options
         self.context = context
         check_decoder(self.text_config)
+
+    @classmethod
+    def published_template(cls, config: PreTrainedConfig) -> str | None:
+        """Name of the chat template (`edgevlm_export.chat_templates`) that goes with the published checkpoints that
+        this config is of; None where the config does not tell."""
+        return None
 
     @property
     def positions(self) -> str:

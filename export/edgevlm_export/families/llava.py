@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.base import Family, Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 
+PUBLISHED = {
+    "lmsys/vicuna-7b-v1.5": "llava-1.5",
+    "lmsys/vicuna-13b-v1.5": "llava-1.5",
+    "meta-llama/Meta-Llama-3-8B-Instruct": "llava-llama3",
+}
+"""Language model, as the text config names it, to the chat template it was made a LLaVA with."""
 TOWERS = frozenset({"clip_vision_model", "siglip_vision_model"})
 
 
@@ -18,6 +24,11 @@ class Llava(Family):
 
     model_type = "llava"
     projector_module = "model.multi_modal_projector"
+    after_image = "\n"
+
+    @classmethod
+    def published_template(cls, config: PreTrainedConfig) -> str | None:
+        return PUBLISHED.get(str(getattr(config.get_text_config(), "_name_or_path", "")))
 
     @property
     def text_model(self) -> nn.Module:

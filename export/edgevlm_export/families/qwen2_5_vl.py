@@ -10,7 +10,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.base import Family, Normalization, Normalize
 from edgevlm_export.graphs import ops
@@ -23,6 +23,10 @@ class Qwen25VL(Family):
     model_type = "qwen2_5_vl"
     projector_module = "model.visual.merger"
     mrope = True
+
+    @classmethod
+    def published_template(cls, config: PreTrainedConfig) -> str | None:
+        return "qwen2.5-vl"
 
     @property
     def text_model(self) -> nn.Module:

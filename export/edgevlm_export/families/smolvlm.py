@@ -19,6 +19,10 @@ class SmolVLM(Family):
     model_type = "smolvlm"
     projector_module = "model.connector"
 
+    @classmethod
+    def published_template(cls, config: PreTrainedConfig) -> str | None:
+        return "smolvlm"
+
     @property
     def text_model(self) -> nn.Module:
         text_model: nn.Module = self.model.model.text_model

@@ -18,10 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import PreTrainedModel
 
 from edgevlm_export.checkpoints.skeleton import fake_parameters
-from edgevlm_export.errors import reason
 from edgevlm_export.graphs import ops
 from edgevlm_export.graphs.source import GraphSource
-from edgevlm_runtime.errors import UnsupportedModel
+from edgevlm_runtime.errors import UnsupportedModel, reason
 
 OPSET = 23
 """First opset with RMSNormalization, RotaryEmbedding and Attention; the standard dialect needs them."""

@@ -3,11 +3,6 @@
 Importing this package imports neither torch nor transformers.
 """
 
-from __future__ import annotations
+from edgevlm_export.checkpoints.aliases import checkpoint_path
 
-from pathlib import Path
-
-
-def checkpoint_path() -> Path:
-    """The folder of the shipped checkpoint, loadable by ``transformers`` alone."""
-    return Path(__file__).parent / "checkpoint"
+__all__ = ["checkpoint_path"]

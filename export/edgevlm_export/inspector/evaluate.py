@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from edgevlm_export import inspection
+from edgevlm_export.checkpoints import door
 from edgevlm_export.inspection import Example
 from edgevlm_export.inspection.parts import SIZE
 from edgevlm_export.inspection.splits import held_out
@@ -44,8 +44,8 @@ class Inspector:
     """The PyTorch model behind a plain question-and-answer call."""
 
     def __init__(self, checkpoint: Path | str) -> None:
-        self.processor = AutoProcessor.from_pretrained(checkpoint, backend="pil")
-        self.model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        self.processor = door.processor(Path(checkpoint))
+        self.model = door.model(Path(checkpoint)).eval()
 
     @torch.inference_mode()
     def answer(self, chats: Sequence[Chat]) -> list[str]:

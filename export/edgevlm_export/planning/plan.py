@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
-from edgevlm_export.checkpoints.generation import generation_defaults
-from edgevlm_export.errors import reason
+from edgevlm_export.checkpoints.generation import read_generation
+from edgevlm_export.checkpoints.ties import tied_weights
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Family, Normalization
 from edgevlm_export.families.decoder import max_context
+from edgevlm_export.planning.graph_plan import GraphPlan, check_weights, plan_graph
 from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.planning.targets import get_target
 from edgevlm_export.precision import WeightJob, get_format
 from edgevlm_export.precision.plan import PrecisionPlan, matches
 from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
-from edgevlm_export.writing.writer import GraphPlan, check_weights, plan_graph
 from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
-from edgevlm_runtime.errors import CheckpointError, ExportError
+from edgevlm_runtime.errors import CheckpointError, EdgeVLMError, ExportError, reason
+
+logger = logging.getLogger(__name__)
+
+logger = logging.getLogger(__name__)
 
 GRAPHS = ("vision_encoder", "projector", "decoder")
 
+P = ParamSpec("P")
 Progress = Callable[[str, int, int], None]
 """Told the stage's name, how much of it is done, and how much there is (steps, or bytes while writing)."""
 
@@ -38,6 +46,7 @@ class ExportPlan:
     folder: Path
     model: PreTrainedModel
     family: Family
+    processor: CheckpointProcessor
     preprocessing: Preprocessing
     generation: GenerationDefaults
     graphs: Mapping[str, GraphPlan]
@@ -71,7 +80,7 @@ class ExportPlan:
 def table_names(family: Family) -> frozenset[str]:
     """Every name that the table of token embeddings has among the model's parameters."""
     name = family.embedding_name
-    ties = checkpoint.tied_weights(family.model)
+    ties = tied_weights(family.model)
     return frozenset({name, ties.get(name, name)} | {tied for tied, owner in ties.items() if owner == name})
 
 
@@ -103,21 +112,49 @@ def _translated(processor: CheckpointProcessor, config: PreTrainedConfig) -> Pre
         ) from error
 
 
+def _explained(plan: Callable[P, ExportPlan]) -> Callable[P, ExportPlan]:
+    """A decorator: configs that no check of ours foresaw end in one line too, whatever the model's own code raised."""
+
+    @wraps(plan)
+    def planned(*args: P.args, **options: P.kwargs) -> ExportPlan:
+        try:
+            return plan(*args, **options)
+        except (EdgeVLMError, MemoryError, ImportError):
+            raise
+        except Exception as error:
+            logger.debug("planning failed", exc_info=True)
+            raise CheckpointError(
+                f"the checkpoint's config files do not fit together: {args[0]}: {type(error).__name__}: "
+                f"{reason(error)}: take them from the original checkpoint (EDGEVLM_DEBUG=1 shows the traceback)"
+            ) from error
+
+    return planned
+
+
+@_explained
 def plan_export(
-    folder: Path, precision: PrecisionPlan, context: int | None, progress: Progress, target: str = "onnx"
+    folder: Path,
+    precision: PrecisionPlan,
+    context: int | None,
+    progress: Progress,
+    target: str = "onnx",
+    chat_template: str | None = None,
 ) -> ExportPlan:
-    """Read configs and headers, trace every graph, check that the checkpoint has every weight.
+    """Read configs and headers, trace every graph, check that the checkpoint has every weight. `chat_template`: a text
+    that stands in for the checkpoint's own.
 
     Raises `CheckpointError`, `UnsupportedModel`, and `ExportError` for a `precision` that does not fit the model.
     """
     progress("reading the checkpoint", 0, 1)
     config = checkpoint.load_config(folder)
     family_type = get_family(config.model_type)
-    processor = load_processor(folder)
+    processor = load_processor(folder, config, chat_template)
     preprocessing = _translated(processor, config)
     model = skeleton.build(config)
     weights = checkpoint.open_weights(folder, model)
-    generation = generation_defaults(folder, config)
+    generation = read_generation(folder, config, processor.tokenizer, processor.turn_end)
+    for line in generation.notes:
+        logger.warning("%s", line)
     family = family_type(
         model,
         Normalization.of(processor.image_processor),
@@ -136,4 +173,16 @@ def plan_export(
     _check_patterns(precision, graphs)
     built = get_target(target).profiles
     ranges = {name: profiles(name, graph.source) if built else () for name, graph in graphs.items()}
-    return ExportPlan(folder, model, family, preprocessing, generation, graphs, weights, precision, target, ranges)
+    return ExportPlan(
+        folder,
+        model,
+        family,
+        processor,
+        preprocessing,
+        generation.defaults,
+        graphs,
+        weights,
+        precision,
+        target,
+        ranges,
+    )

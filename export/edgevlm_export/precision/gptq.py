@@ -14,10 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from edgevlm_export.finite import is_finite
 from edgevlm_export.precision.blocks import BlockOptions, Blocks, divisor, round_blocks, scale_blocks, split
 
 DAMPING = 0.01
 """Added to the Gram matrix's diagonal, as a part of its mean."""
+TRIES = 12
+"""Times that more is added, ten times as much each, until the matrix is positive definite: at the end the diagonal is
+all there is of it."""
 LAZY = 32
 """Columns between two updates of all later columns."""
 SHRINKS = torch.linspace(1.0, 0.6, 17)
@@ -37,14 +41,18 @@ class Curvature:
 
     @classmethod
     def of(cls, gram: Tensor) -> Curvature:
-        """From X^T X [in, in] of inputs X."""
+        """From X^T X [in, in] of inputs X. Raises `ArithmeticError` when the inputs are no finite numbers, or so large
+        or so small that their squares are none.
+        """
+        if not is_finite(gram):
+            raise ArithmeticError("the layer's inputs are too large: their squares are no finite numbers")
         energy = torch.diagonal(gram).float().clone()
         order = torch.argsort(energy, descending=True, stable=True)
         return cls(energy, order, _inverse_factor(gram.float()[order][:, order]))
 
 
 def gptq(weight: Tensor, inputs: Curvature, options: BlockOptions) -> Blocks:
-    """Quantize `weight` [out, in]."""
+    """Quantize `weight` [out, in]. Raises `ArithmeticError` when rounding errors grow beyond float32."""
     columns = weight.shape[1]
     held = weight.float() * (inputs.energy > 0)
     scales, zeros = fit(split(held, options), _by_block(inputs.energy, options), options)
@@ -64,6 +72,8 @@ def gptq(weight: Tensor, inputs: Curvature, options: BlockOptions) -> Blocks:
             work[row + 1 : stop].addr_(inputs.factor[row, row + 1 : stop], error, alpha=-1)
             errors[row - start] = error
         work[stop:].addmm_(inputs.factor[start:stop, stop:].t(), errors, alpha=-1)
+    if not is_finite(codes):
+        raise ArithmeticError("rounding errors grow without end")
     quants = torch.empty_like(codes)
     quants[inputs.order] = codes
     return _blocks(quants.t(), scales, zeros, options)
@@ -89,17 +99,24 @@ def fit(blocks: Tensor, energy: Tensor, options: BlockOptions) -> tuple[Tensor, 
 
 
 def _inverse_factor(gram: Tensor) -> Tensor:
-    """Upper Cholesky factor of the damped inverse, [in, in]. Inputs that are always zero get a one."""
+    """Upper Cholesky factor of the damped inverse, [in, in]. Inputs that are always zero get a one.
+
+    Raises `ArithmeticError`: no damping makes the matrix one that can be inverted.
+    """
     diagonal = torch.diagonal(gram)
     diagonal[diagonal == 0] = 1
     damping = DAMPING * diagonal.mean()
-    while True:
+    for _ in range(TRIES):
         diagonal += damping
+        damping = damping * 10
         lower, failed = torch.linalg.cholesky_ex(gram)
-        if not failed:
-            upper: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+        if failed:
+            continue
+        upper: Tensor
+        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not failed and is_finite(upper) and bool(torch.diagonal(upper).all()):
             return upper
-        damping *= 10
+    raise ArithmeticError("the layer's inputs are of sizes so different that their products cannot be inverted")
 
 
 def _by_block(energy: Tensor, options: BlockOptions) -> Tensor:

@@ -1,6 +1,6 @@
 """A checkpoint's processor, translated into what the runtime needs to know.
 
-    processor = load_processor(folder)                    # image processor (PIL backend), tokenizer, chat template
+    processor = load_processor(folder, config)            # image processor (PIL backend), tokenizer, chat template
     preprocessing = translate(processor, config)          # `config` is the model's
     preprocessing.image          # manifest.ImageProcessing
     preprocessing.prompt         # manifest.PromptFormat

@@ -27,9 +27,8 @@ def image_processing(processor: CheckpointProcessor, config: PreTrainedConfig) -
         raise UnsupportedModel(f"image processor not supported: {name}: supported are {', '.join(sorted(TRANSLATORS))}")
     kind, translator = TRANSLATORS[name]
     options = dataclasses.asdict(translator(processor, config))
-    return ImageProcessing(
-        kind, {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
-    )
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    return ImageProcessing(kind, plain, exif_orientation=True)  # as `transformers.image_utils.load_image` does
 
 
 def processor_name(image_processor: Any) -> str:

@@ -6,6 +6,7 @@ import json
 
 from transformers import PreTrainedConfig
 
+from edgevlm_export.preprocessing.chat_template import HINT, special_tokens
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing, PromptFormat
 from edgevlm_runtime.errors import CheckpointError, PromptError, UnsupportedModel
@@ -52,7 +53,7 @@ def prompt_format(
             f"tokenizer and model do not belong together: {processor.folder}: the image token {token!r} is {token_id}, "
             f"in the model {config.image_token_id}"
         )
-    special = dict(processor.tokenizer.special_tokens_map)
+    special = special_tokens(processor.tokenizer)
     result = PromptFormat(
         chat_template=CHAT_TEMPLATE,
         tokenizer=TOKENIZER,
@@ -61,6 +62,8 @@ def prompt_format(
         bos_token=special.pop("bos_token", None),
         eos_token=special.pop("eos_token", None),
         template_variables=special,
+        template_given=processor.template_given,
+        flat_image=processor.flat_image,
     )
     _try(result, files, tokenizer, processor)
     return result
@@ -72,7 +75,7 @@ def _try(result: PromptFormat, files: dict[str, str], tokenizer: Tokenizer, proc
         encoder = PromptEncoder(result, files[CHAT_TEMPLATE], tokenizer)
         encoder.render([{"role": "user", "content": parts}])
     except PromptError as error:
-        raise CheckpointError(f"chat template not usable: {processor.folder}: {error}") from error
+        raise CheckpointError(f"chat template not usable: {processor.folder}: {error}: {HINT}") from error
 
 
 def _cleans_up(tokenizer: object) -> bool:

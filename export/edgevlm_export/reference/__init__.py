@@ -12,11 +12,11 @@ Everything is transformers' own: model, generate, image processor (PIL backend),
 the runtime's preprocessing is used, so that an error of ours cannot hide on both sides of a comparison.
 """
 
-from edgevlm_export.reference.asking import Forced, Read
-from edgevlm_export.reference.choice import AnyReference, open_reference
+from edgevlm_export.reference.choice import AnyReference, given_template, open_reference
 from edgevlm_export.reference.memory import ReferenceTooLarge, weight_bytes
 from edgevlm_export.reference.streamed import StreamedReference
 from edgevlm_export.reference.whole import Reference, ReferenceAnswer
+from edgevlm_export.streaming.inputs import Forced, Read
 
 __all__ = [
     "AnyReference",
@@ -26,6 +26,7 @@ __all__ = [
     "ReferenceAnswer",
     "ReferenceTooLarge",
     "StreamedReference",
+    "given_template",
     "open_reference",
     "weight_bytes",
 ]

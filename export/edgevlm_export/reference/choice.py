@@ -10,6 +10,8 @@ from edgevlm_export.checkpoints import checkpoint
 from edgevlm_export.reference.memory import ReferenceTooLarge, available, streamed_bytes, whole_bytes
 from edgevlm_export.reference.streamed import StreamedReference
 from edgevlm_export.reference.whole import Reference
+from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.errors import BundleIncomplete
 
 logger = logging.getLogger(__name__)
 
@@ -17,16 +19,17 @@ AnyReference = Reference | StreamedReference
 """Both name themselves, encode images and read prompts along with answers; only the first generates."""
 
 
-def open_reference(model: str, beside: int = 0) -> AnyReference:
+def open_reference(model: str, beside: int = 0, chat_template: str | None = None) -> AnyReference:
     """The model in float32. `beside`: bytes that something else will take before the reference is asked; a model that
-    is loaded whole is there beside it, one that runs layer by layer comes after it.
+    is loaded whole is there beside it, one that runs layer by layer comes after it. `chat_template`: a text that stands
+    in for the checkpoint's own (`given_template`).
 
     Raises `CheckpointError`, `UnsupportedModel`, and `ReferenceTooLarge` when not even one layer fits.
     """
     folder = checkpoint.locate(model)
     free = available()
     if whole_bytes(folder, torch.float32) + beside <= free:
-        return Reference.load(model)
+        return Reference.load(model, chat_template=chat_template)
     needed = streamed_bytes(folder)
     if needed > free:
         raise ReferenceTooLarge(
@@ -34,4 +37,17 @@ def open_reference(model: str, beside: int = 0) -> AnyReference:
             f"{free / 2**30:.1f} GiB are available: close other programs, or use a larger machine"
         )
     logger.info("memory does not hold %s in PyTorch: it runs layer by layer", folder)
-    return StreamedReference.load(model)
+    return StreamedReference.load(model, chat_template)
+
+
+def given_template(bundle: Bundle) -> str | None:
+    """The chat template that a bundle was given at export, which its reference needs as well; None where it has the
+    checkpoint's own, as the reference reads it there. Raises `BundleIncomplete`."""
+    prompt = bundle.manifest.prompt
+    if not prompt.template_given:
+        return None
+    path = bundle.file(prompt.chat_template)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleIncomplete(f"cannot read the chat template: {path}: export the model again") from error

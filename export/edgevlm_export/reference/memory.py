@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from edgevlm_export.checkpoints import checkpoint
-from edgevlm_export.checkpoints.shards import StoredTensor, index
+from edgevlm_export.checkpoints.shards import StoredTensor
 from edgevlm_runtime.errors import ExportError
 
 HEADROOM = 1.3
@@ -87,7 +87,7 @@ def check_memory(folder: Path, dtype: torch.dtype = torch.float32) -> None:
 
 
 def _tensors(folder: Path) -> list[StoredTensor]:
-    return [tensor for shard in checkpoint.shard_names(folder) for tensor in index(folder / shard)]
+    return checkpoint.stored_tensors(folder)
 
 
 def _elements(tensor: StoredTensor) -> int:

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, SuppressTokensLogitsProcessor
 
-from edgevlm_export.calibration.streamed import resident, streamed
 from edgevlm_export.checkpoints import checkpoint, skeleton
-from edgevlm_export.checkpoints.generation import generation_defaults
+from edgevlm_export.checkpoints.generation import read_generation
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Normalization
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import load_processor, translate
-from edgevlm_export.reference import asking
-from edgevlm_export.reference.asking import Array, Forced, ImageFile, Inputs, Read
-from edgevlm_export.reference.in_step import in_step
 from edgevlm_export.reference.memory import HEAD_ROWS, give_back_large_blocks
+from edgevlm_export.streaming import inputs as asking
+from edgevlm_export.streaming.forward import resident, streamed
+from edgevlm_export.streaming.in_step import in_step
+from edgevlm_export.streaming.inputs import Array, Forced, ImageFile, Inputs, Read
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
 
 
@@ -42,8 +42,10 @@ class StreamedReference:
         weights: checkpoint.WeightSource,
         processor: Any,
         defaults: GenerationDefaults,
+        flat_image: str | None = None,
     ) -> None:
-        """`model`: a skeleton, of which `text_model` is a part."""
+        """`model`: a skeleton, of which `text_model` is a part; `flat_image`: as in `asking.model_inputs`."""
+        self._flat_image = flat_image
         self.model = model
         self.folder: Path = weights.folder
         self._weights = weights
@@ -59,12 +61,15 @@ class StreamedReference:
         self._table.weight = nn.Parameter(torch.empty(0, width), requires_grad=False)
 
     @classmethod
-    def load(cls, model: str) -> StreamedReference:
-        """Open a checkpoint by alias, folder or Hugging Face id. Raises `CheckpointError` and `UnsupportedModel`."""
+    def load(cls, model: str, chat_template: str | None = None) -> StreamedReference:
+        """Open a checkpoint by alias, folder or Hugging Face id. `chat_template`: as for `Reference.load`.
+
+        Raises `CheckpointError` and `UnsupportedModel`.
+        """
         give_back_large_blocks()
         folder = checkpoint.locate(model)
         config = checkpoint.load_config(folder)
-        parts = load_processor(folder)
+        parts = load_processor(folder, config, chat_template)
         built = skeleton.build(config)
         family = get_family(config.model_type)(
             built,
@@ -72,8 +77,9 @@ class StreamedReference:
             translate(parts, config).image.options,
             int(config.get_text_config().max_position_embeddings),
         )
-        weights, defaults = checkpoint.open_weights(folder, built), generation_defaults(folder, config)
-        return cls(built, family.text_model, weights, join(parts, config), defaults)
+        weights = checkpoint.open_weights(folder, built)
+        defaults = read_generation(folder, config, parts.tokenizer, parts.turn_end).defaults
+        return cls(built, family.text_model, weights, join(parts, config), defaults, parts.flat_image)
 
     @property
     def name(self) -> str:
@@ -84,7 +90,7 @@ class StreamedReference:
     def encode_image(self, image: ImageFile) -> tuple[Array, Array]:
         """(vision features [rows, width] as the projector gets them, embeddings [tokens, hidden])."""
         with self._streaming():
-            return asking.encode_image(self.model, asking.pixel_inputs(self._processor, image))
+            return asking.encode_image(self.model, asking.pixel_inputs(self._processor, image, self._flat_image))
 
     def read(
         self, prompts: Sequence[Forced], limit: int, progress: Callable[[int, int], None] = lambda *_: None
@@ -95,7 +101,7 @@ class StreamedReference:
         """
         inputs = [
             asking.with_continuation(
-                asking.model_inputs(self._processor, prompt.question, prompt.images), prompt.answer
+                asking.model_inputs(self._processor, prompt.question, prompt.images, self._flat_image), prompt.answer
             )
             for prompt in prompts
         ]
@@ -120,6 +126,8 @@ class StreamedReference:
         runs = [partial(forward, one, wanted) for one, wanted in zip(inputs, rows, strict=True)]
         with self._streaming(), torch.inference_mode():
             states = in_step(self._layers, runs, self._holding, lambda done: progress(done, count))
+            for hidden in states:
+                asking.numbers(hidden, "hidden states")
             return self._head(states)
 
     def _head(self, states: Sequence[Tensor]) -> list[Array]:

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
-from edgevlm_export.checkpoints import checkpoint
-from edgevlm_export.errors import reason
-from edgevlm_export.joint_processor import load_joint_processor
-from edgevlm_export.reference import asking
-from edgevlm_export.reference.asking import Array, Forced, Ids, ImageFile, Inputs, Message, Read
+from edgevlm_export.checkpoints import checkpoint, door
+from edgevlm_export.checkpoints.generation import read_generation
+from edgevlm_export.finite import is_finite
+from edgevlm_export.joint_processor import join
+from edgevlm_export.preprocessing import load_processor
 from edgevlm_export.reference.memory import check_memory
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_export.streaming import inputs as asking
+from edgevlm_export.streaming.inputs import Array, Forced, Ids, ImageFile, Inputs, Message, Read
+from edgevlm_runtime.bundle.manifest import GenerationDefaults
+from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
 
@@ -39,29 +41,41 @@ class ReferenceAnswer:
 class Reference:
     """One loaded checkpoint. `load` makes it."""
 
-    def __init__(self, model: Any, processor: Any, folder: Path) -> None:
+    def __init__(
+        self, model: Any, processor: Any, folder: Path, defaults: GenerationDefaults, flat_image: str | None = None
+    ) -> None:
+        """`flat_image`: as in `asking.model_inputs`."""
         self.model = model
         self.processor = processor
         self.folder = folder
+        self.defaults = defaults
+        self._flat_image = flat_image
 
     @classmethod
-    def load(cls, model: str, dtype: str = "float32") -> Reference:
+    def load(cls, model: str, dtype: str = "float32", chat_template: str | None = None) -> Reference:
         """Load a checkpoint by alias, folder or Hugging Face id; its weights compute in `dtype`.
+
+        `chat_template`: a text that stands in for the checkpoint's own.
 
         Raises `CheckpointError`, `UnsupportedModel`, and `ReferenceTooLarge` when memory does not suffice.
         """
         folder = checkpoint.locate(model)
         config = checkpoint.load_config(folder)
-        processor = load_joint_processor(folder, config)
+        parts = load_processor(folder, config, chat_template)
+        processor = join(parts, config)
+        defaults = read_generation(folder, config, parts.tokenizer, parts.turn_end).defaults
         kind: torch.dtype = getattr(torch, dtype)
         check_memory(folder, kind)
         transformers_logging.disable_progress_bar()  # one bar a process is enough, and the command line has its own
         try:
-            loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=kind, local_files_only=True)
+            loaded = door.model(folder, kind)
         except Exception as error:  # transformers raises what the parsers under it raise
             logger.debug("loading the PyTorch model failed", exc_info=True)
             raise CheckpointError(f"PyTorch cannot load the model: {folder}: {reason(error)}") from error
-        return cls(loaded.eval(), processor, folder)
+        for name, parameter in loaded.named_parameters():
+            if not is_finite(parameter):
+                raise CheckpointError(f"weight is not a finite number: {folder}: {name}: export another checkpoint")
+        return cls(loaded.eval(), processor, folder, defaults, parts.flat_image)
 
     @property
     def name(self) -> str:
@@ -79,11 +93,13 @@ class Reference:
     ) -> ReferenceAnswer:
         """Answer greedily. `question`: a text, put after the images in one user message, or a whole conversation.
 
-        The checkpoint's generation config holds, but for sampling; `generation` are further arguments of generate().
+        The checkpoint's generation config holds, but for sampling; an answer ends where a bundle's does
+        (`read_generation`). `generation` are further arguments of generate().
         """
         inputs = self.inputs(question, images)
         config = self.model.generation_config
-        greedy = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+        ends = list(self.defaults.eos_token_ids) or None
+        greedy = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None, "eos_token_id": ends}
         limit = max_new_tokens or config.max_new_tokens or MAX_NEW_TOKENS
         tokens = self.model.generate(**inputs, **{**greedy, "max_new_tokens": limit, **generation})
         prompt = inputs["input_ids"].shape[1]
@@ -96,7 +112,7 @@ class Reference:
     ) -> tuple[Ids, Array]:
         """Token ids [S] of a prompt and of `continuation` after it, and logits [S, vocab] for each of them."""
         inputs = asking.with_continuation(self.inputs(question, images), continuation)
-        logits = self.model(**inputs).logits[0].float().numpy()
+        logits = asking.numbers(self.model(**inputs).logits[0], "logits")
         return inputs["input_ids"][0].numpy(), logits
 
     @torch.inference_mode()
@@ -107,7 +123,7 @@ class Reference:
     @torch.inference_mode()
     def encode_image(self, image: ImageFile) -> tuple[Array, Array]:
         """(vision features [rows, width] as the projector gets them, embeddings [tokens, hidden])."""
-        return asking.encode_image(self.model, asking.pixel_inputs(self.processor, image))
+        return asking.encode_image(self.model, asking.pixel_inputs(self.processor, image, self._flat_image))
 
     def read(
         self, prompts: Sequence[Forced], limit: int, progress: Callable[[int, int], None] = lambda *_: None
@@ -126,4 +142,4 @@ class Reference:
 
     def inputs(self, question: str | Sequence[Message], images: Sequence[ImageFile] = ()) -> Inputs:
         """Arguments of the model for a conversation, the generation prompt at its end. Images as in `answer`."""
-        return asking.model_inputs(self.processor, question, images)
+        return asking.model_inputs(self.processor, question, images, self._flat_image)

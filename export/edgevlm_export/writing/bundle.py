@@ -13,9 +13,9 @@ from edgevlm_export.checkpoints.fingerprint import fingerprint
 from edgevlm_export.families.decoder import kv_shape
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision import WeightJob
+from edgevlm_export.streaming.spool import Spool
 from edgevlm_export.writing.output import UNSEALED
-from edgevlm_export.writing.spool import Spool
-from edgevlm_export.writing.writer import WrittenGraph, append_tensor, write_graph
+from edgevlm_export.writing.writer import WrittenGraph, append_tensor, check_made, write_graph
 from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.bundle.folder import file_sha256
 from edgevlm_runtime.bundle.manifest import (
@@ -109,7 +109,9 @@ def _write_embeddings(plan: ExportPlan, folder: Path, decoder: WrittenGraph, adv
         )
     job = plan.embedding
     with (folder / EMBEDDINGS).open("wb") as file:
-        offsets = {key: append_tensor(file, made, advance) for key, made in job.make(tensor).items()}  # type: ignore[arg-type]
+        made = job.make(tensor)
+        check_made(plan.family.embedding_name, made)
+        offsets = {key: append_tensor(file, values, advance) for key, values in made.items()}  # type: ignore[arg-type]
     return _embedding_table(job, EMBEDDINGS, offsets, shape, scale)
 
 

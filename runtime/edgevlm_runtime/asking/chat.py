@@ -7,12 +7,12 @@ from typing import Any
 
 from edgevlm_runtime.asking.answer import Answer
 from edgevlm_runtime.asking.question import Question
-from edgevlm_runtime.asking.session import Session, system_message, text_part, user_message
+from edgevlm_runtime.asking.session import Session, system_message, text_part
 from edgevlm_runtime.asking.stream import AnswerStream
 from edgevlm_runtime.decoding.generate import CANCELLED
 from edgevlm_runtime.images.load import ImageSources
 from edgevlm_runtime.pipeline import Pipeline
-from edgevlm_runtime.text.prompt import Message
+from edgevlm_runtime.text.messages import Message, read_messages
 from edgevlm_runtime.vision.encoder import ImageInput
 
 
@@ -32,7 +32,8 @@ class Chat(Session):
     @property
     def messages(self) -> tuple[Message, ...]:
         """The conversation so far, as the chat template gets it."""
-        return (*system_message(self._system), *self._history)
+        kept = read_messages([*system_message(self._system), *self._history])
+        return tuple(turn.for_template(flat_image=None) for turn in kept)
 
     def ask(
         self, question: str, *, images: ImageSources = (), cancel: threading.Event | None = None, **generation: Any
@@ -52,13 +53,18 @@ class Chat(Session):
 
     def _conversation(self, question: Question) -> tuple[list[Message], list[ImageInput]]:
         new = self._new_images(question)
-        return [*self.messages, user_message(question.text, new)], [*self._shown, *new]
+        asked = self._user_message(question.text, new)
+        return [*system_message(self._system), *self._history, asked], [*self._shown, *new]
 
     def _remember(self, question: Question, answer: Answer) -> None:
-        """Keep the turn. One that was cancelled before there was any text is as if it had not been asked."""
+        """Keep the turn. One that was cancelled before there was any text is as if it had not been asked.
+
+        The answer is kept as letters: whatever the model spelled out, an image's token too, is no control token of the
+        next prompt.
+        """
         if answer.finish_reason == CANCELLED and not answer.text:
             return
         new = self._new_images(question)
-        said = {"role": "assistant", "content": [text_part(answer.text)]}
+        said = {"role": "assistant", "content": [text_part(answer.text, literal=True)]}
         self._shown += new
-        self._history += [user_message(question.text, new), said]
+        self._history += [self._user_message(question.text, new), said]

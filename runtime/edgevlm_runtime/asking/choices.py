@@ -20,7 +20,7 @@ taken in the form whose first tokens the model finds more probable together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,7 @@ def score_choices(
     `ends`: end-of-sequence tokens. The context holds the prompt, and nothing else, when this returns.
     """
     for choice in choices:
+        encoder.check_length(choice, context.capacity)
         _check_plain(choice, encoder)
     first = log_softmax(logits)
     forms = [[continuation(prompt, form + choice, encoder) for choice in choices] for form in FORMS]
@@ -123,7 +124,7 @@ def score_choices(
 
 def continuation(prompt: Prompt, text: str, encoder: PromptEncoder) -> tuple[int, ...]:
     """Tokens of `text` after the prompt: as tokenized together, unless that changes the prompt's own tokens."""
-    together = encoder.tokenizer.encode(prompt.text + text, encoder.format.bos_token)
+    together = encoder.tokenize(replace(prompt.source, text=prompt.source.text + text))
     start = len(prompt.token_ids)
     own = len(together) > start and np.array_equal(together[:start], prompt.token_ids)
     if own:

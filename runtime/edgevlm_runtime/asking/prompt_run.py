@@ -17,6 +17,7 @@ from edgevlm_runtime.errors import Cancelled
 from edgevlm_runtime.pipeline import Pipeline
 from edgevlm_runtime.text.layout import Prompt
 from edgevlm_runtime.text.prompt import Message
+from edgevlm_runtime.text.stop_strings import stop_tokens
 from edgevlm_runtime.vision.cache import Embeddings
 from edgevlm_runtime.vision.encoder import ImageInput
 
@@ -118,6 +119,7 @@ class PromptRun:
         )
 
     def _events(self) -> Iterator[TokenEvent]:
+        ending = self._ending()
         prompt, logits = self._prefill()
         if logits is None:
             yield TokenEvent("", finish_reason=CANCELLED)
@@ -126,7 +128,7 @@ class PromptRun:
         vocab = self._pipeline.manifest.decoder.vocab_size
         sampler = Sampler(self.question.options, prompt.token_ids, vocab)
         text = self._pipeline.tokenizer.stream()
-        yield from generate(logits, self._context.step, room, sampler, text, self._ending())
+        yield from generate(logits, self._context.step, room, sampler, text, ending)
 
     def _prefill(self) -> tuple[Prompt, Logits | None]:
         """Bring the prompt into the cache; its last logits [vocab], None when cancelled."""
@@ -161,9 +163,11 @@ class PromptRun:
 
     def _ending(self) -> Ending:
         manifest, options = self._pipeline.manifest, self.question.options
+        strings = manifest.prompt.stop_strings + options.stop
         return Ending(
             eos_token_ids=frozenset(manifest.generation.eos_token_ids),
             max_new_tokens=options.max_new_tokens,
-            stop_strings=manifest.prompt.stop_strings + options.stop,
+            stop_strings=strings,
+            stop_token_ids=stop_tokens(strings, self._pipeline.tokenizer),
             cancelled=self.cancelled,
         )

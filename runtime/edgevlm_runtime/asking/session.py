@@ -138,7 +138,10 @@ class Session:
 
     def _conversation(self, question: Question) -> tuple[list[Message], list[ImageInput]]:
         """Messages of the prompt and the images they refer to, in order."""
-        return [*system_message(self._system), user_message(question.text, self._images)], list(self._images)
+        return [*system_message(self._system), self._user_message(question.text, self._images)], list(self._images)
+
+    def _user_message(self, text: str, images: Sequence[object]) -> Message:
+        return user_message(text, images, literal=self._pipeline.options.text_tokens == "literal")
 
     def _ended(self, question: Question, answer: Answer) -> None:
         self._last_answer = answer
@@ -149,15 +152,15 @@ class Session:
 
 
 def system_message(text: str | None) -> list[Message]:
-    """The system prompt as the chat template gets it; no message without one."""
+    """The system prompt; no message without one."""
     return [] if not text else [{"role": "system", "content": [text_part(text)]}]
 
 
-def user_message(text: str, images: Sequence[object]) -> Message:
-    """A question as the chat template gets it: its images, then its text."""
-    return {"role": "user", "content": [*({"type": "image"} for _ in images), text_part(text)]}
+def user_message(text: str, images: Sequence[object], literal: bool = False) -> Message:
+    """A question: its images, then its text."""
+    return {"role": "user", "content": [*({"type": "image"} for _ in images), text_part(text, literal)]}
 
 
-def text_part(text: str) -> Message:
-    """Text within a message."""
-    return {"type": "text", "text": text}
+def text_part(text: str, literal: bool = False) -> Message:
+    """Text within a message, taken letter by letter or not (`text.messages`)."""
+    return {"type": "text", "text": text, "literal": True} if literal else {"type": "text", "text": text}

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.errors import BundleError
+from edgevlm_runtime.errors import BundleError, BundleIncomplete
+from edgevlm_runtime.reading import read_json
 
 CERTIFICATE_NAME = "certificate.json"
 FORMAT = 1
@@ -80,6 +81,41 @@ class Thresholds:
     answers_follow: float
 
 
+AT_LEAST = ("vision_cosine", "embeddings_cosine", "top1_agreement", "sensitivity", "answers_follow")
+"""Thresholds that a figure must reach from below; of the others it must stay below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """One thing that does not hold; `str(miss)` says it in words."""
+
+    what: str
+    """The threshold's name; "prompt" where the two write a prompt differently, "answer" where they answer it so."""
+    where: str
+    """What was measured, or which prompt."""
+    figure: float | None = None
+    limit: float | None = None
+    token: int | None = None
+    """The first token that differs, from 1, in a prompt or an answer."""
+
+    def __str__(self) -> str:
+        if self.what == "prompt":
+            parts = "tokenizer, chat template or number of image tokens"
+            return f"{parts}: {self.where} is another prompt from token {self.token} on"
+        if self.what == "answer":
+            return f"answer to {self.where}: differs from PyTorch's from token {self.token} on"
+        relation = "at least" if self.what in AT_LEAST else "at most"
+        return f"{self.where}: {self.what} is {self.figure:.6g}, {relation} {self.limit:g} is needed"
+
+    def same_thing(self, other: Miss | str) -> bool:
+        """Whether both are about one threshold, whichever input was the worst, or about one prompt. Certificates of
+        early exporters hold sentences."""
+        if isinstance(other, str):
+            return f": {self.what} is " in other or self.where in other
+        prompts = self.what in ("prompt", "answer")
+        return self.what == other.what and (not prompts or self.where == other.where)
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """Everything that was measured, and what was asked for."""
@@ -97,8 +133,8 @@ class Certificate:
     """On prompts without images: the decoder alone."""
     greedy: tuple[GreedyFigures, ...] = ()
     sensitivity: Sensitivity | None = None
-    missed: tuple[str, ...] = ()
-    """Thresholds that were not reached, in words."""
+    missed: tuple[Miss | str, ...] = ()
+    """What does not hold; sentences in certificates of early exporters."""
     allowed_drift: str | None = None
     """Why the bundle was made all the same."""
     not_checked: str | None = None
@@ -129,10 +165,11 @@ def read_certificate(bundle: Bundle) -> Certificate | None:
     if CERTIFICATE_NAME not in bundle.manifest.files:
         return None
     file = bundle.file(CERTIFICATE_NAME)
+    again = "export the model again"
     try:
-        return decode(file.read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
-        raise BundleError(f"damaged certificate: {file}: {error}: export the model again") from error
+        return read_json(file, Certificate, "certificate", error=BundleError, remedy=again)
+    except FileNotFoundError:
+        raise BundleIncomplete(f"missing file: {file}: {again}") from None
 
 
 def parity_json(certificate: Certificate) -> dict[str, object]:

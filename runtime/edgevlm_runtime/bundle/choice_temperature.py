@@ -14,6 +14,8 @@ import msgspec
 
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.reading import read_json
+from edgevlm_runtime.saving import write_atomic
 
 SUFFIX = ".calibration.json"
 
@@ -45,17 +47,11 @@ def read_calibration(bundle: Bundle) -> Calibration | None:
     Raises `EdgeVLMError` when the file is damaged or was fitted for another bundle.
     """
     path = calibration_path(bundle.path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise EdgeVLMError(f"cannot read {path}: {error.strerror or error}") from error
     again = "fit it again with `edgevlm eval --fit-calibration`, or remove the file"
     try:
-        found = msgspec.json.decode(data, type=Calibration)
-    except msgspec.DecodeError as error:
-        raise EdgeVLMError(f"not a calibration: {path}: {error}: {again}") from error
+        found = read_json(path, Calibration, "calibration", remedy=again)
+    except FileNotFoundError:
+        return None
     if found.bundle != bundle.content_digest:
         raise EdgeVLMError(f"{path} was fitted for another bundle: {again}")
     if not 0 < found.temperature < float("inf"):
@@ -64,9 +60,7 @@ def read_calibration(bundle: Bundle) -> Calibration | None:
 
 
 def write_calibration(bundle: Bundle, calibration: Calibration) -> Path:
-    """Write it beside the bundle; returns where."""
+    """Write it beside the bundle; returns where. Raises `EdgeVLMError`."""
     path = calibration_path(bundle.path)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
-    partial.replace(path)
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
     return path

@@ -1,8 +1,13 @@
-"""Open a bundle: read its manifest and check that every file is there and is the one the exporter wrote."""
+"""Open a bundle: read its manifest and check that every file is there and is the one the exporter wrote.
+
+What is checked is what lies in the folder when it is opened: whoever can replace files between the check and their use
+can replace the program as well.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -12,9 +17,14 @@ from pathlib import Path, PurePosixPath
 
 from edgevlm_runtime._version import __version__
 from edgevlm_runtime.bundle import manifest as schema
+from edgevlm_runtime.bundle.graph_files import unlisted_weights
 from edgevlm_runtime.bundle.manifest import FileRecord, Manifest
 from edgevlm_runtime.bundle.values import check_values
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, BundleTooNew, EdgeVLMError
+from edgevlm_runtime.installing import upgrade
+from edgevlm_runtime.reading import JSON_BYTES, open_regular, read_bytes, why
+
+log = logging.getLogger(__name__)
 
 GRAPHS = ("vision_encoder", "projector", "decoder")
 _AGAIN = "copy or export the bundle again"
@@ -43,10 +53,11 @@ class Bundle:
         folder = Path(path)
         data = _read_manifest(folder)
         where = str(folder / schema.MANIFEST_NAME)
+        sealed = verify == "none" or _check_manifest_digest(folder, data)
         manifest = schema.decode(data, where)
+        if not sealed and manifest.model.checkpoint is not None:  # its exporter wrote one
+            log.warning("%s has no %s: its manifest is used unchecked", folder, schema.MANIFEST_DIGEST_NAME)
         _check_runtime_version(manifest.min_runtime_version, where)
-        if verify != "none":
-            _check_manifest_digest(folder, data)
         _check_references(manifest, where)
         check_values(manifest, where)
         for name in manifest.files:
@@ -57,6 +68,9 @@ class Bundle:
             altered = altered_files(folder, manifest)
             if altered:
                 raise BundleAltered(f"{folder / altered[0]} is not the file the exporter wrote: {_AGAIN}")
+        if verify != "none":
+            for file, problem in unlisted_weights(folder, manifest):
+                raise BundleError(f"{folder / file} {problem}: {_AGAIN}")
         return cls(folder, manifest, hashlib.sha256(data).hexdigest())
 
     @property
@@ -78,7 +92,7 @@ class Bundle:
 
 def file_sha256(path: Path) -> str:
     """The file's sha256, hexadecimal, as `sha256sum` prints it; read in small parts. Raises `OSError`."""
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -87,11 +101,12 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
     for name, record in manifest.files.items():
         file = folder / name
         try:
-            size = file.stat().st_size
-        except OSError:
+            with open_regular(file) as opened:
+                size = os.fstat(opened.fileno()).st_size
+        except FileNotFoundError:
             raise BundleIncomplete(f"missing file: {file}: {_AGAIN}") from None
-        if not file.is_file():
-            raise BundleIncomplete(f"not a file: {file}: {_AGAIN}")
+        except OSError as error:
+            raise BundleIncomplete(f"cannot read {file}: {why(error)}: {_AGAIN}") from error
         if size != record.bytes:
             raise BundleIncomplete(f"{file} has {size} bytes instead of {record.bytes}: {_AGAIN}")
 
@@ -104,7 +119,7 @@ def altered_files(folder: Path, manifest: Manifest) -> list[str]:
         try:
             return file_sha256(file) != item[1].sha256.lower()
         except OSError as error:
-            raise BundleIncomplete(f"cannot read {file}: {error.strerror or error}: {_AGAIN}") from error
+            raise BundleIncomplete(f"cannot read {file}: {why(error)}: {_AGAIN}") from error
 
     largest_first = sorted(manifest.files.items(), key=lambda item: -item[1].bytes)
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -113,41 +128,40 @@ def altered_files(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _read_manifest(folder: Path) -> bytes:
-    if not folder.exists():
-        raise BundleError(f"no such bundle: {folder}: pass the folder that `edgevlm export` made")
-    if not folder.is_dir():
-        raise BundleError(f"not a bundle: {folder} is no folder: pass the folder that `edgevlm export` made")
     file = folder / schema.MANIFEST_NAME
+    pass_one = "pass the folder that `edgevlm export` made"
     try:
-        return file.read_bytes()
+        return read_bytes(file, JSON_BYTES)
     except FileNotFoundError:
-        raise BundleIncomplete(
-            f"not a bundle: {folder} has no {schema.MANIFEST_NAME}: pass the folder that `edgevlm export` made"
-        ) from None
+        if folder.is_dir():
+            raise BundleIncomplete(f"not a bundle: {folder} has no {schema.MANIFEST_NAME}: {pass_one}") from None
+        raise BundleError(f"no such bundle: {folder}: {pass_one}") from None
+    except NotADirectoryError:
+        raise BundleError(f"not a bundle: {folder} is no folder: {pass_one}") from None
     except OSError as error:
-        raise BundleError(f"cannot read {file}: {error.strerror or error}") from error
+        raise BundleError(f"cannot read {file}: {why(error)}: {pass_one}") from error
 
 
-def _check_manifest_digest(folder: Path, data: bytes) -> None:
-    """Compare the manifest with its digest; bundles of early exporters have none."""
+def _check_manifest_digest(folder: Path, data: bytes) -> bool:
+    """Compare the manifest with its digest; False where there is none, as in bundles of early exporters."""
     file = folder / schema.MANIFEST_DIGEST_NAME
     try:
-        line = file.read_bytes()
+        line = read_bytes(file, schema.MANIFEST_DIGEST_BYTES)
     except FileNotFoundError:
-        return
+        return False
     except OSError as error:
-        raise BundleIncomplete(f"cannot read {file}: {error.strerror or error}: {_AGAIN}") from error
+        raise BundleIncomplete(f"cannot read {file}: {why(error)}: {_AGAIN}") from error
     if line.split()[:1] != [hashlib.sha256(data).hexdigest().encode()]:
         raise BundleAltered(f"{folder / schema.MANIFEST_NAME} is not what {file.name} says: {_AGAIN}")
+    return True
 
 
 def _check_runtime_version(wanted: str, where: str) -> None:
-    if not re.match(r"\d", wanted):
+    if not re.match(r"\d{1,9}(\.\d{1,9})*(?!\d)", wanted):
         raise BundleError(f"damaged bundle manifest: {where}: min_runtime_version is {wanted!r}: {_AGAIN}")
     if _release(wanted) > _release(__version__):
         raise BundleTooNew(
-            f"bundle needs edgevlm-runtime {wanted} or later, this is {__version__}: {where}: "
-            "pip install -U edgevlm-runtime"
+            f"bundle needs edgevlm-runtime {wanted} or later, this is {__version__}: {where}: {upgrade()}"
         )
 
 
@@ -163,7 +177,7 @@ def _release(version: str) -> tuple[int, ...]:
 def _check_name(name: str, where: str) -> None:
     """Refuse names that leave the bundle's folder: a manifest is input, and may come from anywhere."""
     pure = PurePosixPath(name)
-    plain = name and "\\" not in name and ":" not in name and "\0" not in name
+    plain = name and not any(sign in name for sign in "\\:*\0")  # onnxruntime's names for memory begin with "*"
     if not plain or pure.is_absolute() or ".." in pure.parts or str(pure) != name or name == schema.MANIFEST_NAME:
         raise BundleError(f"damaged bundle manifest: {where}: bad file name {name!r}: {_AGAIN}")
 

@@ -15,11 +15,14 @@ import msgspec
 from edgevlm_runtime.bundle.engine_info import EngineInfo, Profile
 from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.errors import BundleError, BundleTooNew
+from edgevlm_runtime.reading import decode_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 MANIFEST_DIGEST_NAME = "manifest.sha256"
 """sha256 of the manifest, which holds the digest of every other file; as `sha256sum` writes and reads it."""
+MANIFEST_DIGEST_BYTES = 4096
+"""Far more than that line has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,9 @@ class ImageProcessing:
 
     kind: str
     options: dict[str, Any]
+    exif_orientation: bool = False
+    """Whether image files are turned as their EXIF orientation says, before anything else. Schema 1 did not know this,
+    and took pictures as their pixels lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +177,11 @@ class PromptFormat:
     eos_token: str | None
     template_variables: dict[str, Any] = field(default_factory=dict)
     """Further names the template may use (other special tokens)."""
+    template_given: bool = False
+    """Whether the chat template was given at export, in place of the checkpoint's own."""
+    flat_image: str | None = None
+    """What an image part becomes where the template takes a message's content as one string only ("<image>\\n"); None
+    where it takes parts."""
     stop_strings: tuple[str, ...] = ()
     system_prompt: str | None = None
     """System message of sessions and chats that are opened without one."""
@@ -259,10 +270,7 @@ def decode(data: bytes, where: str) -> Manifest:
 
     Raises `BundleTooNew` for a newer schema and `BundleError` for anything that is not a manifest.
     """
-    try:
-        version = msgspec.json.decode(data, type=_SchemaOnly).schema_version
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BundleError(f"not a bundle manifest: {where}: {error}") from error
+    version = decode_json(data, _SchemaOnly, f"not a bundle manifest: {where}", error=BundleError).schema_version
     if version < 1:
         raise BundleError(f"damaged bundle manifest: {where}: schema_version is {version}: export the model again")
     if version > SCHEMA_VERSION:
@@ -270,10 +278,8 @@ def decode(data: bytes, where: str) -> Manifest:
             f"bundle schema {version} is newer than this runtime knows ({SCHEMA_VERSION}): {where}: "
             "upgrade edgevlm-runtime"
         )
-    try:
-        return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BundleError(f"damaged bundle manifest: {where}: {error}: export the model again") from error
+    complaint = f"damaged bundle manifest: {where}"
+    return decode_json(data, Manifest, complaint, error=BundleError, remedy="export the model again")
 
 
 @dataclass(frozen=True, slots=True)

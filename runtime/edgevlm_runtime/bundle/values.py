@@ -63,6 +63,9 @@ def _rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
     yield from _prefix_rules(manifest)
     yield prompt.image_token != "", "prompt.image_token", prompt.image_token, "a text"
     yield prompt.image_token_id >= 0, "prompt.image_token_id", prompt.image_token_id, "a token id"
+    flat = prompt.flat_image
+    shown = flat is None or flat.count(prompt.image_token) == 1
+    yield shown, "prompt.flat_image", flat, f"a text with {prompt.image_token} in it once"
     yield all(prompt.stop_strings), "prompt.stop_strings", prompt.stop_strings, "texts that are not empty"
     ends = manifest.generation.eos_token_ids
     yield all(0 <= end < decoder.vocab_size for end in ends), "generation.eos_token_ids", ends, "token ids"

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.reading import decode_json, is_regular, read_text, why
 
 SEPARATOR = "|"
 """Between several images or choices in one cell of a CSV file."""
+MOST_BYTES = 1 << 30
+"""A file of questions is read whole."""
 NEEDED = ("image", "question")
 KNOWN = (*NEEDED, "answer", "kind", "choices", "id", "split")
+
+
+SIMPLE = ("question", "answer", "kind", "id", "split")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class QuestionFile:
 
 def find(folder: Path) -> Path | None:
     """The questions file of a folder, or None."""
-    return next((file for file in (folder / reader for reader in READERS) if file.is_file()), None)
+    return next((file for file in (folder / reader for reader in READERS) if is_regular(file)), None)
 
 
 def read(file: Path, split: str | None = None) -> QuestionFile:
@@ -56,9 +61,9 @@ def read(file: Path, split: str | None = None) -> QuestionFile:
     Raises `EdgeVLMError`, naming the line.
     """
     try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EdgeVLMError(f"cannot read {file}: {error}: it must be a UTF-8 text file") from error
+        text = read_text(file, MOST_BYTES, "utf-8-sig")
+    except OSError as error:
+        raise EdgeVLMError(f"cannot read {file}: {why(error)}: it must be a UTF-8 text file") from error
     read_rows = READERS[file.name](text, file)
     rows = [_row(row, number, file) for number, row in read_rows if split is None or row.get("split") == split]
     if not rows:
@@ -73,10 +78,7 @@ def _jsonl(text: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise EdgeVLMError(f"{file}, line {number}: not JSON: {error}") from error
+        row = decode_json(line.encode("utf-8"), object, f"{file}, line {number}: not JSON")
         if not isinstance(row, dict):
             raise EdgeVLMError(f"{file}, line {number}: a line must be a JSON object")
         yield number, row
@@ -107,10 +109,13 @@ def _row(row: Mapping[str, Any], number: int, file: Path) -> Row:
         if not row.get(name):
             raise EdgeVLMError(f"{where}: no {name!r}: known names are {', '.join(KNOWN)}")
     names = _texts(row, "image", where)
+    for name in SIMPLE:
+        if isinstance(row.get(name), dict | list):
+            raise EdgeVLMError(f"{where}: {name!r} must be a text or a number, not {str(row[name])[:80]}")
     answer, split = row.get("answer"), row.get("split")
     images = tuple(file.parent / name for name in names)
     for image in images:
-        if not image.is_file():
+        if not is_regular(image):
             raise EdgeVLMError(f"{where}: no image {image}: images are named relative to {file.parent}")
     return Row(
         id=str(row.get("id", number)),

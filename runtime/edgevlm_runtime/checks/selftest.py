@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgevlm_runtime.bundle.manifest import SelfTest
 from edgevlm_runtime.errors import BundleError
 from edgevlm_runtime.model import VLM
+from edgevlm_runtime.reading import read_array, why
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,14 @@ def run_self_test(vlm: VLM) -> SelfTestResult:
 def _expected(vlm: VLM, stored: SelfTest) -> NDArray[np.float32]:
     file = vlm.bundle.file(stored.embeddings)
     try:
-        expected: NDArray[np.float32] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"cannot read the self-test's embeddings: {file}: {error}: export the model again") from error
-    return expected
+        expected = read_array(file)
+    except OSError as error:
+        raise BundleError(
+            f"cannot read the self-test's embeddings: {file}: {why(error)}: export the model again"
+        ) from error
+    if expected.dtype != np.float32:
+        raise BundleError(f"the self-test's embeddings are {expected.dtype}, not float32: {file}: export again")
+    return expected.astype(np.float32)
 
 
 def _difference(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

@@ -15,12 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgevlm_runtime.bundle.folder import Bundle, altered_files
-from edgevlm_runtime.bundle.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, Manifest
+from edgevlm_runtime.bundle.graph_files import unlisted_weights
+from edgevlm_runtime.bundle.manifest import MANIFEST_DIGEST_BYTES, MANIFEST_DIGEST_NAME, MANIFEST_NAME, Manifest
 from edgevlm_runtime.checks.selftest import SelfTestResult, run_self_test
 from edgevlm_runtime.errors import BundleError, EdgeVLMError, ProviderError
 from edgevlm_runtime.model import load
+from edgevlm_runtime.options import runtime_options
+from edgevlm_runtime.reading import JSON_BYTES, read_bytes, why
 
 _ALTERED = "its bytes are not those the exporter wrote"
+_SEAL = f"sha256sum {MANIFEST_NAME} > {MANIFEST_DIGEST_NAME}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,13 @@ class BadFile:
     problem: str
 
 
+_NO_DIGEST = BadFile(
+    MANIFEST_DIGEST_NAME,
+    f"it is missing, so that nothing tells whether {MANIFEST_NAME} is what the exporter wrote: copy it again, or, "
+    f"where an early exporter made the bundle and you know it, write it there with `{_SEAL}`",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class FilesReport:
     """What the digests say."""
@@ -38,7 +49,7 @@ class FilesReport:
     checked: int
     bad: tuple[BadFile, ...]
     manifest_checked: bool
-    """Whether the manifest itself has a digest to compare with; bundles of early exporters have none."""
+    """Whether the manifest itself has a digest to compare with; where it has none, that is among `bad`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +76,32 @@ def check_files(path: str | os.PathLike[str]) -> tuple[Bundle | None, FilesRepor
     Raises `BundleError` when there is no bundle to check, `BundleTooNew` for one that this runtime cannot judge.
     """
     folder = Path(path)
-    wrong = _manifest_problem(folder)
     checked = (folder / MANIFEST_DIGEST_NAME).is_file()
+    wrong = _manifest_problem(folder) if checked else None
     try:
         bundle = Bundle.open(path, verify="none")
     except BundleError as error:
         if not (folder / MANIFEST_NAME).is_file() or (wrong is None and type(error) is not BundleError):
             raise
         return None, FilesReport(1, (wrong or BadFile(MANIFEST_NAME, str(error)),), checked)
-    bad = [*([wrong] if wrong else []), *_bad_files(folder, bundle.manifest)]
-    return bundle, FilesReport(len(bundle.manifest.files) + 1, tuple(bad), checked)
+    bad = _bad_files(folder, bundle.manifest)
+    whole = {name: info for name, info in bundle.manifest.graphs.items() if info.file not in {one.file for one in bad}}
+    bad += _unlisted(folder, replace(bundle.manifest, graphs=whole))
+    first = wrong if checked else _NO_DIGEST
+    return bundle, FilesReport(len(bundle.manifest.files) + 1, (*([first] if first else []), *bad), checked)
 
 
 def check_self_test(bundle: Bundle, provider: str, threads: int | None = None, engine: str = "ort") -> ProviderResult:
     """Ask the stored question on `provider`, or on another engine, which `provider` then names in the result alone.
 
-    Raises `ProviderError` when that is not to be had here.
+    Raises `ProviderError` when that is not to be had here, `EdgeVLMError` for bad values, which say nothing about the
+    bundle.
     """
     chosen = {"provider": provider} if engine == "ort" else {}
+    options = {"engine": engine, "threads": threads, "verify": "size", **chosen}
+    runtime_options(options)
     try:
-        vlm = load(bundle.path, engine=engine, threads=threads, verify="size", **chosen)
+        vlm = load(bundle.path, **options)
     except ProviderError:
         raise
     except EdgeVLMError as error:
@@ -107,10 +124,13 @@ def check_self_test(bundle: Bundle, provider: str, threads: int | None = None, e
 
 
 def _manifest_problem(folder: Path) -> BadFile | None:
-    """Compare the manifest with its digest, where there is one."""
+    """Compare the manifest with its digest; None also where the manifest itself cannot be read."""
     try:
-        line = (folder / MANIFEST_DIGEST_NAME).read_bytes()
-        data = (folder / MANIFEST_NAME).read_bytes()
+        line = read_bytes(folder / MANIFEST_DIGEST_NAME, MANIFEST_DIGEST_BYTES)
+    except OSError as error:
+        return BadFile(MANIFEST_DIGEST_NAME, f"it cannot be read: {why(error)}")
+    try:
+        data = read_bytes(folder / MANIFEST_NAME, JSON_BYTES)
     except OSError:
         return None
     digest = hashlib.sha256(data).hexdigest()
@@ -133,6 +153,13 @@ def _bad_files(folder: Path, manifest: Manifest) -> list[BadFile]:
             whole[name] = record
     bad |= dict.fromkeys(altered_files(folder, replace(manifest, files=whole)), _ALTERED)
     return [BadFile(name, problem) for name, problem in sorted(bad.items())]
+
+
+def _unlisted(folder: Path, manifest: Manifest) -> list[BadFile]:
+    try:
+        return [BadFile(file, f"it {problem}") for file, problem in unlisted_weights(folder, manifest)]
+    except BundleError as error:
+        return [BadFile(MANIFEST_NAME, str(error))]
 
 
 def _problem(result: SelfTestResult) -> str | None:

@@ -1,8 +1,9 @@
 """Keys and values that come with the bundle: those of the tokens that its prompts begin with.
 
-The exporter computed them with the PyTorch model in float32 (`edgevlm_export.prefix`): a beginning-of-sequence token, a
-system prompt, what the chat template writes before the first image. A KV cache that begins with them need not run these
-tokens, and a quantized decoder attends to exact ones; the first tokens of a sequence are those that it attends to most.
+The exporter computed them with the PyTorch model in float32 (`edgevlm_export.steps.prefix`): a beginning-of-sequence
+token, a system prompt, what the chat template writes before the first image. A KV cache that begins with them need not
+run these tokens, and a quantized decoder attends to exact ones; the first tokens of a sequence are those that it
+attends to most.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.decoding.kv_cache import KVCache
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.errors import BundleError
+from edgevlm_runtime.reading import read_array, why
 
 
 def common_prefix(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
@@ -42,14 +44,15 @@ class BakedPrefix:
             return None
         file = bundle.file(info.file)
         try:
-            layers = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise BundleError(f"cannot read the prompt's prefix: {file}: {error}: export the model again") from error
-        if not isinstance(layers, np.ndarray) or (layers.shape, layers.dtype) != (info.shape, np.dtype(info.dtype)):
-            found = f"{layers.dtype} {list(layers.shape)}" if isinstance(layers, np.ndarray) else "no array"
+            layers = read_array(file)
+        except OSError as error:
             raise BundleError(
-                f"the prompt's prefix is {found}, not {info.dtype} {list(info.shape)} as the manifest says: {file}: "
-                "export the model again"
+                f"cannot read the prompt's prefix: {file}: {why(error)}: export the model again"
+            ) from error
+        if (layers.shape, layers.dtype) != (info.shape, np.dtype(info.dtype)):
+            raise BundleError(
+                f"the prompt's prefix is {layers.dtype} {list(layers.shape)}, not {info.dtype} {list(info.shape)} as "
+                f"the manifest says: {file}: export the model again"
             )
         return cls(np.array(info.token_ids, dtype=np.int64), layers)
 

@@ -37,6 +37,8 @@ class Ending:
     max_new_tokens: int
     stop_strings: tuple[str, ...] = ()
     cancelled: Callable[[], bool] = field(default=lambda: False)
+    stop_token_ids: frozenset[int] = frozenset()
+    """End the answer as stop strings do."""
 
 
 def generate(
@@ -55,7 +57,8 @@ def generate(
             return
         pick = sampler.pick(logits)
         count += 1
-        piece = stops.push(text.push(pick.token_id))
+        ended = pick.token_id in ending.eos_token_ids or pick.token_id in ending.stop_token_ids
+        piece = stops.push("" if ended else text.push(pick.token_id))  # what ends an answer is none of its text
         reason = _finish_reason(pick.token_id, count, limit, stops, ending)
         if reason is not None:
             piece += _rest(text, stops)
@@ -70,7 +73,7 @@ def generate(
 def _finish_reason(token: int, count: int, limit: int, stops: StopStrings, ending: Ending) -> str | None:
     if token in ending.eos_token_ids:
         return STOP
-    if stops.found is not None:
+    if stops.found is not None or token in ending.stop_token_ids:
         return STOP_STRING
     return LENGTH if count >= limit else None
 

@@ -12,18 +12,21 @@ import json
 import logging
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from edgevlm_runtime.decoding.decoder import Decoder, chunks
 from edgevlm_runtime.decoding.positions import PositionScheme
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import need
+from edgevlm_runtime.reading import read_json
+from edgevlm_runtime.saving import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,13 @@ class Tuning:
     """Chunk to speed."""
     positions: int
     """Length of the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What of a measurement is read again."""
+
+    prefill_chunk: Annotated[int, msgspec.Meta(ge=1)]
 
 
 def measure(
@@ -102,13 +112,12 @@ def key(bundle_digest: str, engine: str, threads: int) -> str:
 def recall(name: str) -> int | None:
     """The chunk that was measured under this key, or None; a damaged file counts as none."""
     try:
-        chunk = json.loads(_file(name).read_text(encoding="utf-8"))["prefill_chunk"]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # RuntimeError: this user has no home folder
+        return read_json(_file(name), _Kept, "tuning file").prefill_chunk
+    except (FileNotFoundError, RuntimeError):  # RuntimeError: this user has no home folder
         return None
-    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
-        log.warning("damaged tuning file, not used: %s", _file(name))
+    except EdgeVLMError as error:
+        log.warning("damaged tuning file, not used: %s", error)
         return None
-    return chunk
 
 
 def remember(name: str, tuning: Tuning) -> Path:
@@ -120,11 +129,8 @@ def remember(name: str, tuning: Tuning) -> Path:
     }
     try:
         file = _file(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as partial:
-            json.dump(content, partial, indent=1)
-        Path(partial.name).replace(file)
-    except (OSError, RuntimeError) as error:
+        write_atomic(file, json.dumps(content, indent=1))
+    except (EdgeVLMError, RuntimeError) as error:  # RuntimeError: this user has no home folder
         raise EdgeVLMError(f"tuning cannot be kept: {error}: set XDG_CACHE_HOME to a folder of yours") from error
     return file
 

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _CPU_INFO = Path("/proc/cpuinfo")
 _EXACT_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """Linux's names of the x86 instructions that add products of 8 bits in 32 bits."""
+
+
+def graph_threads(wanted: int | None) -> int:
+    """Threads of a graph run: those wanted, None meaning the physical cores, but no more than can run at once here.
+
+    More would wait for each other, busily, and each has memory of its own.
+    """
+    return physical_cores() if wanted is None else min(wanted, usable_cores())
+
+
+def told_threads(wanted: int | None) -> int:
+    """As `graph_threads`; logs a warning where that is less than what was wanted."""
+    threads = graph_threads(wanted)
+    if wanted is not None and threads < wanted:
+        log.warning("%d threads were asked for: this machine runs %d at once, which are used", wanted, threads)
+    return threads
+
+
+def usable_cores() -> int:
+    """Cores this process may use, hyper-threads counted each: affinity and container quota respected."""
+    return max(1, min(len(_allowed_cpus()), _quota()))
 
 
 def physical_cores() -> int:

@@ -14,22 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from edgevlm_runtime.engines.base import Graph
-from edgevlm_runtime.engines.cores import int8_overflows, physical_cores
+from edgevlm_runtime.engines.cores import int8_overflows, told_threads
+from edgevlm_runtime.engines.ort_graph import OrtGraph
+from edgevlm_runtime.engines.ort_library import ort
 from edgevlm_runtime.engines.placement import RECORD, check_placement
 from edgevlm_runtime.engines.providers import AUTO, CPU, DEVICES, choose, missing
-from edgevlm_runtime.errors import BundleError, ProviderError
+from edgevlm_runtime.errors import BundleError, ProviderError, one_line
 from edgevlm_runtime.options import RuntimeOptions
-
-try:
-    import onnxruntime as ort
-    from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
-except ImportError as _error:  # the extras are exclusive: both wheels own the same files
-    raise ProviderError(
-        "onnxruntime is not installed: pip install 'edgevlm-runtime[cpu]' (or 'edgevlm-runtime[gpu]' for NVIDIA)"
-    ) from _error
-
-# After the check above: this file imports onnxruntime as well.
-from edgevlm_runtime.engines.ort_graph import OrtGraph, one_line
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +40,7 @@ def make_engine(options: RuntimeOptions) -> OrtEngine:
     ort.set_default_logger_severity(_SILENT)
     choice = choose(ort, options.provider)
     log.info("%s: %s", choice.provider, choice.reason)
-    threads = options.threads or physical_cores()
+    threads = told_threads(options.threads)
     return OrtEngine(choice.provider, threads, choice.reason, automatic=options.provider.lower() == AUTO)
 
 
@@ -73,12 +64,13 @@ class OrtEngine:
         """See `Engine.load`. External weights are memory-mapped by onnxruntime."""
         if not path.is_file():
             raise BundleError(f"no graph file: {path}: copy or export the bundle again")
+        _check_name(path)
         providers = [self.provider] if self.provider == CPU else [self.provider, CPU]
         options = self._session_options(keeps_spinning)
         try:
             with _attention(whole=scores is not None and scores <= MOST_SCORES):
                 session = ort.InferenceSession(str(path), options, providers=providers)
-        except NotImplemented_ as error:
+        except ort.capi.onnxruntime_pybind11_state.NotImplemented as error:
             raise ProviderError(
                 f"{self.provider} lacks an operator of {path}: {one_line(error)}: export with another precision, or "
                 "choose another --provider"
@@ -98,6 +90,8 @@ class OrtEngine:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
+        # Whatever a file is called: its other format is not one whose files were looked at (`bundle.graph_files`).
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         # Each graph has its own threads: those of one must not wait busily while another runs.
         options.add_session_config_entry("session.force_spinning_stop", "0" if keeps_spinning else "1")
         if int8_overflows():  # three times slower where it is not needed
@@ -107,6 +101,18 @@ class OrtEngine:
         if self.provider != CPU:
             options.add_session_config_entry(RECORD, "1")
         return options
+
+
+def _check_name(path: Path) -> None:
+    """onnxruntime takes names as text and hands them to the system as UTF-8, whatever the locale.
+
+    Raises `ProviderError`: it is this machine's setting that is in the way, not the bundle.
+    """
+    if os.fsencode(path) != str(path).encode("utf-8", errors="replace"):
+        raise ProviderError(
+            f"onnxruntime opens files by names in UTF-8 only, and this is not one: {path}: "
+            "set LC_ALL=C.UTF-8, or give the folder another name"
+        )
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import DTypeLike
 
 from edgevlm_runtime.engines.base import Array, Binding, Cache, Port
 from edgevlm_runtime.engines.memory import lazy_zeros
 from edgevlm_runtime.engines.ort_caches import DeviceCache, HostCache
-from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.engines.ort_library import ort
+from edgevlm_runtime.errors import EdgeVLMError, one_line
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -121,8 +121,3 @@ def _pointer(name: str, array: Array) -> int:
 
 def _port(node: Any) -> Port:
     return Port(node.name, np.dtype(_DTYPES.get(node.type, np.void)), tuple(node.shape))
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split())

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgevlm_runtime.errors import ProviderError
+from edgevlm_runtime.errors import ProviderError, one_line
+from edgevlm_runtime.installing import pip_replace
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -32,13 +33,14 @@ PREFERRED = ("cuda",)
 that cannot load the bundle's graphs gives way to the CPU as well (`Engine.instead`)."""
 DEVICES = {CUDA: "cuda", TENSORRT: "cuda"}
 """Providers with memory of their own, by onnxruntime's name of that memory."""
-_INSTALL = {
-    CUDA: "pip uninstall onnxruntime, then pip install 'edgevlm-runtime[gpu]', with a CUDA driver",
-    TENSORRT: "pip uninstall onnxruntime, then pip install 'edgevlm-runtime[gpu]' and TensorRT 10",
-    "OpenVINOExecutionProvider": "pip uninstall onnxruntime, then pip install onnxruntime-openvino",
-    "DmlExecutionProvider": "pip uninstall onnxruntime, then pip install onnxruntime-directml",
-    "QNNExecutionProvider": "pip uninstall onnxruntime, then pip install onnxruntime-qnn",
+_PACKAGES = {
+    CUDA: ("onnxruntime-gpu", ", with a CUDA driver"),
+    TENSORRT: ("onnxruntime-gpu", " and TensorRT 10"),
+    "OpenVINOExecutionProvider": ("onnxruntime-openvino", ""),
+    "DmlExecutionProvider": ("onnxruntime-directml", ""),
+    "QNNExecutionProvider": ("onnxruntime-qnn", ""),
 }
+"""The package that has a provider, and what else it takes."""
 _LIBRARIES = {CUDA: "onnxruntime_providers_cuda", TENSORRT: "onnxruntime_providers_tensorrt"}
 _NOT_FOUND = re.compile(r"([\w.+-]+): cannot open shared object file")
 _PROBE = "CAg6MwoMCgF4EgF5IgRSZWx1EgFnWg8KAXgSCgoICAESBAoCCAFiDwoBeRIKCggIARIECgIIAUIECgAQDQ=="
@@ -81,7 +83,10 @@ def choose(ort: Any, wanted: str) -> Choice:
 
 def missing(ort: Any, provider: str, why: str) -> str:
     """The error line for a provider that was asked for; names the library it lacks, where that is the reason."""
-    hint = _INSTALL.get(provider, "install an onnxruntime that has it, or use provider='cpu'")
+    package, further = _PACKAGES.get(provider, ("", ""))
+    hint = "install an onnxruntime that has it, or use provider='cpu'"
+    if package:
+        hint = f"{pip_replace('onnxruntime', package)}{further}"
     lacking = missing_library(ort, provider)
     detail = "" if lacking is None else f" ({lacking} is not on this machine, or not on the loader's path)"
     return f"provider {provider} was asked for, but {why}{detail}: {hint}"
@@ -121,4 +126,4 @@ def _trivial_session(ort: Any, provider: str) -> Any:
     try:
         return ort.InferenceSession(base64.b64decode(_PROBE), options, providers=[provider, CPU])
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-        raise ProviderError(" ".join(str(error).split())) from error
+        raise ProviderError(one_line(error)) from error

@@ -23,7 +23,8 @@ import msgspec
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import BundleError
 from edgevlm_runtime.images.base import ImageProcessor, PreparedImage
-from edgevlm_runtime.images.load import ImageSource, LoadOptions, load_image
+from edgevlm_runtime.images.load import ImageSource, LoadOptions, load_image, open_image
+from edgevlm_runtime.images.rgb import to_rgb
 
 __all__ = [
     "ImageProcessor",
@@ -32,6 +33,8 @@ __all__ = [
     "PreparedImage",
     "load_image",
     "make_processor",
+    "open_image",
+    "to_rgb",
 ]
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.images.limits import check_pixels, check_resize
-from edgevlm_runtime.images.load import to_rgb
+from edgevlm_runtime.images.limits import check_options, check_pixels, check_resize
+from edgevlm_runtime.images.rgb import to_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Options:
     """Pad to a square with this colour before anything else."""
 
     def __post_init__(self) -> None:
-        if min(self.tokens, self.height, self.width) <= 0:
-            raise ValueError("tokens, height and width must be positive")
+        exact_height, exact_width = self.exact or (None, None)
+        edges = {"shortest_edge": self.shortest_edge, "longest_edge": self.longest_edge}
+        edges |= {"exact_height": exact_height, "exact_width": exact_width}
+        check_options(self.image_token, self.tokens, height=self.height, width=self.width, **edges)
         if self.exact is not None and self.shortest_edge is not None:
             raise ValueError("exact and shortest_edge exclude each other")
-        if min(self.shortest_edge or 1, self.longest_edge or 1, *(self.exact or (1, 1))) <= 0:
-            raise ValueError("shortest_edge, longest_edge and exact must be positive")
         Image.Resampling(self.resample)
 
 

@@ -28,8 +28,8 @@ from PIL import Image
 
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.images.limits import check_resize
-from edgevlm_runtime.images.load import to_rgb
+from edgevlm_runtime.images.limits import check_options, check_resize, check_tokens
+from edgevlm_runtime.images.rgb import to_rgb
 
 _MAX_ASPECT_RATIO = 200
 
@@ -51,8 +51,10 @@ class Options:
     """Pillow's resampling code."""
 
     def __post_init__(self) -> None:
-        if min(self.patch_size, self.merge_size, self.max_pixels) <= 0 or self.min_pixels < 0:
-            raise ValueError("patch_size, merge_size and max_pixels must be positive")
+        check_options(self.image_token, patch_size=self.patch_size, merge_size=self.merge_size)
+        check_options("", max(1, self.window_cells**2), merged_patch=self.factor)
+        if self.max_pixels <= 0 or self.min_pixels < 0:
+            raise ValueError("max_pixels must be positive")
         if self.window_size < 0 or (self.window_size and not self.window_cells):
             raise ValueError("window_size must be 0 or hold at least one merged patch")
         Image.Resampling(self.resample)
@@ -75,7 +77,9 @@ class Processor:
         self.options = options
 
     def __call__(self, image: Image.Image) -> PreparedImage:
-        pixels = np.asarray(self._resized(to_rgb(image)))
+        image = self._resized(to_rgb(image))
+        check_tokens(image.width * image.height // self.options.patch_size**2, image.size)
+        pixels = np.asarray(image)
         grid = (pixels.shape[0] // self.options.factor, pixels.shape[1] // self.options.factor)
         rows = _window_rows(grid, self.options.window_cells)
         patches, valid = self._in_windows(self._patches(pixels), rows)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.images.limits import check_resize
-from edgevlm_runtime.images.load import to_rgb
+from edgevlm_runtime.images.limits import check_options, check_resize, check_tokens
+from edgevlm_runtime.images.rgb import to_rgb
 
 FAKE_TOKEN = "<fake_token_around_image>"
 GLOBAL_TOKEN = "<global-img>"
@@ -48,12 +48,13 @@ class Options:
     global_token: str = GLOBAL_TOKEN
 
     def __post_init__(self) -> None:
-        if min(self.tokens_per_tile, self.tile, self.edge_limit) <= 0:
-            raise ValueError("tokens_per_tile, tile and edge_limit must be positive")
+        sides = {"tile": self.tile, "edge_limit": self.edge_limit, "longest_edge": self.longest_edge}
+        check_options(self.image_token, self.tokens_per_tile, **sides)
+        check_options(self.fake_token + self.global_token)
         if self.longest_edge is not None and self.exact is not None:
             raise ValueError("longest_edge and exact exclude each other")
-        if min((self.longest_edge or 1), *(self.exact or (1, 1))) <= 0:
-            raise ValueError("longest_edge and exact must be positive")
+        if min(self.exact or (1, 1)) <= 0:
+            raise ValueError("exact must be positive")
         Image.Resampling(self.resample)
 
 
@@ -70,6 +71,7 @@ class Processor:
             return self._prepared([self._resize(image, (tile, tile))], rows=0, columns=0)
         image = self._resize(image, _whole_tiles(*image.size, tile))
         columns, rows = image.width // tile, image.height // tile
+        check_tokens((columns * rows + 1) * self.options.tokens_per_tile, image.size)
         if rows <= 1 and columns <= 1:
             return self._prepared([image], rows=0, columns=0)
         corners = [(column * tile, row * tile) for row in range(rows) for column in range(columns)]

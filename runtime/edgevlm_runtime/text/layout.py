@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,14 @@ ImageSpans = tuple[ImageSpan, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """A text as a tokenizer took it; with `letters`, one whose control tokens have secret names (`text.letters`)."""
+
+    text: str = ""
+    letters: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt: its tokens, where the images are among them, and which images they are."""
 
@@ -44,9 +52,11 @@ class Prompt:
     """[S], image tokens included."""
     images: ImageSpans = ()
     text: str = ""
-    """What was tokenized."""
+    """What was tokenized, as people read it."""
     image_keys: tuple[str, ...] = ()
     """Identity of each image, by number (`vision.encoder.ImageEncoder.key`); what a KV cache recognises it by."""
+    source: TokenizedText = field(default_factory=TokenizedText)
+    """What was tokenized, for more text to be tokenized behind it."""
 
     def __len__(self) -> int:
         return int(self.token_ids.size)

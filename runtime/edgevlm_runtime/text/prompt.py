@@ -5,35 +5,40 @@
     encoded = prompts.encode(messages, [prepared_image])        # Prompt
     encoded.token_ids    # int64 [tokens]
     encoded.images       # runs of image tokens: ImageSpan(start, length, image, row, grid), in order
-    encoded.text         # what was tokenized
+    encoded.text         # what was tokenized, as people read it
 
-Content is a text or a list of parts, `{"type": "text", "text": ...}` or `{"type": "image"}`; the n-th image part in the
-conversation stands for the n-th image. The chat template is rendered with one image token for each image, each image
-token is replaced by that image's placeholder, and the text is tokenized, as transformers' processors do it.
+Content is as `text.messages` says; the n-th image part in the conversation stands for the n-th image. The chat template
+is rendered with one image token for each image, each image token is replaced by that image's placeholder, and the text
+is tokenized, as transformers' processors do it. Where the template takes only strings (`PromptFormat.flat_image`), each
+message's parts become one string first.
 
-What users write is not escaped: special tokens written out in a text (`<|im_end|>`) become those tokens, in
-transformers as here. The image token alone is refused in a message's text, because it would shift every image after it.
-`encode_text` takes a prompt that is rendered already; there the image token is how an image is placed.
+Special tokens written out in a text (`<|im_end|>`) become those tokens, in transformers as here, unless the text's part
+is literal (`text.letters`). The image token alone is refused in a text that is not, because it would shift every image
+after it. `encode_text` takes a prompt that is rendered already; there the image token is how an image is placed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.bundle.manifest import PromptFormat
-from edgevlm_runtime.errors import BundleIncomplete, PromptError
+from edgevlm_runtime.errors import BundleError, BundleIncomplete, ContextOverflow, PromptError
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.text.layout import ImageSpan, ImageSpans, Prompt
+from edgevlm_runtime.reading import read_text, why
+from edgevlm_runtime.text.layout import ImageSpan, ImageSpans, Prompt, TokenizedText
+from edgevlm_runtime.text.letters import Letters, Shield
+from edgevlm_runtime.text.messages import Message, Turn, count_images, read_messages
 from edgevlm_runtime.text.template import ChatTemplate
 from edgevlm_runtime.text.tokenizer import Tokenizer
 
-Message: TypeAlias = Mapping[str, Any]
+__all__ = ["Message", "PromptEncoder"]
+
+TEMPLATE_BYTES = 1 << 20
 
 
 class PromptEncoder:
@@ -46,57 +51,94 @@ class PromptEncoder:
         self.format = prompt_format
         self.tokenizer = tokenizer
         self._template = ChatTemplate(template, {**variables, **prompt_format.template_variables})
+        self._letters = Letters(tokenizer, template)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], prompt_format: PromptFormat) -> PromptEncoder:
         """Read template and tokenizer of the bundle in `folder`. Raises `BundleError` when they cannot be read."""
         path = Path(folder) / prompt_format.chat_template
+        again = "export the model again"
         try:
-            template = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleIncomplete(f"cannot read the chat template: {path}: export the model again") from error
-        return cls(prompt_format, template, Tokenizer.load(Path(folder) / prompt_format.tokenizer))
+            template = read_text(path, TEMPLATE_BYTES)
+        except OSError as error:
+            raise BundleIncomplete(f"cannot read the chat template: {path}: {why(error)}: {again}") from error
+        tokenizer = Tokenizer.load(Path(folder) / prompt_format.tokenizer)
+        try:
+            return cls(prompt_format, template, tokenizer)
+        except PromptError as error:
+            raise BundleError(f"damaged chat template: {path}: {error}: {again}") from error
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        """The conversation as text, with one image token for each image.
+        """The conversation as text, with one image token for each image; literal parts are shown as they are.
 
         Raises `PromptError` for messages of another form, and when the template refuses them, leaves out an image or
         does not show the last user message's text.
         """
-        plain = [_plain(message, index) for index, message in enumerate(messages)]
-        if not plain:
-            raise PromptError("no messages: give at least one")
-        for index, text in _texts(plain):
-            if self.format.image_token in text:
-                raise PromptError(
-                    f"message {index + 1} contains {self.format.image_token!r}, which stands for an image: "
-                    'take it out, or give the image as a part {"type": "image"}'
-                )
-        rendered = self._template.render(plain, add_generation_prompt)
-        wanted, found = count_images(plain), rendered.count(self.format.image_token)
-        if found != wanted:
-            raise PromptError(f"the chat template shows {found} images, the messages have {wanted}")
-        _check_question(plain, rendered)
-        return rendered
+        rendered, _, shield = self._render(messages, add_generation_prompt)
+        return rendered if shield is None else shield.off(rendered)
 
     def encode(
-        self, messages: Sequence[Message], images: Sequence[PreparedImage] = (), add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Message],
+        images: Sequence[PreparedImage] = (),
+        add_generation_prompt: bool = True,
+        most: int | None = None,
     ) -> Prompt:
         """Tokens of the conversation.
 
-        Raises `PromptError` as `render` does, and when there are more or fewer `images` than image parts.
+        Raises `PromptError` as `render` does, and when there are more or fewer `images` than image parts, and
+        `ContextOverflow` for a text so long that it must have more than `most` tokens, before it is tokenized.
         """
-        text = self.render(messages, add_generation_prompt)
-        wanted = count_images(messages)
+        text, wanted, shield = self._render(messages, add_generation_prompt)
         if wanted != len(images):
             raise PromptError(f"the messages have {wanted} image parts, but {len(images)} images were given")
-        return self.encode_text(text, images)
+        return self._encode(text, images, shield, most)
 
     def encode_text(self, text: str, images: Sequence[PreparedImage] = ()) -> Prompt:
         """Tokens of a prompt that is rendered already.
 
         Raises `PromptError` when its image tokens do not match `images`.
         """
+        return self._encode(text, images, None)
+
+    def tokenize(self, source: TokenizedText) -> list[int]:
+        """Tokens of a prompt's text, the model's beginning-of-sequence token included."""
+        bos = self.format.bos_token
+        return self._letters.encode(source, bos) if source.letters else self.tokenizer.encode(source.text, bos)
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> tuple[str, int, Shield | None]:
+        """The conversation as text, its images, and what shields its literal texts, where they need it."""
+        turns, token = read_messages(messages), self.format.image_token
+        if not turns:
+            raise PromptError("no messages: give at least one")
+        for index, turn in enumerate(turns):
+            if any(token in (part.text or "") for part in turn.texts() if not part.literal):
+                raise PromptError(
+                    f"message {index + 1} contains {token!r}, which stands for an image: "
+                    'take it out, or give the image as a part {"type": "image"}'
+                )
+        shield = self._letters.shield(turns)
+        shown = turns if shield is None else [turn.with_texts(shield.on) for turn in turns]
+        rendered = self._template.render(
+            [turn.for_template(self.format.flat_image) for turn in shown], add_generation_prompt
+        )
+        wanted, found = count_images(turns), rendered.count(token)
+        if found != wanted:
+            raise PromptError(f"the chat template shows {found} images, the messages have {wanted}")
+        _check_question(shown, rendered)
+        return rendered, wanted, shield
+
+    def check_length(self, text: str, most: int) -> None:
+        """Raise `ContextOverflow` where `text` must have more than `most` tokens, known without tokenizing it."""
+        least = self.tokenizer.least_tokens(text)
+        if least > most:
+            raise ContextOverflow(
+                f"{len(text)} characters need {least} tokens at least, the context holds {most}: shorten the text"
+            )
+
+    def _encode(
+        self, text: str, images: Sequence[PreparedImage], shield: Shield | None, most: int | None = None
+    ) -> Prompt:
         token = self.format.image_token
         pieces = text.split(token)
         if len(pieces) - 1 != len(images):
@@ -105,8 +147,12 @@ class PromptEncoder:
             )
         placeholders = [image.placeholder for image in images]
         expanded = "".join(part for pair in zip(pieces, [*placeholders, ""], strict=True) for part in pair)
-        ids = np.array(self.tokenizer.encode(expanded, self.format.bos_token), np.int64)
-        return Prompt(ids, self._spans(ids, images), expanded)
+        shown = expanded if shield is None else shield.off(expanded)
+        if most is not None:
+            self.check_length(shown, most)
+        source = TokenizedText(expanded) if shield is None else self._letters.source(expanded, shield)
+        ids = np.array(self.tokenize(source), np.int64)
+        return Prompt(ids, self._spans(ids, images), shown, source=source)
 
     def _spans(self, ids: NDArray[np.int64], images: Sequence[PreparedImage]) -> ImageSpans:
         """Runs of the image token, cut where one image ends and the next begins."""
@@ -127,54 +173,14 @@ class PromptEncoder:
         )
 
 
-def count_images(messages: Sequence[Message]) -> int:
-    """Image parts in a conversation."""
-    contents = (message["content"] for message in messages)
-    return sum(part["type"] == "image" for content in contents if not isinstance(content, str) for part in content)
-
-
-def _plain(message: object, index: int) -> dict[str, Any]:
-    """A copy of the message out of plain types, which is all that a template may see. Raises `PromptError`."""
-    where = f"message {index + 1}"
-    if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
-        raise PromptError(f"{where} must be a mapping with 'role' and 'content', nothing else")
-    role, content = message["role"], message["content"]
-    if not isinstance(role, str):
-        raise PromptError(f"{where}: the role must be a text, not {type(role).__name__}")
-    if isinstance(content, str):
-        return {"role": str(role), "content": str(content)}
-    if not isinstance(content, list | tuple):
-        raise PromptError(f"{where}: the content must be a text or a list of parts, not {type(content).__name__}")
-    return {"role": str(role), "content": [_plain_part(part, where) for part in content]}
-
-
-def _plain_part(part: Any, where: str) -> dict[str, str]:
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind == "image":
-        return {"type": "image"}
-    if kind == "text" and isinstance(part.get("text"), str):
-        return {"type": "text", "text": str(part["text"])}
-    raise PromptError(
-        f'{where}: a part must be {{"type": "text", "text": ...}} or {{"type": "image"}}, not {str(part)[:80]!r}'
-    )
-
-
-def _texts(messages: Sequence[Message]) -> list[tuple[int, str]]:
-    """Every text of the messages with its message's number."""
-    found: list[tuple[int, str]] = []
-    for index, message in enumerate(messages):
-        content = message["content"]
-        parts = [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
-        found.extend((index, text) for text in parts)
-    return found
-
-
-def _check_question(messages: Sequence[Message], rendered: str) -> None:
+def _check_question(turns: Sequence[Turn], rendered: str) -> None:
     """A template made for the other form of content drops the text, or prints the list, without an error."""
-    last = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=-1)
-    for index, text in _texts(messages):
-        if index == last and text.strip() not in rendered:
-            form = "a list of parts" if isinstance(messages[index]["content"], str) else "a text"
+    last = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=None)
+    if last is None:
+        return
+    for part in turns[last].texts():
+        if (part.text or "").strip() not in rendered:
+            form = "a list of parts" if turns[last].whole else "a text"
             raise PromptError(
-                f"the chat template leaves out the text of message {index + 1}: give its content as {form}"
+                f"the chat template leaves out the text of message {last + 1}: give its content as {form}"
             )

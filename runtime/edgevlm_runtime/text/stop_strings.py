@@ -7,6 +7,9 @@
             break
     text = stops.finish()              # the rest, when the answer ended otherwise
 
+A stop string that is a special token of the model ends the answer at that token as well, which is no text
+(`stop_tokens`).
+
 Where several could match, the one that is complete first wins, and of those the longest. So the outcome does not depend
 on how the text is cut into pieces.
 """
@@ -16,6 +19,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgevlm_runtime.errors import PromptError
+from edgevlm_runtime.text.tokenizer import Tokenizer
+
+
+def stop_tokens(strings: Sequence[str], tokenizer: Tokenizer) -> frozenset[int]:
+    """Tokens that stop strings stand for.
+
+    Raises `PromptError` for a string that has a special token in it beside other text: no answer's text can match it.
+    """
+    special = tokenizer.unseen_tokens
+    for string in (string for string in strings if string not in special):
+        within = next((token for token in special if token in string), None)
+        if within is not None:
+            raise PromptError(
+                f"stop string {string!r} holds the special token {within!r}, which is no text of an answer: "
+                "give the token alone, or take it out"
+            )
+    return frozenset(special[string] for string in strings if string in special)
 
 
 class StopStrings:

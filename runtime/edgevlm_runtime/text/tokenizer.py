@@ -15,13 +15,27 @@ a `TextStream` may not.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 
-import tokenizers
+from edgevlm_runtime.errors import BundleError, BundleIncomplete, EdgeVLMError, PromptError, reason
+from edgevlm_runtime.installing import pip_install
+from edgevlm_runtime.reading import read_text, why
+from edgevlm_runtime.text.tokenizer_parts import TokenCount, longest_growth, part_of
 
-from edgevlm_runtime.errors import BundleError, BundleIncomplete, PromptError
+try:
+    import tokenizers
+except ModuleNotFoundError as _error:  # a device installs it with --no-deps
+    _line = f"tokenizers is not installed: {pip_install('--no-deps', 'tokenizers')}"
+    raise ModuleNotFoundError(_line, name="tokenizers") from _error
 
+LARGEST_FILE = 256 << 20
+"""Bytes of a tokenizer.json; the largest that are known have 35 MiB."""
+MOST_GROWTH = 128
+"""How many times longer than its text anything within a tokenizer may become. NFKC makes 33 bytes of 3."""
+_CHEAP = 1 << 16
+"""Characters that are tokenized without a thought: 13 MB at most."""
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _WINDOW = 16
 """Tokens a stream decodes again at most before it starts a new window (except while it waits for a character)."""
@@ -35,25 +49,28 @@ class Tokenizer:
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
-        self._special = frozenset(id_ for id_, token in backend.get_added_tokens_decoder().items() if token.special)
+        added = backend.get_added_tokens_decoder()
+        self._special = frozenset(id_ for id_, token in added.items() if token.special)
+        self._added = {token.content: (id_, token) for id_, token in added.items()}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Read a `tokenizer.json`. Raises `BundleIncomplete` when it is missing, `BundleError` when it is damaged."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleIncomplete(f"cannot read the tokenizer: {path}: export the model again") from error
+            text = read_text(path, LARGEST_FILE)
+        except OSError as error:
+            raise BundleIncomplete(
+                f"cannot read the tokenizer: {path}: {why(error)}: export the model again"
+            ) from error
         return cls.from_json(text, str(path))
 
     @classmethod
     def from_json(cls, text: str, where: str = "tokenizer.json") -> Tokenizer:
         """Parse the contents of a `tokenizer.json`; `where` names it in errors. Raises `BundleError`."""
-        try:
-            return cls(tokenizers.Tokenizer.from_str(text))
-        except Exception as error:  # the library raises bare Exception
-            reason = " ".join(str(error).split())
-            raise BundleError(f"not a tokenizer: {where}: {reason}: export the model again") from error
+        with _told(BundleError, f"not a tokenizer: {where}", "export the model again"):
+            backend = tokenizers.Tokenizer.from_str(text)
+            _check_growth(backend)
+            return cls(backend)
 
     @property
     def vocab_size(self) -> int:
@@ -64,6 +81,38 @@ class Tokenizer:
     def special_ids(self) -> frozenset[int]:
         """Tokens that `decode` leaves out."""
         return self._special
+
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Added tokens that mean something of their own to the model: the special ones, and those that look it, between
+        marks such as <...>. Words and spaces that somebody added are text."""
+        return tuple(text for text, (_, token) in self._added.items() if _is_control(token))
+
+    @property
+    def unseen_tokens(self) -> dict[str, int]:
+        """Those of them that `decode` leaves out, with their ids."""
+        return {text: self._added[text][0] for text in self.control_tokens if self._added[text][1].special}
+
+    def normalized(self, text: str) -> str:
+        """`text` as the model's vocabulary sees it. Raises `PromptError` as `encode` does."""
+        _check_unicode(text)
+        normalizer = self._backend.normalizer
+        with _told(PromptError, *_FAILS):
+            return text if normalizer is None else str(normalizer.normalize_str(text))
+
+    def to_json(self) -> str:
+        """As a `tokenizer.json`. Raises `BundleError`."""
+        with _told(BundleError, "the tokenizer cannot be copied", "export the model again"):
+            return str(self._backend.to_str())
+
+    def least_tokens(self, text: str) -> int:
+        """Tokens that `text` has at least, known without tokenizing it; 0 for texts that are cheap to tokenize."""
+        return 0 if len(text) <= _CHEAP else self._count.least(text)
+
+    @cached_property
+    def _count(self) -> TokenCount:
+        with _told(BundleError, "the tokenizer does not tell of its parts", "export the model again"):
+            return TokenCount(self._backend)
 
     def token_id(self, token: str) -> int | None:
         """The id of `token`, None when the vocabulary does not have it."""
@@ -76,19 +125,15 @@ class Tokenizer:
         `bos_token` already; that is what `processor.apply_chat_template(tokenize=True)` of transformers does. Special
         tokens written out in the text become those tokens. Raises `PromptError` for text that is not Unicode.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(
-                f"the prompt is not text: character {error.start + 1} is half of a surrogate pair, as bytes that are "
-                "not UTF-8 become: give it in UTF-8"
-            ) from None
+        _check_unicode(text)
         begun = bos_token is not None and text.startswith(bos_token)
-        return self._backend.encode(text, add_special_tokens=not begun).ids
+        with _told(PromptError, *_FAILS):
+            return self._backend.encode(text, add_special_tokens=not begun).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids` without special tokens."""
-        return self._backend.decode(list(ids), skip_special_tokens=True)
+        """Text of `ids` without special tokens. Raises `EdgeVLMError` where the tokenizer fails on them."""
+        with _told(EdgeVLMError, "the tokenizer fails on these tokens", "use another bundle"):
+            return self._backend.decode(list(ids), skip_special_tokens=True)
 
     def stream(self) -> TextStream:
         """A fresh incremental decoder."""
@@ -140,3 +185,50 @@ class TextStream:
         piece = self._tokenizer.decode(self._window)[self._given :]
         self._window, self._given = [], 0
         return piece
+
+
+_FAILS = ("the tokenizer fails on this text", "ask otherwise, or use another bundle")
+
+
+@contextmanager
+def _told(kind: type[EdgeVLMError], what: str, remedy: str) -> Iterator[None]:
+    """What the library raises within, its panics too, as a `kind` in one line. (A panic is no `Exception`: it would
+    pass everything that keeps errors from users.)"""
+    try:
+        yield
+    except EdgeVLMError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise kind(f"{what}: {reason(error)}: {remedy}") from error
+
+
+def _check_growth(backend: tokenizers.Tokenizer) -> None:
+    """Refuse what would turn a short text into gigabytes. Raises `ValueError`."""
+    chains = {
+        "normalizer": [*part_of(backend.normalizer), *part_of(backend.pre_tokenizer)],
+        "decoder": part_of(backend.decoder),
+        "post-processor": part_of(backend.post_processor),
+    }
+    for name, parts in chains.items():
+        growth = longest_growth(parts)
+        if growth > MOST_GROWTH:
+            raise ValueError(f"its {name} may make a text {growth:.3g} times longer, {MOST_GROWTH} is allowed")
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the prompt is not text: character {error.start + 1} is half of a surrogate pair, as bytes that are "
+            "not UTF-8 become: give it in UTF-8"
+        ) from None
+
+
+def _is_control(token: tokenizers.AddedToken) -> bool:
+    text = token.content
+    if not text.strip("\N{LOWER ONE EIGHTH BLOCK}").strip():  # SentencePiece's space
+        return False
+    return token.special or not (text[0].isalnum() or text[-1].isalnum() or text[0].isspace() or text[-1].isspace())

@@ -20,12 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.reading import read_bytes
 
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".embeddings"
 _PART = ".part"
 _LEFTOVER_SECONDS = 3600
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""What of numpy's format is read here: a header is checked before anything is reserved for the array it promises."""
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -48,7 +51,7 @@ class DiskStore:
         """The stored embeddings, or None; damaged files are removed."""
         file = self._file(key)
         try:
-            data = file.read_bytes()
+            data = read_bytes(file, self._capacity)
         except OSError:
             return None
         embeddings = _decode(key, data)
@@ -123,12 +126,16 @@ def _decode(key: str, data: bytes) -> NDArray[np.float32] | None:
     body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if digest != _digest(key, body):
         return None
+    stream = io.BytesIO(body)
     try:
-        embeddings = np.load(io.BytesIO(body), allow_pickle=False)
-    except (ValueError, EOFError, OSError):
+        shape, order, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+    except (KeyError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError):
         return None
-    whole = isinstance(embeddings, np.ndarray) and embeddings.dtype == np.float32 and embeddings.ndim == 2
-    return embeddings if whole else None
+    rest = body[stream.tell() :]
+    if len(shape) != 2 or order or dtype != np.float32 or len(rest) != 4 * shape[0] * shape[1]:
+        return None
+    embeddings = np.frombuffer(rest, np.float32).reshape(shape).copy()
+    return embeddings if np.isfinite(embeddings).all() else None
 
 
 def _digest(key: str, body: bytes) -> bytes:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from edgevlm_export import inspection
 from edgevlm_export.api import ExportOptions
-from edgevlm_export.calibration.material import ANY_QUESTION, ImagePrompt, Material, manual, read_folder
-from edgevlm_export.calibration.samples import Prompt, assemble, fitting
+from edgevlm_export.streaming.material import ANY_QUESTION, ImagePrompt, Material, manual, read_folder
+from edgevlm_export.streaming.samples import Prompt, assemble, fitting
 from edgevlm_runtime.errors import ExportError
 
 

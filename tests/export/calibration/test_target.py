@@ -13,19 +13,19 @@ from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.api import ExportOptions, export
 from edgevlm_export.calibration.loss import Loss
-from edgevlm_export.calibration.material import Material
-from edgevlm_export.calibration.model import StreamedModel
 from edgevlm_export.calibration.sensitivity import Sensitivity
 from edgevlm_export.graphs.edit import Rows
 from edgevlm_export.graphs.transforms import rotate_product
-from edgevlm_export.planning.estimate import estimate, with_samples
 from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.blocks import dequantize, quantize
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.precision.plans import choose
+from edgevlm_export.steps.estimate import estimate, with_samples
+from edgevlm_export.streaming.material import Material
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.spool import Spool
 from edgevlm_export.writing.bundle import write_bundle
-from edgevlm_export.writing.spool import Spool
 from edgevlm_runtime import load
 from tests.support import checkpoints
 

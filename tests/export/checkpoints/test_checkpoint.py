@@ -11,9 +11,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, LlamaConfig, Phi3Config
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
+from edgevlm_export.checkpoints.files import INDEX
+from edgevlm_export.checkpoints.ties import tied_weights
 from edgevlm_export.families.decoder import DECODERS, check_decoder, max_context
 from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedModel
 from tests.support import checkpoints
+
+TABLE = "model.language_model.embed_tokens.weight"
 
 
 def opened(folder: Path) -> tuple[checkpoint.WeightSource, torch.nn.Module]:
@@ -80,7 +84,7 @@ def test_unknown_weight(tiny_checkpoint):
 def test_index_that_names_nonsense(tiny_checkpoint, tmp_path):
     (tmp_path / "config.json").write_text((tiny_checkpoint / "config.json").read_text())
     for content in ("[]", "{", json.dumps({"weight_map": 3}), json.dumps({})):
-        (tmp_path / checkpoint.INDEX).write_text(content)
+        (tmp_path / INDEX).write_text(content)
         with pytest.raises(CheckpointError, match="weight index"):
             opened(tmp_path)
 
@@ -111,3 +115,22 @@ def test_decoders_that_would_come_out_wrong():
     partial = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
     with pytest.raises(UnsupportedModel, match="partial rotary"):
         check_decoder(Phi3Config(rope_parameters=partial, pad_token_id=0))
+
+
+@pytest.mark.parametrize("head", ["equal", "other", "absent", "head alone"])
+def test_ties_that_the_checkpoint_does_not_bear_out(tmp_path, head):
+    """The config ties head and table; what is stored counts, as in transformers."""
+    folder = checkpoints.llava(tmp_path / "tied", "qwen2-tied")
+    stored = load_file(folder / "model.safetensors")
+    table = next(name for name in stored if name.endswith("embed_tokens.weight"))
+    values = stored[table].clone() + (1 if head == "other" else 0)
+    if head != "absent":
+        stored["language_model.lm_head.weight"] = values
+    if head == "head alone":
+        del stored[table]
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    assert_complete(folder)
+    weights, model = opened(folder)
+    assert weights.apart == (("lm_head.weight",) if head == "other" else ())
+    assert tied_weights(model) == ({} if head == "other" else {"lm_head.weight": TABLE})
+    assert torch.equal(weights.read("lm_head.weight"), values)

@@ -13,6 +13,7 @@ from edgevlm_export.compile.modules import COMPILERS, load_module, make_builder
 from edgevlm_export.compile.options import CompileOptions
 from edgevlm_runtime.engines.nvidia.messages import make_logger
 from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.installing import pip_install
 from tests.support.fake_nvidia import FakeLogger
 
 
@@ -31,17 +32,17 @@ def without_gpu(said: str | None) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("target", "line"),
+    ("target", "module", "packages"),
     [
-        ("tensorrt", "tensorrt is not installed: pip install tensorrt cuda-python"),
-        ("tensorrt-rtx", "tensorrt_rtx is not installed: pip install 'edgevlm-export[tensorrt-rtx]'"),
+        ("tensorrt", "tensorrt", ["tensorrt", "cuda-python"]),
+        ("tensorrt-rtx", "tensorrt_rtx", ["edgevlm-export[tensorrt-rtx]"]),
     ],
 )
-def test_missing_library(target: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library(target: str, module: str, packages: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, COMPILERS[target].module, None)
     with pytest.raises(ExportError) as error:
         load_module(COMPILERS[target])
-    assert str(error.value) == line
+    assert str(error.value) == f"{module} is not installed: {pip_install(*packages)}"
 
 
 def test_library_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

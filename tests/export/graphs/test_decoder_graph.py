@@ -9,8 +9,8 @@ from transformers import CLIPVisionConfig, LlavaConfig, Qwen2Config
 
 from edgevlm_export.checkpoints import skeleton
 from edgevlm_export.families.decoder import decoder_source
+from edgevlm_export.planning.graph_plan import plan_graph
 from edgevlm_export.precision.plan import GraphPrecision
-from edgevlm_export.writing.writer import plan_graph
 
 LAYERS = 24
 

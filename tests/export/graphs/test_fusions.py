@@ -9,11 +9,11 @@ from functools import partial
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgevlm_export.graphs.fusions import attention_bias, packed_products, residual_norms
+from edgevlm_runtime.engines.ort_library import ort
 
 HEADS, KV_HEADS, DIM, TOKENS, CACHE = 4, 2, 16, 5, 8
 WIDTH = HEADS * DIM

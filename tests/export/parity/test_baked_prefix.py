@@ -13,12 +13,12 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 import edgevlm_runtime
-from edgevlm_export import prefix
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.planning.plan import ExportPlan, plan_export
 from edgevlm_export.precision import plans
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.reference import Reference
+from edgevlm_export.steps import prefix
 from edgevlm_runtime.asking.session import system_message, user_message
 from edgevlm_runtime.errors import ExportError
 from tests.support import checkpoints

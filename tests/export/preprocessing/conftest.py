@@ -46,10 +46,6 @@ def _file(image: Image.Image, format_: str, **parameters: Any) -> Image.Image:
     return Image.open(io.BytesIO(buffer.getvalue()))
 
 
-def _sixteen_bit(width: int, height: int) -> Image.Image:
-    return Image.fromarray(_noise(width, height, 1)[..., 0].astype(np.uint16) * 257)
-
-
 def _rotated(width: int, height: int, orientation: int) -> Image.Image:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -85,10 +81,6 @@ ODD_IMAGES: dict[str, Callable[[], Image.Image]] = {
     "gray": lambda: _rgb(100, 99).convert("L"),
     "gray-transparent": lambda: _file(_rgb(40, 61).convert("L"), "PNG", transparency=100),
     "1-bit": lambda: _rgb(65, 63).convert("1"),
-    "16-bit": lambda: _sixteen_bit(70, 71),
-    "16-bit-png": lambda: _file(_sixteen_bit(70, 71), "PNG"),
-    "32-bit": lambda: _rgb(31, 60).convert("I"),
-    "float": lambda: _rgb(31, 60).convert("F"),
     "cmyk": lambda: _file(_rgb(90, 64).convert("CMYK"), "JPEG", quality=95),
     "ycbcr": lambda: _rgb(90, 64).convert("YCbCr"),
     "hsv": lambda: _rgb(20, 64).convert("HSV"),

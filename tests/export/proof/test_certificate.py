@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ from edgevlm_export.proof import certificate
 from edgevlm_export.proof.certificate import differences, inputs, measure, thresholds
 from edgevlm_export.reference import Reference, ReferenceTooLarge
 from edgevlm_runtime.bundle import certificate as schema
+from edgevlm_runtime.bundle.certificate import Miss
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.errors import BundleError, ExportError, ParityMissed
 
@@ -109,7 +111,7 @@ def test_missed_thresholds_keep_the_bundle_aside(
     aside = Bundle.open(folder.parent / "bundle.drifted")
     stored = schema.read_certificate(aside)
     assert stored is not None
-    assert (stored.verdict, stored.missed) == ("missed", caught.value.missed)
+    assert (stored.verdict, tuple(map(str, stored.missed))) == ("missed", caught.value.missed)
     (folder.parent / "bundle.drifted" / "manifest.json").unlink()
     (folder.parent / "bundle.drifted" / "notes").write_text("not a bundle: it must not be removed")
     with pytest.raises(ParityMissed, match=r"bundle\.drifted-2"):
@@ -123,7 +125,7 @@ def test_missed_thresholds_keep_the_bundle_aside(
 
 
 def test_a_model_too_large_for_pytorch(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(model: str) -> Reference:
+    def refuse(model: str, **_: object) -> Reference:
         raise ReferenceTooLarge("PyTorch needs about 99 GiB")
 
     monkeypatch.setattr(Reference, "load", refuse)
@@ -158,6 +160,21 @@ def test_a_figure_of_all_graphs_is_judged_by_the_loosest() -> None:
     assert (mixed.kl_mean, mixed.text_kl_mean, mixed.vision_cosine) == (0.05, 1e-2, 0.98)
     with pytest.raises(ExportError, match="unknown precision: int3"):
         thresholds.thresholds_for(dict.fromkeys(("vision_encoder", "projector", "decoder"), "int3"))
+
+
+def test_misses_are_known_again() -> None:
+    """By threshold, or by prompt; by their sentences in certificates of early exporters."""
+    kl, worse = Miss("kl_mean", "decoder", 0.3, 0.05), Miss("kl_mean", "decoder", 0.9, 0.05)
+    prompt, elsewhere = Miss("prompt", "'q' about 'a'", token=3), Miss("prompt", "'q' about 'b'", token=3)
+    assert worse.same_thing(kl)
+    assert not Miss("kl_p99", "decoder", 0.3, 0.05).same_thing(kl)
+    assert Miss("prompt", "'q' about 'a'", token=5).same_thing(prompt)
+    assert not elsewhere.same_thing(prompt)
+    assert all(miss.same_thing(str(miss)) for miss in (kl, prompt, Miss("answer", "'q'", token=1)))
+    assert not elsewhere.same_thing(str(prompt))
+    stored = msgspec.json.decode(b'["decoder: kl_mean is 0.3, at most 0.05 is needed", {"what": "a", "where": "b"}]',
+                                 type=tuple[Miss | str, ...])  # fmt: skip
+    assert stored == (str(kl), Miss("a", "b"))
 
 
 def test_divergence_is_torchs() -> None:

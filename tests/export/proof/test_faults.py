@@ -209,7 +209,7 @@ def test_the_certificate_catches_faults_of_the_export(
     sign(bundle, record_self_test=True)
     opened = Bundle.open(bundle)
     assert check_self_test(opened, "cpu", threads=1).passed, "the self-test only knows what the exporter knew"
-    missed = certify(opened, reference).missed
+    missed = [str(miss) for miss in certify(opened, reference).missed]
     assert any(threshold in line for line in missed), missed
     assert any(line.startswith(NAMED.get(name, "")) for line in missed), missed
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.video_utils import VideoMetadata
 
+from edgevlm_export.joint_processor import load_joint_processor
 from edgevlm_export.reference import Reference, ReferenceTooLarge, memory, weight_bytes
-from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.errors import CheckpointError
 from tests.support import checkpoints
 
 MAKERS = {"llava": checkpoints.llava, "smolvlm": checkpoints.smolvlm, "qwen2_5_vl": checkpoints.qwen2_5_vl}
@@ -110,11 +113,25 @@ def test_damaged_weights_are_a_clear_error(tiny_checkpoint: Path, tmp_path: Path
     assert "\n" not in str(caught.value)
 
 
-def test_smolvlm_without_num2words_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its processor in transformers insists on that package; the exporter depends on it."""
+def test_smolvlm_makes_no_use_of_num2words_for_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processor in transformers cannot be made without that package, and calls it for a video alone."""
     from transformers.models.smolvlm import processing_smolvlm
 
+    folder = checkpoints.smolvlm(tmp_path / "smolvlm")
+    config, words = AutoConfig.from_pretrained(folder), Mock(return_value="two")
+    ask = {"text": ["<image>is there a scratch", "<image>where"], "images": [[noise(1, 40, 90)], [noise(2, 50, 30)]]}
+    frames = {"pixel_values": np.zeros((1, 2, 3, 8, 8)), "video_metadata": [VideoMetadata(2, fps=1.0, duration=2.0)]}
+
+    monkeypatch.setattr(processing_smolvlm, "num2words", words)
+    expected = load_joint_processor(folder, config)(**ask, padding=True)
+    assert not words.called
+
     monkeypatch.setattr(processing_smolvlm, "num2words", None)
-    with pytest.raises(UnsupportedModel, match="pip install num2words") as caught:
-        Reference.load(str(checkpoints.smolvlm(tmp_path / "smolvlm")))
-    assert "\n" not in str(caught.value)
+    without = load_joint_processor(folder, config)
+    found = without(**ask, padding=True)
+    assert found["input_ids"] == expected["input_ids"]
+    for mine, theirs in zip(found["pixel_values"], expected["pixel_values"], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    frames["video_metadata"][0].frames_indices = [0, 1]
+    with pytest.raises(ImportError, match=r"a video of 2 frames: .* the package num2words"):
+        without.replace_video_token(frames, 0)

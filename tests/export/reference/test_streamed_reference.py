@@ -27,8 +27,8 @@ from edgevlm_export.reference import (
     memory,
     open_reference,
 )
-from edgevlm_export.reference.in_step import in_step
 from edgevlm_export.reference.memory import streamed_bytes, whole_bytes
+from edgevlm_export.streaming.in_step import in_step
 from edgevlm_runtime.bundle.certificate import Certificate, read_certificate
 from edgevlm_runtime.bundle.folder import Bundle
 from tests.support import checkpoints

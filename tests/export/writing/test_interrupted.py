@@ -13,7 +13,6 @@ import pytest
 
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions, export
-from edgevlm_export.writing.output import UNSEALED, recover
 from edgevlm_runtime.errors import OutputError
 
 SCRIPT = """
@@ -64,20 +63,6 @@ def test_an_older_bundle_survives_its_replacement(tiny_checkpoint, tiny_bundle, 
     assert [folder for folder in tmp_path.iterdir() if loads(folder)] == [output]
     export(ExportOptions(str(tiny_checkpoint), output, force=True, self_test=False, certificate=False))
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-@pytest.mark.parametrize("half_made", [False, True])
-def test_killed_between_the_renames(tiny_bundle, tmp_path, half_made):
-    """The older bundle has stepped aside, the new one is not sealed: the older one comes back."""
-    output, dead = tmp_path / "bundle", 2**22 + 1  # above the largest process id of Linux
-    shutil.copytree(tiny_bundle, tmp_path / f".bundle.replaced-{dead}")
-    new = output if half_made else tmp_path / f".bundle.partial-{dead}"
-    shutil.copytree(tiny_bundle, new)
-    (new / "manifest.json").rename(new / UNSEALED)
-    assert not loads(new)
-    recover(output)
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-    assert loads(output)
 
 
 def test_another_export_finished_first(tiny_checkpoint, tiny_bundle, tmp_path):

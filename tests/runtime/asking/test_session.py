@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from PIL import Image
 
 import edgevlm_runtime
 from edgevlm_runtime import VLM, Answer
+from edgevlm_runtime.engines.ort_library import ort
 from edgevlm_runtime.errors import ContextOverflow, EdgeVLMError, ImageError, PromptError
 
 Picture = Callable[[int], Image.Image]
@@ -202,11 +202,37 @@ def test_how_images_are_loaded_is_an_option(fresh: Fresh, picture: Picture, tmp_
     exif[0x0112] = 6
     picture(1).save(turned, exif=exif)
     upright = np.rot90(np.asarray(picture(1)), -1)
-    plain, turning = fresh(image_cache_dir=tmp_path), fresh(image_cache_dir=tmp_path, apply_exif_orientation=True)
-    assert _same(plain.ask(turned, "hello"), plain.ask(picture(1), "hello"))
-    assert _same(turning.ask(turned, "hello"), plain.ask(upright, "hello"))
+    plain = fresh(image_cache_dir=tmp_path, apply_exif_orientation=False)
+    turning = fresh(image_cache_dir=tmp_path, apply_exif_orientation=True)
+    for source in (turned, turned.read_bytes()):
+        assert _same(plain.ask(source, "hello"), plain.ask(picture(1), "hello"))
+        assert _same(turning.ask(source, "hello"), plain.ask(upright, "hello"))
+    deep = tmp_path / "deep.png"
+    grey = np.asarray(picture(1).convert("L")).astype(np.uint16)
+    Image.fromarray(np.rint(grey * (4095 / 255)).astype(np.uint16)).save(deep)
+    eight = np.dstack([grey.astype(np.uint8)] * 3)
+    assert _same(fresh(image_bit_depth=12).ask(deep, "hello"), plain.ask(eight, "hello"))
     with pytest.raises(ImageError, match="limit 142"):
         fresh(max_image_pixels=142).ask(turned, "hello")
+
+
+@pytest.mark.parametrize("recorded", [True, False, None])
+def test_the_bundle_says_whether_pictures_are_turned(
+    own_bundle: Path, rewrite: Callable[..., None], picture: Picture, tmp_path: Path, recorded: bool | None
+) -> None:
+    """Bundles of before the record do as they did."""
+    photo = tmp_path / "photo.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(1).save(photo, exif=exif)
+    rewrite(own_bundle, lambda data: data["image"].update(exif_orientation=recorded))
+    if recorded is None:
+        rewrite(own_bundle, lambda data: (data["image"].pop("exif_orientation"), data.update(schema_version=1)))
+    upright = np.rot90(np.asarray(picture(1)), -1)
+    for asked in (None, True, False):
+        vlm = edgevlm_runtime.load(own_bundle, threads=1, apply_exif_orientation=asked)
+        turning = bool(recorded) if asked is None else asked
+        assert _same(vlm.ask(photo, "hello"), vlm.ask(upright if turning else picture(1), "hello"))
 
 
 def test_text_that_is_no_unicode(vlm: VLM) -> None:

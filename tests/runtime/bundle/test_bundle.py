@@ -16,6 +16,7 @@ import edgevlm_runtime
 from edgevlm_runtime.bundle import manifest as schema
 from edgevlm_runtime.bundle.folder import Bundle, _release, altered_files
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, BundleTooNew, EdgeVLMError
+from edgevlm_runtime.installing import upgrade
 
 FILES = (
     "chat_template.jinja",
@@ -116,7 +117,7 @@ def test_newer_runtime_wanted(own_bundle: Path, rewrite: Rewrite) -> None:
     rewrite(own_bundle, lambda data: data.update(min_runtime_version="99.1"))
     with pytest.raises(BundleTooNew) as error:
         Bundle.open(own_bundle)
-    _one_line(error, "99.1", "pip install -U edgevlm-runtime")
+    _one_line(error, "99.1", upgrade())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"schema_version": "x"}', "\x00\xff"])
@@ -138,6 +139,19 @@ def test_manifest_without_a_field(own_bundle: Path, rewrite: Rewrite, name: str)
 def test_unknown_fields_are_ignored(own_bundle: Path, rewrite: Rewrite) -> None:
     rewrite(own_bundle, lambda data: data.update(colour="blue"))
     assert Bundle.open(own_bundle).manifest.model.name == "tiny"
+
+
+def test_a_bundle_that_knows_no_forms_of_content(own_bundle: Path, rewrite: Rewrite) -> None:
+    """As early exporters wrote it: its template takes parts, and is the checkpoint's own."""
+
+    def change(data: dict[str, Any]) -> None:
+        del data["prompt"]["flat_image"], data["prompt"]["template_given"]
+
+    before = edgevlm_runtime.load(own_bundle, threads=1).ask(None, "hello", max_new_tokens=3)
+    rewrite(own_bundle, change)
+    vlm = edgevlm_runtime.load(own_bundle, threads=1)
+    assert (vlm.manifest.prompt.flat_image, vlm.manifest.prompt.template_given) == (None, False)
+    assert vlm.ask(None, "hello", max_new_tokens=3).token_ids == before.token_ids
 
 
 def test_not_a_bundle(tmp_path: Path) -> None:
@@ -232,6 +246,8 @@ def test_altered_manifest(own_bundle: Path, rewrite: Rewrite, verify: str) -> No
         ("prompt.image_token", ""),
         ("prompt.image_token_id", -1),
         ("prompt.stop_strings", ["a", ""]),
+        ("prompt.flat_image", "no image"),
+        ("prompt.flat_image", "<image><image>"),
         ("generation.eos_token_ids", [-1]),
         ("generation.max_new_tokens", 0),
         ("generation.temperature", -1),

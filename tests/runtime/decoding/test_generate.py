@@ -113,3 +113,13 @@ def test_cancelled_gives_out_what_was_held_back(run: Go, tokenizer: Tokenizer) -
 def test_log_probabilities(run: Go) -> None:
     (event,) = run(_Script([5]), _ending(1))
     assert event.logprob == pytest.approx(9 - np.log(np.exp(9) + VOCAB - 1), abs=1e-5)
+
+
+def test_what_ends_an_answer_is_none_of_its_text(run: Go, tokenizer: Tokenizer) -> None:
+    """Also where the tokenizer shows the token: an end of turn that was added as a plain one."""
+    shown = tokenizer.encode("x")[0]
+    for ending in (Ending(frozenset({shown}), 50), Ending(frozenset({EOS}), 50, stop_token_ids=frozenset({shown}))):
+        events = run(_Script([*tokenizer.encode("good"), shown, 1]), ending)
+        assert _text(events) == "good"
+        assert events[-1].finish_reason == ("stop" if shown in ending.eos_token_ids else "stop_string")
+        assert events[-1].token_id == shown

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 import edgevlm_runtime
@@ -18,6 +17,7 @@ from edgevlm_runtime.engines import ENGINES, cores, make_engine
 from edgevlm_runtime.engines import ort as ort_engine
 from edgevlm_runtime.engines.memory import lazy_zeros
 from edgevlm_runtime.engines.ort import WHOLE_ATTENTION, OrtEngine
+from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 from edgevlm_runtime.engines.providers import provider_name
 from edgevlm_runtime.errors import BundleError, EdgeVLMError, ProviderError
 from edgevlm_runtime.options import RuntimeOptions
@@ -66,7 +66,7 @@ def test_provider_that_is_not_installed(handmade_bundle: Path) -> None:
     with pytest.raises(ProviderError) as error:
         edgevlm_runtime.load(handmade_bundle, provider="cuda")
     assert "CUDAExecutionProvider was asked for" in str(error.value)
-    assert "edgevlm-runtime[gpu]" in str(error.value)
+    assert "onnxruntime-gpu" in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -173,9 +173,21 @@ def test_threads_default_to_physical_cores(handmade_bundle: Path) -> None:
     engine = make_engine(RuntimeOptions())
     assert isinstance(engine, OrtEngine)
     assert engine.threads == cores.physical_cores()
-    chosen = make_engine(RuntimeOptions(threads=3))
-    assert isinstance(chosen, OrtEngine)
-    assert chosen.threads == 3
+
+
+@pytest.mark.parametrize(("wanted", "taken"), [(1, 1), (4, 4), (5, 4), (64, 4)])
+def test_more_threads_than_can_run_at_once_are_not_made(
+    wanted: int, taken: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cores, "_allowed_cpus", lambda: {0, 1, 2, 3, 4, 5})
+    monkeypatch.setattr(cores, "_quota", lambda: 4)
+    engine = make_engine(RuntimeOptions(threads=wanted))
+    assert isinstance(engine, OrtEngine)
+    assert engine.threads == taken
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == (
+        [] if taken == wanted else [f"{wanted} threads were asked for: this machine runs 4 at once, which are used"]
+    )
 
 
 def test_hyper_threads_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from edgevlm_runtime.engines.ort_graph import OrtBinding, OrtGraph
+from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 from edgevlm_runtime.errors import EdgeVLMError
 
 CUDA = "CUDAExecutionProvider"

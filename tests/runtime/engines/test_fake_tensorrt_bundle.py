@@ -113,7 +113,7 @@ def test_engine_the_library_refuses(fakes: FakeCuda, compiled: Path) -> None:
 def test_library_that_is_not_installed(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = engine.replace("-", "_")
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ProviderError, match=f"{module} is not installed: pip install {engine} cuda-python"):
+    with pytest.raises(ProviderError, match=f"{module} is not installed: .*pip install {engine} cuda-python"):
         make_engine(RuntimeOptions(engine=engine))
 
 
@@ -121,14 +121,14 @@ def test_library_that_is_not_installed_for_real() -> None:
     """No stand-in: what this Python says."""
     if importlib.util.find_spec("tensorrt") is not None:
         pytest.skip("tensorrt is installed here")
-    with pytest.raises(ProviderError, match="tensorrt is not installed: pip install tensorrt cuda-python"):
+    with pytest.raises(ProviderError, match=r"tensorrt is not installed: .*pip install tensorrt cuda-python"):
         make_engine(RuntimeOptions(engine="tensorrt"))
 
 
 def test_cuda_bindings_that_are_not_installed(fakes: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("cuda", "cuda.bindings", "cuda.bindings.runtime"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ProviderError, match=r"cuda\.bindings\.runtime is not installed: pip install cuda-python"):
+    with pytest.raises(ProviderError, match=r"cuda\.bindings\.runtime is not installed: .*pip install cuda-python"):
         make_engine(RuntimeOptions(engine="tensorrt-rtx"))
 
 

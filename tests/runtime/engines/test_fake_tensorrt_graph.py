@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from edgevlm_runtime.engines.ort import OrtEngine
+from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.fake_engines import fake_engine
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import onnxruntime
 import pytest
 
 import edgevlm_runtime
 from edgevlm_runtime.engines import load_graphs, make_engine, providers
 from edgevlm_runtime.engines.ort import OrtEngine
+from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 from edgevlm_runtime.engines.placement import check_placement
 from edgevlm_runtime.errors import ProviderError
 from edgevlm_runtime.options import RuntimeOptions

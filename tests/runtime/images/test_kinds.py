@@ -110,10 +110,51 @@ def test_an_image_of_another_size_without_resize() -> None:
         process(Image.new("RGB", (28, 30)))
 
 
-def test_images_that_cannot_be_converted() -> None:
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("fixed", {"tokens": 2**31}),
+        ("fixed", {"height": 10**9, "exact": None, "center_crop": True}),
+        ("fixed", {"image_token": "x" * 5000}),
+        ("tiles", {"tokens_per_tile": 2**40}),
+        ("tiles", {"edge_limit": 10**6}),
+        ("tiles", {"fake_token": "x" * 10**6}),
+        ("native", {"patch_size": 2**31}),
+        ("native", {"window_size": 2**40}),
+        ("native", {"patch_size": 1, "merge_size": 1, "window_size": 5000}),
+    ],
+)
+def test_options_that_would_take_all_memory(kind: str, change: dict[str, Any]) -> None:
+    """Found by `make fuzz`: a bundle must not make a device run out of memory."""
+    with pytest.raises(BundleError, match=r"bad options: .*(at most|window)"):
+        make_processor(ImageProcessing(kind, {**OPTIONS[kind], **change}))
+
+
+@pytest.mark.parametrize(("kind", "change"), [("tiles", {"tile": 1}), ("native", {"patch_size": 1, "merge_size": 1})])
+def test_images_that_come_to_too_many_parts(kind: str, change: dict[str, Any]) -> None:
+    free = {"tiles": {"longest_edge": None}, "native": {"window_size": 0, "max_pixels": 2**31}}[kind]
+    process = make_processor(ImageProcessing(kind, {**OPTIONS[kind], **free, **change}))
+    with pytest.raises(ImageError, match="1500 x 1500 pixels comes to"):
+        process(Image.new("L", (1500, 1500)))
+
+
+def test_premultiplied_grey_is_converted() -> None:
+    """Which Pillow itself has no conversion to RGB for."""
     process = make_processor(ImageProcessing("fixed", OPTIONS["fixed"]))
-    with pytest.raises(ImageError, match="mode La"):
-        process(Image.new("La", (5, 5)))
+    image = Image.new("LA", (5, 5), (100, 128))
+    pixels = [process(one).feeds["pixels"] for one in (image.convert("La"), image.convert("La").convert("LA"))]
+    np.testing.assert_array_equal(*pixels)
+
+
+def test_images_that_cannot_be_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Image.Image, mode: str) -> None:
+        raise ValueError(f"conversion to {mode} not supported")
+
+    process = make_processor(ImageProcessing("fixed", OPTIONS["fixed"]))
+    with monkeypatch.context() as patched:
+        patched.setattr(Image.Image, "convert", failing)
+        with pytest.raises(ImageError, match="mode HSV to RGB: conversion"):
+            process(Image.new("HSV", (5, 5)))
     with pytest.raises(ImageError, match="empty"):
         process(Image.new("RGB", (5, 0)))
 

@@ -258,3 +258,33 @@ def test_loading(tmp_path: Path) -> None:
     expected = prompts(TEMPLATES["gemma3"]).encode(CHATS["question"], [image(2)])
     loaded = PromptEncoder.load(tmp_path, FORMAT).encode(CHATS["question"], [image(2)])
     np.testing.assert_array_equal(loaded.token_ids, expected.token_ids)
+
+
+FLAT = replace(FORMAT, flat_image="<image>\n")
+STRINGS = "{% for m in messages %}{{ '[' + m.role + '] ' + m.content | trim }}{% endfor %}"
+
+
+def test_a_template_that_takes_only_strings(reference: Any) -> None:
+    """Content becomes one string, images where they stand; transformers renders the same from that string."""
+    flat = [
+        {**message, "content": "".join(part.get("text", "<image>\n") for part in message["content"])}
+        for message in CHATS["two images"] + CHATS["two turns"]
+    ]
+    expected = reference.apply_chat_template(flat, chat_template=STRINGS, tokenize=False, add_generation_prompt=True)
+    made = prompts(STRINGS, FLAT)
+    assert made.render(CHATS["two images"] + CHATS["two turns"]) == expected
+    assert made.render(flat[2:3]) == "[assistant] A gear. ✓"
+    encoded = made.encode(CHATS["two images"], [image(2), image(3)])
+    assert [span.length for span in encoded.images] == [2, 3]
+
+
+def test_control_tokens_within_one_string() -> None:
+    """An image's own token stays one, those of a literal text do not become any."""
+    made = prompts(STRINGS, FLAT)
+    message = {"role": "user", "content": [IMAGE, {**text("a <image></s>"), "literal": True}]}
+    encoded = made.encode([message], [image(2)])
+    assert encoded.text == "[user] <image><image>\na <image></s>"
+    assert encoded.token_ids.tolist().count(3) == 2
+    assert 2 not in encoded.token_ids
+    with pytest.raises(PromptError, match="message 1 contains '<image>'"):
+        made.encode([{"role": "user", "content": [IMAGE, text("a <image>")]}], [image(2)])

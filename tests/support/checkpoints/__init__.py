@@ -5,6 +5,7 @@ Weights are drawn wide enough that greedy answers vary with image and question. 
 
 from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.llavas import TOWERS, llava
+from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import QWEN_SHAPES, qwen2_5_vl
 from tests.support.checkpoints.smolvlms import SMOLVLM_SHAPES, smolvlm
 from tests.support.checkpoints.weights import randomize, save
@@ -13,11 +14,14 @@ from tests.support.checkpoints.words import CHAT_TEMPLATE, SPECIAL, tokenizer
 __all__ = [
     "CHAT_TEMPLATE",
     "DECODERS",
+    "LAYOUTS",
     "QWEN_SHAPES",
     "SMOLVLM_SHAPES",
     "SPECIAL",
     "TOWERS",
+    "Layout",
     "llava",
+    "published",
     "qwen2_5_vl",
     "randomize",
     "save",

@@ -31,7 +31,9 @@ def randomize(model: PreTrainedModel, seed: int, gain: float = 0.9) -> None:
 
 def save(folder: Path, config: PreTrainedConfig, seed: int = 0, gain: float = 0.9, **save_options: Any) -> Path:
     """Random weights for `config`, saved as safetensors. `seed` and `gain` as for `randomize`."""
-    model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # one-dimensional weights keep part of what the constructor drew
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
     randomize(model, seed, gain)
     model.save_pretrained(folder, **save_options)
     return folder

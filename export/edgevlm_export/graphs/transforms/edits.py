@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from edgevlm_export.checkpoints.checkpoint import WeightSource
+from edgevlm_export.finite import is_finite
+from edgevlm_runtime.errors import CheckpointError
 
 Read = Callable[[str], Tensor]
 """A weight of the checkpoint by name, as it is stored."""
@@ -33,8 +35,14 @@ class Edits:
         self.by_name[weight].append(edit)
 
     def read(self, weights: WeightSource, name: str) -> Tensor:
-        """One weight with its changes; in the checkpoint's own dtype where there are none."""
+        """One weight with its changes; in the checkpoint's own dtype where there are none.
+
+        Raises `CheckpointError` for one that cannot be read, or that becomes too large for float32.
+        """
         tensor = weights.read(name)
-        for edit in self.by_name.get(name, ()):
+        edits = self.by_name.get(name, ())
+        for edit in edits:
             tensor = edit(tensor.float(), weights.read)
+        if edits and not is_finite(tensor):
+            raise CheckpointError(f"weight too large for float32 once norms and rotations are folded into it: {name}")
         return tensor

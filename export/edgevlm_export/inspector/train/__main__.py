@@ -9,6 +9,8 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from edgevlm_runtime import child
+
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "8589934592",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
@@ -38,8 +40,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _arguments()
     if os.environ.get("MALLOC_ARENA_MAX") != ALLOCATOR["MALLOC_ARENA_MAX"]:
-        module = "edgevlm_export.inspector.train"
-        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], {**os.environ, **ALLOCATOR})
+        child.become(["-m", "edgevlm_export.inspector.train", *sys.argv[1:]], **ALLOCATOR)
     from edgevlm_export.inspector.train.loop import Trainer
     from edgevlm_export.inspector.train.schedule import Schedule
 

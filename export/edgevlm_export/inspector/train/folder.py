@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
@@ -19,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from edgevlm_export.inspection.draws import Draws
 from edgevlm_export.inspector.train.batches import Turn, pack, stack
 from edgevlm_export.inspector.train.saving import build_processor
+from edgevlm_runtime.images import load_image
 
 ORDER_STREAM = 5
 QUESTIONS = 8
@@ -64,6 +64,5 @@ class FolderBatches(Dataset[dict[str, Tensor]]):
 
     def _pixels(self, path: Path) -> Tensor:
         """``[96, 96, 3]`` bytes, resized and cropped by the processor that will do it at inference."""
-        with Image.open(path) as image:
-            ready = self.images(image.convert("RGB"), do_rescale=False, do_normalize=False)["pixel_values"][0]
+        ready = self.images(load_image(path), do_rescale=False, do_normalize=False)["pixel_values"][0]
         return torch.from_numpy(np.asarray(ready).astype(np.uint8)).permute(1, 2, 0)

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import LlavaForConditionalGeneration
 
+from edgevlm_export.checkpoints import door
 from edgevlm_export.inspector.train import model as architecture
 from edgevlm_export.inspector.train import saving, vocabulary
 from edgevlm_export.inspector.train.batches import Batches
@@ -39,7 +39,7 @@ class Trainer:
         self.master = Network(architecture.build())
         self.worker = Network(architecture.build()).to(torch.bfloat16)
         if start:
-            known = LlavaForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
+            known = door.model(start)
             self.master.model.load_state_dict(known.state_dict())
         self.pairs = list(zip(self.master.parameters(), self.worker.parameters(), strict=True))
         matrices, others = self._sort()
@@ -137,7 +137,7 @@ class Trainer:
         path = self.out / "state.pt"
         if not path.exists():
             return
-        state = torch.load(path, weights_only=True)
+        state = door.saved_state(path)
         if state["schedule"] != asdict(self.schedule):
             raise ValueError(f"{path} belongs to another schedule: {state['schedule']}")
         self.step, self.seconds = state["step"], state["seconds"]

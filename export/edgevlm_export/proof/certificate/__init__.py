@@ -1,7 +1,7 @@
 """Measure how close a bundle is to the PyTorch model it was made from.
 
     certificate = certify(Bundle.open("inspector-int8"), Reference.load("inspector"))
-    certificate.missed          # thresholds that were not reached, in words
+    certificate.missed          # thresholds that were not reached, as records
 
 Both are asked the same on the named inputs of `inputs`; nothing of the runtime's preprocessing reaches the reference.
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgevlm_export.planning.plan import Progress
 from edgevlm_export.proof import selftest
 from edgevlm_export.proof.certificate.certify import certify, not_checked, write
-from edgevlm_export.reference import ReferenceTooLarge, open_reference
+from edgevlm_export.reference import ReferenceTooLarge, given_template, open_reference
 from edgevlm_export.reference.memory import available
 from edgevlm_export.writing.bundle import file_records
 from edgevlm_runtime.bundle.certificate import CERTIFICATE_NAME, Certificate
@@ -42,7 +42,7 @@ def _measure(bundle: Bundle, model: Path, progress: Progress) -> Certificate:
             raise ReferenceTooLarge(
                 f"the bundle needs about {needed / 2**30:.1f} GiB to run, {available() / 2**30:.1f} GiB are available"
             )
-        reference = open_reference(str(model), beside=needed)
+        reference = open_reference(str(model), beside=needed, chat_template=given_template(bundle))
     except ExportError as error:
         logger.warning("the bundle is not compared with PyTorch: %s", error)
         return not_checked(bundle, model.name, str(error))

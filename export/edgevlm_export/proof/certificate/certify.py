@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from edgevlm_runtime.bundle.certificate import (
     Certificate,
     GreedyFigures,
     ImageFigures,
+    Miss,
     Thresholds,
     encode,
 )
@@ -32,7 +32,16 @@ PACKAGES = ("edgevlm-runtime", "onnxruntime", "torch", "transformers")
 NEW_TOKENS = 24
 """Of an answer that is generated freely, or forced on both."""
 CONTEXT = 8192
-NOISE = Thresholds(2e-3, 2e-3, 0.02, 0.2, 0.2, 0.03, 0.05, 0.2)
+NOISE = Thresholds(
+    vision_cosine=2e-3,
+    embeddings_cosine=2e-3,
+    kl_mean=0.02,
+    kl_p99=0.2,
+    text_kl_mean=0.2,
+    top1_agreement=0.03,
+    sensitivity=0.05,
+    answers_follow=0.2,
+)
 """How far two measurements of the same bundle may be apart, on different processors: kernels of other instruction sets
 round otherwise, and int8 activations turn that into steps."""
 
@@ -44,8 +53,6 @@ _ERRORS = {
     "vision_max_abs": "image preprocessing or vision encoder, largest error",
     "embeddings_max_abs": "vision encoder and projector, largest error",
 }
-_THRESHOLD = re.compile(r": (\w+) is \S+, at (?:least|most) ")
-_PLACE = re.compile(r" from token \d+ on$")
 
 
 def certify(bundle: Bundle, reference: AnyReference, progress: Progress = lambda *_: None) -> Certificate:
@@ -98,13 +105,12 @@ def _readable(answer: tuple[int, ...], reference: AnyReference) -> tuple[int, ..
     return tuple(takewhile(lambda token: token < vocabulary and token != config.image_token_id, answer))
 
 
-def _other_tokens(pairs: Sequence[tuple[inputs.NamedInput, Asked, Read]]) -> Iterator[str]:
-    """Prompts that the two do not write alike, in words."""
+def _other_tokens(pairs: Sequence[tuple[inputs.NamedInput, Asked, Read]]) -> Iterator[Miss]:
+    """Prompts that the two do not write alike."""
     for one, ours, theirs in pairs:
         place = measure.first_difference(ours.token_ids.tolist(), theirs.token_ids.tolist())
         if place is not None:
-            parts = "tokenizer, chat template or number of image tokens"
-            yield f"{parts}: {_about(one)} is another prompt from token {place + 1} on"
+            yield Miss("prompt", _about(one), token=place + 1)
 
 
 def _about(one: inputs.NamedInput | GreedyFigures) -> str:
@@ -173,17 +179,14 @@ def _other_errors(stored: Certificate, found: Certificate) -> Iterator[str]:
         )
 
 
-def allowed_misses(stored: Certificate, found: Certificate) -> tuple[str, ...]:
+def allowed_misses(stored: Certificate, found: Certificate) -> tuple[Miss | str, ...]:
     """Of what `found` misses, what the stored certificate, whose drift was allowed, misses as well: the same
     threshold, or the same prompt. By how much is what `differences` compares."""
-    known = {_what(line) for line in stored.missed}
-    return tuple(line for line in found.missed if _what(line) in known)
-
-
-def _what(missed: str) -> str:
-    """What a missed line is about: its threshold, whichever input was the worst; or its prompt."""
-    threshold = _THRESHOLD.search(missed)
-    return threshold[1] if threshold else _PLACE.sub("", missed)
+    return tuple(
+        miss
+        for miss in found.missed
+        if isinstance(miss, Miss) and any(miss.same_thing(known) for known in stored.missed)
+    )
 
 
 def _empty(bundle: Bundle, model: str) -> Certificate:
@@ -200,7 +203,7 @@ def _empty(bundle: Bundle, model: str) -> Certificate:
     )
 
 
-def _missed(certificate: Certificate) -> Iterator[str]:
+def _missed(certificate: Certificate) -> Iterator[Miss]:
     figures = _figures(certificate)
     values = {name: value for name, (value, _) in figures.items()}
     where = {name: label for name, (_, label) in figures.items()}
@@ -208,7 +211,7 @@ def _missed(certificate: Certificate) -> Iterator[str]:
     exact = set(certificate.precision.values()) == {"fp32"}
     for one in certificate.greedy if exact else ():
         if one.first_divergence is not None:
-            yield f"answer to {_about(one)}: differs from PyTorch's from token {one.first_divergence + 1} on"
+            yield Miss("answer", _about(one), token=one.first_divergence + 1)
 
 
 def _figures(certificate: Certificate) -> dict[str, tuple[float | None, str]]:

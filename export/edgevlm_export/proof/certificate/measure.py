@@ -27,8 +27,11 @@ def image_figures(ours: tuple[Rows, Rows], theirs: tuple[Rows, Rows]) -> ImageFi
     )
 
 
+@np.errstate(invalid="ignore")
 def cosine(a: Rows, b: Rows) -> float:
-    """The smallest cosine of corresponding rows; 0 for other shapes, and where a row is all zeros in one alone."""
+    """The smallest cosine of corresponding rows; 0 for other shapes, and where one row is all zeros, or no numbers, and
+    the other is not.
+    """
     if a.shape != b.shape:
         return 0.0
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
@@ -36,14 +39,15 @@ def cosine(a: Rows, b: Rows) -> float:
     products = (wide_a * wide_b).sum(-1)
     both_zero = (np.abs(wide_a).max(-1) == 0) & (np.abs(wide_b).max(-1) == 0)
     values = np.where(both_zero, 1.0, np.divide(products, norms, out=np.zeros_like(products), where=norms > 0))
-    return float(values.min())
+    return float(np.where(np.isnan(values), 0.0, values).min())
 
 
+@np.errstate(invalid="ignore")
 def max_abs(a: Rows, b: Rows) -> float:
     """Largest absolute difference; the largest value of either for other shapes."""
     if a.shape != b.shape:
-        return float(max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0)))
-    return float(np.abs(a.astype(np.float64) - b).max(initial=0.0))
+        return _finite(float(max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))))
+    return _finite(float(np.abs(a.astype(np.float64) - b).max(initial=0.0)))
 
 
 def decoder_figures(pairs: Iterable[tuple[Asked, Read]]) -> DecoderFigures | None:
@@ -114,8 +118,8 @@ def sensitivity(embeddings: Mapping[str, Sequence[Rows]], answers: Mapping[str, 
     ratios, follow = [], []
     for a, b in combinations(embeddings, 2):
         ours, theirs = (_distance(embeddings[a][side], embeddings[b][side]) for side in (0, 1))
-        if theirs > 0:
-            ratios.append(ours / theirs)
+        if theirs > 0 and np.isfinite(theirs):
+            ratios.append(ours / theirs if np.isfinite(ours) else 0.0)
         if answers[a].question == answers[b].question and answers[a].differs(answers[b]):
             follow.append(answers[a].ours != answers[b].ours)
     return Sensitivity(

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 from edgevlm_export.precision import thresholds_of
 from edgevlm_export.precision.thresholds import EXACT
-from edgevlm_runtime.bundle.certificate import Thresholds
+from edgevlm_runtime.bundle.certificate import AT_LEAST, Miss, Thresholds
 
 KV_CACHE = "kv_cache"
-_AT_LEAST = ("vision_cosine", "embeddings_cosine", "top1_agreement", "sensitivity", "answers_follow")
 
 
 def thresholds_for(precision: Mapping[str, str]) -> Thresholds:
@@ -39,19 +38,14 @@ def _loosest(*thresholds: Thresholds) -> Thresholds:
     return max(thresholds, key=lambda some: some.kl_mean)
 
 
-def judge(thresholds: Thresholds, figures: Mapping[str, float | None], where: Mapping[str, str]) -> list[str]:
-    """Thresholds that `figures` (by the threshold's name; None was not measured) do not reach, in words.
+def judge(thresholds: Thresholds, figures: Mapping[str, float | None], where: Mapping[str, str]) -> list[Miss]:
+    """Thresholds that `figures` (by the threshold's name; None was not measured) do not reach.
 
     `where` says what each figure was measured on. A figure that is not a number reaches nothing.
     """
     missed = []
     for name, figure in figures.items():
-        if figure is None:
-            continue
         limit: float = getattr(thresholds, name)
-        least = name in _AT_LEAST
-        reached = figure >= limit if least else figure <= limit
-        if not reached:
-            relation = "at least" if least else "at most"
-            missed.append(f"{where[name]}: {name} is {figure:.6g}, {relation} {limit:g} is needed")
+        if figure is not None and not (figure >= limit if name in AT_LEAST else figure <= limit):
+            missed.append(Miss(name, where[name], figure, limit))
     return missed

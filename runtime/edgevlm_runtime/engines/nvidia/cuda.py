@@ -14,7 +14,7 @@ from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.engines.nvidia.library import import_or_explain
 from edgevlm_runtime.errors import EdgeVLMError, ProviderError
 
-INSTALL = "pip install cuda-python"
+PACKAGES = ("cuda-python",)
 _MODULE = "cuda.bindings.runtime"
 _MIB = 1 << 20
 
@@ -38,7 +38,7 @@ class Device:
     @classmethod
     def first(cls) -> Device:
         """Raises `ProviderError` where `cuda.bindings`, the driver or the GPU is missing."""
-        return cls(import_or_explain(_MODULE, INSTALL))
+        return cls(import_or_explain(_MODULE, PACKAGES))
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Call a function of CUDA's runtime; its result, or the first of several. Raises `EdgeVLMError`."""

@@ -18,6 +18,7 @@ from edgevlm_runtime.engines.nvidia.library import Library, import_library
 from edgevlm_runtime.engines.nvidia.messages import make_logger
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, ProviderError
 from edgevlm_runtime.options import RuntimeOptions
+from edgevlm_runtime.reading import read_bytes, why
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +99,9 @@ def read_checked(file: Path, record: FileRecord) -> bytes:
     Raises `BundleIncomplete` and `BundleAltered`.
     """
     try:
-        data = file.read_bytes()
+        data = read_bytes(file, record.bytes)
     except OSError as error:
-        raise BundleIncomplete(f"cannot read {file}: {error.strerror or error}: compile the bundle again") from error
+        raise BundleIncomplete(f"cannot read {file}: {why(error)}: compile the bundle again") from error
     if hashlib.sha256(data).hexdigest() != record.sha256.lower():
         raise BundleAltered(f"{file} is not the engine that was compiled: compile the bundle again")
     return data

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
 from edgevlm_export.graphs.passes import SplitSequencePass
+from edgevlm_runtime.engines.ort_library import ort
 
 SIZES = (2, 3, 1)
 

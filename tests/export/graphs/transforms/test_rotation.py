@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
+from edgevlm_export.checkpoints.ties import tied_weights
 from edgevlm_export.families.decoder import decoder_source, kv_shape
 from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
+from edgevlm_export.planning.graph_plan import plan_graph
 from edgevlm_export.precision.plan import GraphPrecision
-from edgevlm_export.writing.writer import plan_graph, write_graph
+from edgevlm_export.writing.writer import write_graph
 from edgevlm_runtime.errors import ExportError
 from tests.support import checkpoints
 from tests.support.operators import run_decoder
@@ -47,7 +49,7 @@ def test_orthogonal_is_cheap(width):
 def _planned(folder: Path, model, transforms: tuple[str, ...], fmt: str = "fp32", roles=None):
     text = model.config.get_text_config()
     source = decoder_source(model, model.model.language_model, model.lm_head, text, context=64, mrope=False)
-    ties = checkpoint.tied_weights(model)
+    ties = tied_weights(model)
     kept = set(ties) | set(ties.values())
     precision = GraphPrecision(fmt, roles=roles or {}, transforms=transforms)
     return plan_graph("decoder", source, model, precision, kept)

@@ -1,0 +1,105 @@
+"""What the values of options and arguments may be: numbers that are numbers, names and paths that name something."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MOST = 2**31 - 1
+"""No count is larger: native libraries keep them in 32 bits."""
+
+
+class Whole(click.ParamType[int]):
+    """A whole number from `least` to `most`."""
+
+    name = "integer"
+
+    def __init__(self, least: int = 0, most: int = MOST) -> None:
+        self._least = least
+        self._most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Refuses what is none, and what is out of range."""
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        if number < self._least:
+            self.fail(f"{value} is less than {self._least}.", param, ctx)
+        if number > self._most:
+            self.fail(f"{value} is more than {self._most}.", param, ctx)
+        return number
+
+
+class Number(click.ParamType[float]):
+    """A finite number, of at least `least` and at most `most`; or infinity, where `or_infinite` gives it a meaning."""
+
+    name = "number"
+
+    def __init__(self, least: float = -math.inf, most: float = math.inf, *, or_infinite: bool = False) -> None:
+        self._least = least
+        self._most = most
+        self._or_infinite = or_infinite
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuses what is none ("nan" too), and what is out of range."""
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        if math.isnan(number) or (math.isinf(number) and not self._or_infinite):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        if number < self._least:
+            self.fail(f"{value} is less than {self._least:g}.", param, ctx)
+        if number > self._most:
+            self.fail(f"{value} is more than {self._most:g}.", param, ctx)
+        return number
+
+
+class Name(click.ParamType[str]):
+    """A text that is not empty: an unset variable of the shell would be taken for "none", or for the current folder."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuses the empty one."""
+        if not value:
+            self.fail("it is empty.", param, ctx)
+        return str(value)
+
+
+class FilePath(click.Path):
+    """A `pathlib.Path`, with the checks of `click.Path`, but not the empty one, which would be the current folder."""
+
+    def __init__(self, **checks: Any) -> None:
+        super().__init__(path_type=Path, **checks)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuses the empty one."""
+        if not str(value):
+            self.fail("it is empty: give the path of a file or folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def image_options(function: F) -> F:
+    """Decorator for every command that opens pictures: how; passed by the names that `RuntimeOptions` has."""
+    depth = click.option(
+        "--image-depth",
+        "image_bit_depth",
+        type=Whole(1, 32),
+        metavar="BITS",
+        help="Bits used in 16-bit, 32-bit and float pictures, e.g. 12. Default: what the file says, else all.",
+    )
+    orientation = click.option(
+        "--exif-orientation/--no-exif-orientation",
+        "apply_exif_orientation",
+        default=None,
+        help="Turn pictures as their EXIF data say, or not. Default: as the bundle says.",
+    )
+    return orientation(depth(function))

@@ -1,0 +1,84 @@
+"""The checkpoint's weights as transformers itself loads them, in hardly any memory of this process.
+
+Nothing here reads a weight file: `from_pretrained` chooses the files, names the parameters and ties them, so that an
+error of the exporter's reading cannot hide on both sides of a comparison. A parameter that is loaded in the type that
+the file has is a view of the mapped file; its pages are given back after every look at it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from edgevlm_export.checkpoints import checkpoint, door
+from edgevlm_export.checkpoints.shards import DTYPES, FLOATS, StoredTensor
+from edgevlm_export.reference.mapped import MappedFiles
+from edgevlm_runtime.errors import CheckpointError, reason
+
+logger = logging.getLogger(__name__)
+
+_END = 3
+"""Parts of a name that old and new names of a parameter share ("0.input_layernorm.weight")."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """Parameters of a model that transformers loaded, one at a time. `load` makes it."""
+
+    model: Any
+    """transformers' own, each parameter in the type that is stored."""
+    _mapped: MappedFiles
+
+    @classmethod
+    def load(cls, folder: Path, config: PreTrainedConfig, architecture: type[PreTrainedModel]) -> LoadedWeights:
+        """Have transformers load the checkpoint. Raises `CheckpointError` where it cannot."""
+        transformers_logging.disable_progress_bar()
+        kind, others = stored_types(checkpoint.stored_tensors(folder))
+        try:
+            model = door.mapped_model(folder, config, architecture, kind, others)
+        except Exception as error:  # transformers raises what the parsers under it raise
+            logger.debug("loading the PyTorch model failed", exc_info=True)
+            raise CheckpointError(f"PyTorch cannot load the model: {folder}: {reason(error)}") from error
+        return cls(model, MappedFiles.now())
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """Parameters that share a tensor, as transformers settled it: name to owner."""
+        return dict(self.model.all_tied_weights_keys or {})
+
+    def read(self, name: str) -> Tensor:
+        """A parameter in float32, in memory of its own."""
+        parameter = self.model.get_parameter(name).detach()
+        value: Tensor = parameter.to(torch.float32, copy=True)
+        self._mapped.give_back(parameter)
+        return value
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """[stop - start, ...]: a part of a parameter along its first dimension, likewise."""
+        part = self.model.get_parameter(name).detach()[start:stop]
+        value: Tensor = part.to(torch.float32, copy=True)
+        self._mapped.give_back(part)
+        return value
+
+
+def stored_types(tensors: Sequence[StoredTensor]) -> tuple[torch.dtype, frozenset[str]]:
+    """The type that most of the weights have, and the ends of the names of those that have another.
+
+    It decides only how much of the model is a view and how much a copy in float32: the numbers are the same.
+    """
+    sizes: Counter[str] = Counter()
+    for tensor in tensors:
+        if tensor.dtype in FLOATS:
+            sizes[tensor.dtype] += tensor.nbytes
+    common = max(sizes, key=sizes.__getitem__, default="F32")
+    others = {tensor.name for tensor in tensors if tensor.dtype in sizes and tensor.dtype != common}
+    return DTYPES[common], frozenset(".".join(name.split(".")[-_END:]) for name in others)

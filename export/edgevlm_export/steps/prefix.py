@@ -1,0 +1,117 @@
+"""The beginning that every prompt has, computed once at export: its keys and values become a file of the bundle.
+
+They come from PyTorch's float32 modules with the weights as the plan transforms them, so they are what a float32 graph
+would leave in its own cache. A quantized graph then attends to exact keys and values there, and the first tokens of a
+sequence carry the largest activations of all (Sun et al. 2024, "Massive Activations in Large Language Models").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgevlm_export.finite import is_finite
+from edgevlm_export.planning.plan import ExportPlan, Progress
+from edgevlm_export.precision.kv_cache import Scales, stored
+from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.observed_cache import run_observed
+from edgevlm_export.writing.bundle import file_records
+from edgevlm_runtime.asking.session import system_message
+from edgevlm_runtime.bundle.manifest import Manifest, PrefixCache
+from edgevlm_runtime.errors import ExportError, PromptError
+from edgevlm_runtime.text.prompt import PromptEncoder
+from edgevlm_runtime.text.tokenizer import Tokenizer
+
+FILE = "prefix.npy"
+STAGE = "computing the prompt's beginning"
+_QUESTION = "What is this?"
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What prompts begin with."""
+
+    token_ids: tuple[int, ...]
+    layers: tuple[tuple[Tensor, Tensor], ...] = ()
+    """Keys (rotated) and values of each layer, float32 [kv_heads, tokens, head_dim]."""
+
+
+def with_system_prompt(plan: ExportPlan, system: str | None) -> ExportPlan:
+    """The plan of a bundle with this system prompt. Raises `ExportError` when the chat template has no place for it."""
+    prompt = dataclasses.replace(plan.preprocessing.prompt, system_prompt=system)
+    plan = dataclasses.replace(plan, preprocessing=dataclasses.replace(plan.preprocessing, prompt=prompt))
+    if system and system.strip() not in _question(plan)[0]:
+        raise ExportError("the chat template leaves out the system prompt: put it into the questions instead")
+    return plan
+
+
+def prompt_prefix(plan: ExportPlan) -> Prefix:
+    """Tokens that the chat template writes before the image of a question, the bundle's system prompt included.
+
+    Raises `ExportError` when they do not fit the context.
+    """
+    prompt, context = plan.preprocessing.prompt, plan.family.context
+    text, tokenizer = _question(plan)
+    tokens = tuple(tokenizer.encode(text.partition(prompt.image_token)[0], prompt.bos_token))
+    if len(tokens) >= context:
+        if prompt.system_prompt is None:
+            raise ExportError(
+                f"context too short: {context} tokens: every prompt begins with {len(tokens)}: raise --max-context"
+            )
+        raise ExportError(f"system prompt too long: {len(tokens)} tokens, the context holds {context}: shorten it")
+    return Prefix(tokens)
+
+
+def compute(plan: ExportPlan, prefix: Prefix, progress: Progress) -> Prefix:
+    """With the keys and values of its tokens. Raises `ExportError` when they are no finite numbers."""
+    if not prefix.token_ids:
+        return prefix
+    model, made = StreamedModel.of(plan), list[tuple[Tensor, Tensor]]()
+
+    def keep(layer: int, keys: Tensor, values: Tensor) -> None:
+        if not (is_finite(keys) and is_finite(values)):
+            raise ExportError(f"the model overflows: keys or values of layer {layer} are no finite numbers in float32")
+        made.append((keys[0], values[0]))
+        progress(STAGE, layer + 1, len(model.layers))
+
+    run_observed(model, model.embed(torch.tensor([prefix.token_ids])), keep)
+    return dataclasses.replace(prefix, layers=tuple(made))
+
+
+def attach(folder: Path, manifest: Manifest, prefix: Prefix, scales: Mapping[int, Scales]) -> Manifest:
+    """Write a computed prefix into the bundle in `folder`; the manifest with it.
+
+    `scales`: of a cache in int8, by layer.
+    """
+    if not prefix.token_ids:
+        return manifest
+    kv = manifest.decoder.kv
+    shape = (kv.layers, 2, kv.kv_heads, len(prefix.token_ids), kv.head_dim)
+    layers = np.empty(shape, np.dtype(kv.dtype))
+    for layer, pair in enumerate(prefix.layers):
+        for part, rows in enumerate(pair):
+            layers[layer, part] = stored(rows, scales[layer][part]) if scales else rows.numpy()
+    np.save(folder / FILE, layers)
+    return dataclasses.replace(
+        manifest,
+        decoder=dataclasses.replace(manifest.decoder, prefix=PrefixCache(FILE, prefix.token_ids, kv.dtype, shape)),
+        files=manifest.files | file_records(folder, FILE),
+    )
+
+
+def _question(plan: ExportPlan) -> tuple[str, Tokenizer]:
+    """A question about an image as the chat template writes it, and the tokenizer."""
+    prompt, files = plan.preprocessing.prompt, plan.preprocessing.files
+    encoder = PromptEncoder(prompt, files[prompt.chat_template], Tokenizer.from_json(files[prompt.tokenizer]))
+    parts = [{"type": "image"}, {"type": "text", "text": _QUESTION}]
+    try:
+        text = encoder.render([*system_message(prompt.system_prompt), {"role": "user", "content": parts}])
+    except PromptError as error:
+        raise ExportError(f"system prompt not usable: {error}: leave out --system-prompt") from error
+    return text, encoder.tokenizer

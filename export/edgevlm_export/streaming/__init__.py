@@ -1,0 +1,1 @@
+"""transformers' own forward with its weights streamed: samples in, activations, ranges and logits out."""

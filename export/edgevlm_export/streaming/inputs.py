@@ -1,0 +1,147 @@
+"""What a reference is asked and what it says, and how a conversation becomes a model's arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import ProcessorMixin
+
+from edgevlm_export.families import get_family
+from edgevlm_export.finite import is_finite
+from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.images import open_image, to_rgb
+
+ImageFile = str | os.PathLike[str] | Image.Image
+Message = Mapping[str, Any]
+Array = NDArray[np.float32]
+Ids = NDArray[np.int64]
+Inputs = dict[str, torch.Tensor]
+
+OF_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+_ANY_QUESTION = "What is this?"
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """A question with an answer that somebody gave; the reference reads both and says what it would have said."""
+
+    question: str | Sequence[Message]
+    images: tuple[ImageFile, ...]
+    answer: tuple[int, ...]
+    """Token ids, none of them an image's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the reference makes of a `Forced`."""
+
+    token_ids: Ids
+    """[S]: the prompt as the reference's processor writes it, and the answer."""
+    rows: Ids
+    """[R]: positions that hold text, in order."""
+    logits: Array
+    """[R, vocab], of these positions."""
+    own: tuple[int, ...]
+    """The reference's own greedy answer, as far as it is known."""
+    whole: bool
+    """Whether `own` is all of it. An answer that was read along is known up to the first token that differs."""
+
+
+def model_inputs(
+    processor: Any,
+    question: str | Sequence[Message],
+    images: Sequence[ImageFile] = (),
+    flat_image: str | None = None,
+) -> Inputs:
+    """Arguments of the model for a conversation, the generation prompt at its end.
+
+    `question`: a text, put after the images in one user message, or a whole conversation. `flat_image`: what stands for
+    an image where the chat template takes content as one string only.
+    """
+    opened = [_picture(processor, image) for image in images]
+    messages = _conversation(question, len(opened))
+    text = ProcessorMixin.apply_chat_template(
+        processor, _plain(messages, flat_image), add_generation_prompt=True, tokenize=False
+    )
+    bos = processor.tokenizer.bos_token
+    special = {"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}
+    return dict(processor(text=text, images=opened or None, return_tensors="pt", **special))
+
+
+def pixel_inputs(processor: Any, image: ImageFile, flat_image: str | None = None) -> Inputs:
+    """The arguments of `get_image_features` for one image."""
+    inputs = model_inputs(processor, _ANY_QUESTION, [image], flat_image)
+    return {name: value for name, value in inputs.items() if name not in OF_TEXT}
+
+
+def with_continuation(inputs: Inputs, continuation: Sequence[int]) -> Inputs:
+    """`inputs` with tokens behind the prompt."""
+    more = torch.tensor([list(continuation)], dtype=inputs["input_ids"].dtype)
+    longer = dict(inputs)
+    for name in OF_TEXT:
+        if name in inputs:
+            fill = more if name == "input_ids" else torch.full_like(more, int(name == "attention_mask"))
+            longer[name] = torch.cat([inputs[name], fill], dim=1)
+    return longer
+
+
+def encode_image(model: Any, pixels: Inputs) -> tuple[Array, Array]:
+    """(vision features [rows, width] as the projector gets them, embeddings [tokens, hidden]), both in prompt order."""
+    given: list[torch.Tensor] = []
+    projector = model.get_submodule(get_family(model.config.model_type).projector_module)
+    hook = projector.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    try:
+        pooled = model.get_image_features(**pixels, return_dict=True).pooler_output
+    finally:
+        hook.remove()
+    width = model.get_input_embeddings().weight.shape[1]
+    embeddings = torch.cat([rows.reshape(-1, width) for rows in pooled])
+    features = given[0].reshape(-1, given[0].shape[-1])
+    return numbers(features, "vision features"), numbers(embeddings, "image embeddings")
+
+
+def numbers(values: torch.Tensor, what: str) -> Array:
+    """As a float32 array. Raises `ExportError` when the model overflows: there is nothing to compare a bundle with."""
+    wide = values.float()
+    if not is_finite(wide):
+        raise ExportError(f"PyTorch's own {what} are no finite numbers: the checkpoint overflows in {values.dtype}")
+    made: Array = wide.numpy()
+    return made
+
+
+def text_rows(token_ids: Ids, image_token_id: int) -> Ids:
+    """Positions that hold text: what is predicted within an image is never used."""
+    return np.flatnonzero(token_ids != image_token_id)
+
+
+def _picture(processor: Any, image: ImageFile) -> Image.Image:
+    """The picture that the runtime sees, for the processor to convert to RGB itself where it does that."""
+    picture = open_image(image)
+    return picture if getattr(processor.image_processor, "do_convert_rgb", False) else to_rgb(picture)
+
+
+def _conversation(question: str | Sequence[Message], images: int) -> Sequence[Message]:
+    if not isinstance(question, str):
+        return question
+    parts = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": question}]
+    return [{"role": "user", "content": parts}]
+
+
+def _plain(messages: Sequence[Message], flat_image: str | None) -> list[dict[str, Any]]:
+    """A copy that the processor may change."""
+    return [{"role": message["role"], "content": _content(message["content"], flat_image)} for message in messages]
+
+
+def _content(content: str | Sequence[Message], flat_image: str | None) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    if flat_image is None:
+        return [dict(part) for part in content]
+    return "".join(flat_image if part["type"] == "image" else part["text"] for part in content)

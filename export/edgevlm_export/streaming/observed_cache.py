@@ -1,0 +1,38 @@
+"""What the decoder of a planned export would put into its KV cache, as its float32 graph computes it.
+
+PyTorch's own modules run with the weights that the graph will have: the plan's transforms applied, nothing rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from edgevlm_export.graphs.ops import PassThroughCache
+from edgevlm_export.streaming.forward import streamed
+from edgevlm_export.streaming.model import StreamedModel
+
+ObserveKV = Callable[[int, Tensor, Tensor], None]
+"""Told a layer's number, its keys (rotated) and its values, [batch, kv_heads, S, head_dim] each."""
+
+
+def run_observed(model: StreamedModel, embeddings: Tensor, observe: ObserveKV) -> None:
+    """Forward `embeddings` [batch, S, hidden], in the model's own space, through all layers from position 0 on."""
+    with streamed(model.model, model.load, changes=model.changes):
+        model.text_model(inputs_embeds=model.enter(embeddings), past_key_values=_ObservedCache(observe), use_cache=True)
+
+
+class _ObservedCache(PassThroughCache):
+    """Shows what it is given and keeps nothing."""
+
+    def __init__(self, observe: ObserveKV) -> None:
+        super().__init__()
+        self._observe = observe
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        self._observe(layer_idx, key_states, value_states)
+        return key_states, value_states
