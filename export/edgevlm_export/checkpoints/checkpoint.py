@@ -88,7 +88,7 @@ class WeightSource:
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """Every tensor of the checkpoint under its own name, from the files' headers. Raises `CheckpointError`."""
+    """Every tensor of the checkpoint, under its own name, from the files' headers. Raises `CheckpointError`."""
     return [tensor for path in weight_files(folder).paths for tensor in index_file(path)]
 
 

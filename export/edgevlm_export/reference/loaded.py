@@ -34,6 +34,7 @@ _END = 3
 class LoadedWeights:
     """Parameters of a model that transformers loaded, one at a time. `load` makes it."""
 
+    folder: Path
     model: Any
     """transformers' own, each parameter in the type that is stored."""
     _mapped: MappedFiles
@@ -48,7 +49,7 @@ class LoadedWeights:
         except Exception as error:  # transformers raises what the parsers under it raise
             logger.debug("loading the PyTorch model failed", exc_info=True)
             raise CheckpointError(f"PyTorch cannot load the model: {folder}: {reason(error)}") from error
-        return cls(model, MappedFiles.now())
+        return cls(folder, model, MappedFiles.now())
 
     @property
     def ties(self) -> dict[str, str]:
