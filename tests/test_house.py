@@ -109,6 +109,8 @@ def test_ci_runs_what_developers_run():
     assert made == ["make demo", "make check", "make test", "make fresh"]
 
 
-@pytest.mark.parametrize("target", ["venv", "demo", "test", "test-full", "fresh", "sbom", "check", "bench"])
+@pytest.mark.parametrize(
+    "target", ["venv", "demo", "test", "test-full", "test-arm64", "fresh", "sbom", "check", "bench"]
+)
 def test_make_knows_its_targets(target):
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)

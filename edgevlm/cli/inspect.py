@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from edgevlm.cli.output import emit_json, human_bytes, json_option, table
-from edgevlm.cli.types import FilePath
+from edgevlm.terminal.output import emit_json, human_bytes, json_option, table
+from edgevlm.terminal.types import FilePath
 
 if TYPE_CHECKING:
     from edgevlm_runtime.bundle.certificate import Certificate

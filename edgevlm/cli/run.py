@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.cli.types import FilePath, Number, Whole, image_options
+from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
+from edgevlm.terminal.types import FilePath, Number, Whole, image_options
 
 if TYPE_CHECKING:
     from edgevlm_runtime import Answer, Choice, Session

@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.errors import LONGEST_REASON, EdgeVLMError
 
 MIB = 1 << 20
 TEXT_TOKENS = ("special", "literal")
@@ -140,10 +140,19 @@ def make_options(kind: type[_Options], options: Mapping[str, Any], what: str) ->
     return kind(**options)
 
 
+def shown(value: object) -> str:
+    """A value as it is written in Python, in a length to read."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 -- of a caller's type, or a number of more digits than Python writes
+        return type(value).__name__
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
+
+
 def need(holds: bool, name: str, value: object, wanted: str) -> None:
     """Raise `EdgeVLMError` for an option's bad value, with what it must be in words."""
     if not holds:
-        raise EdgeVLMError(f"bad value for {name}: {value!r}: it must be {wanted}")
+        raise EdgeVLMError(f"bad value for {name}: {shown(value)}: it must be {wanted}")
 
 
 def _need_bool(name: str, value: object) -> None:
@@ -156,11 +165,16 @@ def _whole(value: object, least: int) -> bool:
 
 def is_real(value: object) -> bool:
     """Whether it is a finite number."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number, or a fraction, beyond all floating-point numbers
+        return False
 
 
 def _tuple(name: str, value: Any) -> tuple[Any, ...]:
     try:
         return tuple(value)
     except TypeError:
-        raise EdgeVLMError(f"bad value for {name}: {value!r}: it must be a sequence") from None
+        raise EdgeVLMError(f"bad value for {name}: {shown(value)}: it must be a sequence") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgevlm.cli.errors import CHECK_FAILED
+from edgevlm.terminal.errors import CHECK_FAILED
 from edgevlm_runtime.bundle.folder import Bundle
 from tests.support import browser
 from tests.support.pages import parse

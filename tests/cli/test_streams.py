@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from edgevlm.cli import streams
-from edgevlm.cli.errors import ResultLost
-from edgevlm.cli.output import setup_logging
 from edgevlm.json_text import json_text
+from edgevlm.terminal import streams
+from edgevlm.terminal.errors import ResultLost
+from edgevlm.terminal.output import setup_logging
 
 EDGEVLM = [sys.executable, "-P", "-m", "edgevlm"]
 needs_shell = pytest.mark.skipif(os.name != "posix", reason="redirections of a POSIX shell")
@@ -64,7 +64,7 @@ def test_a_reader_that_leaves_a_stream_of_words(tiny_bundle):
 def test_a_file_does_not_take_the_place_of_a_closed_stream(tmp_path):
     """What native libraries print to descriptor 2 would land in the first file that is opened."""
     code = (
-        "import os\nfrom edgevlm.cli import streams\nstreams.prepare()\n"
+        "import os\nfrom edgevlm.terminal import streams\nstreams.prepare()\n"
         f"file = open({str(tmp_path / 'file')!r}, 'w')\nos.write(2, b'noise')\nfile.write('content')\n"
     )
     subprocess.run(["bash", "-c", '"$@" 2>&- 0<&-', "bash", sys.executable, "-c", code], check=True)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevlm.cli import COMMANDS, cli
-from edgevlm.cli.types import MOST, FilePath, Name, Number, Whole
+from edgevlm.terminal.types import MOST, FilePath, Name, Number, Whole
 
 NUMBERS = (Whole, Number)
 OTHERS_OWN = ("Size", "ComputeCapabilities")
@@ -53,7 +53,7 @@ def test_every_parameter_has_one_of_our_types():
         and type(one.type).__name__ not in OTHERS_OWN
         and not (one.type is click.STRING and one.name in TEXTS)
     ]
-    assert plain == [], "give it a type of edgevlm.cli.types"
+    assert plain == [], "give it a type of edgevlm.terminal.types"
 
 
 def refusal(invoke, refused, name, one, value) -> str:

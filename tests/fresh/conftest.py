@@ -108,16 +108,19 @@ def device(clone: Path, variables: dict[str, str], tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
-def bundle(workstation: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the workstation exports for the device, which has its own copy of nothing else."""
-    folder = tmp_path_factory.mktemp("exported")
-    workstation.run("edgevlm", "export", "inspector", "--int8", "-o", folder / "inspector int8", cwd=folder)
-    return folder / "inspector int8"
+def demonstration(workstation: Machine, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What `make demo` runs, in the workstation: what it printed, and its folder."""
+    folder = tmp_path_factory.mktemp("demonstration") / "an out"
+    return workstation.python("-m", "edgevlm.demo", "--out", folder).stdout, folder
 
 
 @pytest.fixture(scope="session")
-def picture(workstation: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A part that the workstation drew."""
-    folder = tmp_path_factory.mktemp("parts")
-    workstation.run("edgevlm", "eval", "--dataset", "inspection", "--write", folder / "parts", "--n", 1, cwd=folder)
-    return next((folder / "parts" / "images").iterdir())
+def bundle(demonstration: tuple[str, Path]) -> Path:
+    """The int8 bundle that the workstation exported for it."""
+    return demonstration[1] / "inspector-int8"
+
+
+@pytest.fixture(scope="session")
+def picture(demonstration: tuple[str, Path]) -> Path:
+    """A part with a scratch that the workstation drew for it."""
+    return demonstration[1] / "scratched.png"

@@ -71,7 +71,9 @@ def test_lacks_what_the_readme_says_and_no_more(device: Machine) -> None:
     ids=lambda arguments: arguments[0],
 )
 def test_commands(arguments: tuple[str, ...], device: Machine, bundle: Path, picture: Path, tmp_path: Path) -> None:
-    places = {"bundle": bundle, "picture": picture, "parts": picture.parents[1]}
+    row = {"image": str(picture), "question": ASK, "answer": "yes"}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    places = {"bundle": bundle, "picture": picture, "parts": tmp_path}
     done = device.run("edgevlm", *(word.format(**places) for word in arguments), cwd=tmp_path)
     assert isinstance(json.loads(done.stdout), dict)
 

@@ -21,8 +21,8 @@ def test_whole(workstation: Machine) -> None:
     assert workstation.installed() & {"docopt", "num2words"} == set()
 
 
-def test_demonstration(workstation: Machine, tmp_path: Path) -> None:
-    told = workstation.python("-m", "edgevlm.demo", "--out", tmp_path / "an out").stdout
+def test_demonstration(workstation: Machine, demonstration: tuple[str, Path], tmp_path: Path) -> None:
+    told, _ = demonstration
     assert len(re.findall(r"^  Is there a defect on this part\?  ", told, re.MULTILINE)) == 3
     right = re.search(r"(\d+) of (\d+) answers right", told)
     assert right is not None

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
 
 
 def score_choices(
-    choices: Sequence[str],
+    choices: tuple[str, ...],
     prompt: Prompt,
     encoder: PromptEncoder,
     logits: Logits,
@@ -111,7 +112,11 @@ def score_choices(
         encoder.check_length(choice, context.capacity)
         _check_plain(choice, encoder)
     first = log_softmax(logits)
+    vocab = first.size
     forms = [[continuation(prompt, form + choice, encoder) for choice in choices] for form in FORMS]
+    for choice, ids in zip(choices * len(FORMS), chain.from_iterable(forms), strict=True):
+        if not ids or not 0 <= min(ids) <= max(ids) < vocab:
+            raise PromptError(f"choice {choice!r} has no tokens that the decoder knows: word it otherwise")
     tokens = max(forms, key=lambda form: float(np.logaddexp.reduce(first[sorted({ids[0] for ids in form})])))
     if len(set(tokens)) < len(tokens):
         raise EdgeVLMError(f"choices {list(choices)} do not differ in this model's tokens: word them otherwise")
@@ -119,7 +124,10 @@ def score_choices(
     longest = max(len(ids) for ids in tokens)
     if longest > context.capacity - context.length:
         raise ContextOverflow(f"prompt and choices need {context.length + longest} tokens: shorten the choices")
-    return np.array([_score(ids, first, context, ends if end else ()) for ids in tokens])
+    scores = np.array([_score(ids, first, context, ends if end else ()) for ids in tokens])
+    if scores.max() == -np.inf:
+        raise EdgeVLMError(f"choices {list(choices)} are all impossible to this model: word them otherwise")
+    return scores
 
 
 def continuation(prompt: Prompt, text: str, encoder: PromptEncoder) -> tuple[int, ...]:
@@ -134,7 +142,10 @@ def continuation(prompt: Prompt, text: str, encoder: PromptEncoder) -> tuple[int
 
 def weigh(scores: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """Probabilities [n] that add up to 1."""
-    probabilities: NDArray[np.float64] = np.exp(log_softmax(scores / temperature))
+    # The likeliest is brought to 0 first, so that no temperature can carry it to infinity.
+    with np.errstate(over="ignore"):
+        warmed = (scores - scores.max()) / temperature
+    probabilities: NDArray[np.float64] = np.exp(log_softmax(warmed))
     return probabilities
 
 

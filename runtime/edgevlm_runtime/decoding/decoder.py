@@ -30,9 +30,15 @@ class Decoder:
     """The decoder graph of a bundle with its embeddings; shared by sessions, safe from any thread."""
 
     def __init__(
-        self, graph: Graph, info: DecoderInfo, embeddings: TokenEmbeddings, prefill_graph: Graph | None = None
+        self,
+        graph: Graph,
+        info: DecoderInfo,
+        embeddings: TokenEmbeddings,
+        prefill_graph: Graph | None = None,
+        where: str = "this bundle",
     ) -> None:
         """`prefill_graph` appends prompts to the cache of `graph`, without logits; None where `graph` does it itself.
+        `where`: the bundle, for errors.
 
         Raises `BundleError` when a graph is not the one that `info` describes.
         """
@@ -40,6 +46,7 @@ class Decoder:
         self.prefill_graph = prefill_graph
         self.info = info
         self.embeddings = embeddings
+        self.where = where
         self.extra_inputs = tuple(
             name for name in graph.inputs if name not in _OWN_INPUTS and not name.startswith("past_key_values.")
         )
@@ -81,14 +88,14 @@ class DecoderRun:
     def forward(self, embeddings: Rows, rows: NDArray[np.int64], feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
         """Append S positions to the cache: `embeddings` [S, hidden]; logits [K, vocab] of `rows` [K] among them.
 
-        The cache counts the positions only when the run succeeds. Raises `EdgeVLMError` when it does not.
+        The cache counts the positions only when the run succeeds. Raises `EdgeVLMError` when it does not, and
+        `BundleError` for logits that are not numbers.
         """
         logits = np.empty((1, rows.size, self._decoder.info.vocab_size), dtype=np.float32)
         self._chunk.bind_input("logits_rows", np.ascontiguousarray(rows, dtype=np.int64))
         self._chunk.bind_output("logits", logits)
         self._append(self._chunk, embeddings, feeds)
-        chunk: Logits = logits[0]
-        return chunk
+        return self._checked(logits[0])
 
     def prefill(self, embeddings: Rows, feeds: Mapping[str, Array] = NO_FEEDS) -> None:
         """Append S positions to the cache by the prefill graph: `embeddings` [S, hidden]; no logits.
@@ -99,13 +106,26 @@ class DecoderRun:
         self._append(self._prefill, embeddings, feeds)
 
     def step(self, token_id: int, feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
-        """Append one generated token; its logits [vocab], in a buffer that the next step overwrites."""
+        """Append one generated token; its logits [vocab], in a buffer that the next step overwrites. Raises as
+        `forward` does."""
         self._decoder.embeddings.one(token_id, self._embedding[0, 0])
         feeds = self._feeds(1, feeds)
         for name in self._decoder.extra_inputs:
             self._feed(name, feeds[name])
         self._run(self._single, 1)
-        return self._last
+        return self._checked(self._last)
+
+    def _checked(self, logits: Logits) -> Logits:
+        """Logits [..., vocab] that are numbers; single tokens may be as good as impossible (-inf).
+
+        Raises `BundleError`. A row's maximum is all that is looked at: one that is no number is the maximum.
+        """
+        if not np.isfinite(logits.max(axis=-1)).all():
+            raise BundleError(
+                f"the decoder of {self._decoder.where} computes logits that are not numbers: "
+                "export it in a higher precision, or copy it again"
+            )
+        return logits
 
     def _append(self, binding: Binding, embeddings: Rows, feeds: Mapping[str, Array]) -> None:
         """Run a graph over positions whose number changes from call to call."""
@@ -140,6 +160,8 @@ class DecoderRun:
 
 
 def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    if info.kv.layers > len(graph.inputs):  # before a name is made for each of as many as a manifest may ask for
+        raise BundleError(f"the decoder graph has not {info.kv.layers} layers, as the manifest says: export again")
     parts = [f"{layer}.{part}" for layer in range(info.kv.layers) for part in ("key", "value")]
     wanted = {f"past_key_values.{part}": info.kv.dtype for part in parts}
     for name in (*inputs, *wanted):

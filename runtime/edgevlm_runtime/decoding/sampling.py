@@ -48,8 +48,8 @@ class Sampler:
         if not np.isfinite(logits[likeliest]):
             raise EdgeVLMError("the decoder's logits are not numbers: use a bundle of higher precision")
         scores = self._process(logits)
-        if scores is not logits and scores.max() == -np.inf:
-            raise EdgeVLMError("suppress_tokens leaves no token to generate: suppress fewer")
+        if scores is not logits:
+            _check_choice(float(scores.max()))
         if self._rng is not None:
             token = self._draw(scores, self._rng)
         else:
@@ -76,6 +76,13 @@ class Sampler:
         weights = np.cumsum(np.exp(kept))
         place = np.searchsorted(weights, rng.random() * weights[-1], side="right")
         return int(tokens[min(int(place), len(tokens) - 1)])
+
+
+def _check_choice(highest: float) -> None:
+    if highest == -np.inf:
+        raise EdgeVLMError("suppress_tokens leaves no token to generate: suppress fewer")
+    if not np.isfinite(highest):
+        raise EdgeVLMError("repetition_penalty carries logits beyond all numbers: bring it closer to 1")
 
 
 def candidates(scores: Logits, options: GenerationOptions) -> tuple[Ids, Scores]:

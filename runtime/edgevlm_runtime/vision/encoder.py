@@ -41,13 +41,24 @@ class EncodedImage:
 class ImageEncoder:
     """Vision encoder, projector and cache of one bundle. Safe from any thread."""
 
-    def __init__(self, vision: Graph, projector: Graph, cache: ImageCache, identity: str, batch: int) -> None:
+    def __init__(
+        self,
+        vision: Graph,
+        projector: Graph,
+        cache: ImageCache,
+        identity: str,
+        batch: int,
+        width: int | None = None,
+        where: str = "this bundle",
+    ) -> None:
         """`identity` names what else decides the embeddings (bundle, engine, provider); `batch` is the number of
-        tiles run at once."""
+        tiles run at once; `width` the decoder's, where it is known; `where` the bundle, for errors."""
         self._vision = vision
         self._projector = projector
         self._identity = f"{identity} batch {batch}"
         self._batch = batch
+        self._width = width
+        self._where = where
         self.cache = cache
         self._lock = threading.Lock()
         self._flights: dict[str, Future[Embeddings | None]] = {}
@@ -70,7 +81,8 @@ class ImageEncoder:
     def encode(self, image: ImageInput) -> EncodedImage:
         """Embeddings of an image, from the cache or computed; threads that want the same image wait for the first.
 
-        Raises `BundleError` when the graphs give another number of rows than the image has tokens.
+        Raises `BundleError` when the graphs give another number of rows than the image has tokens, rows of another
+        width than the decoder takes, or what are no numbers.
         """
         while True:
             with self._lock:
@@ -92,7 +104,7 @@ class ImageEncoder:
 
     def _look_up(self, image: ImageInput) -> EncodedImage:
         known = self.cache.get(image.key)
-        if known is not None:
+        if known is not None and self._problem(known, image.prepared) is None:
             return EncodedImage(known, cached=True)
         encoded = self.compute(image)
         return replace(encoded, embeddings=self.cache.put(image.key, encoded.embeddings))
@@ -111,14 +123,25 @@ class ImageEncoder:
             projector_ms += (end - middle) * 1e3
             parts.append(projected.reshape(-1, projected.shape[-1]))
         rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        if image.prepared.order is not None:
-            rows = rows[image.prepared.order]
-        if rows.shape[0] != image.prepared.tokens:
-            raise BundleError(
-                f"the projector gives {rows.shape[0]} rows for an image of {image.prepared.tokens} tokens: "
-                "export the model again"
-            )
+        order = image.prepared.order
+        if order is not None and order.size and int(order.max()) < rows.shape[0]:
+            rows = rows[order]
+        problem = self._problem(rows, image.prepared)
+        if problem is not None:
+            raise BundleError(f"the projector of {self._where} {problem}")
         return EncodedImage(np.asarray(rows, dtype=np.float32), False, vision_ms, projector_ms)
+
+    def _problem(self, rows: Array, image: PreparedImage) -> str | None:
+        """What is wrong with an image's embeddings, if anything."""
+        if rows.shape[0] != image.tokens:
+            return f"gives {rows.shape[0]} rows for an image of {image.tokens} tokens: export the model again"
+        if self._width is not None and rows.shape[1:] != (self._width,):
+            return (
+                f"gives embeddings of width {rows.shape[-1]}, the decoder takes {self._width}: export the model again"
+            )
+        if not np.isfinite(rows).all():
+            return "gives embeddings that are not numbers: export it in a higher precision, or copy it again"
+        return None
 
     def features(self, image: ImageInput) -> Array:
         """What the projector gets, computed anew: `image_features` of all tiles, in the order of computation."""
@@ -144,5 +167,7 @@ def _check_graphs(vision: Graph, projector: Graph) -> None:
         missing = [name for name in names if name not in graph.outputs]
         if missing:
             raise BundleError(f"the {what} graph has no output {missing[0]!r}: export the model again")
+        if graph.outputs[names[0]].dtype.kind != "f" or not graph.outputs[names[0]].shape:
+            raise BundleError(f"the {what} graph's {names[0]!r} holds no rows of numbers: export the model again")
     if set(projector.inputs) != {FEATURES}:
         raise BundleError(f"the projector graph takes {sorted(projector.inputs)}, not {FEATURES!r}: export again")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from edgevlm.cli.output import note
+from edgevlm.terminal.output import note
 
 Show = Callable[[str, int, int], None]
 

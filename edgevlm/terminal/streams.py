@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 
 import click
 
-from edgevlm.cli.errors import BAD_INPUT, ResultLost
+from edgevlm.terminal.errors import BAD_INPUT, ResultLost
 
 
 class Stream:

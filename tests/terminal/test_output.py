@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from edgevlm.cli.output import human_bytes, setup_logging, stdout_kept_clean, table
-from edgevlm.cli.progress import StageProgress
+from edgevlm.terminal.output import human_bytes, setup_logging, stdout_kept_clean, table
+from edgevlm.terminal.progress import StageProgress
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_progress_without_a_terminal_is_one_line_a_stage(capsys):
 
 
 SHOW = """
-from edgevlm.cli.progress import StageProgress
+from edgevlm.terminal.progress import StageProgress
 with StageProgress() as progress:
     for done in range(4):
         progress("decoder", done, 3)
