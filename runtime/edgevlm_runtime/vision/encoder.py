@@ -136,7 +136,9 @@ class ImageEncoder:
         if rows.shape[0] != image.tokens:
             return f"gives {rows.shape[0]} rows for an image of {image.tokens} tokens: export the model again"
         if self._width is not None and rows.shape[1:] != (self._width,):
-            return f"gives embeddings of width {rows.shape[-1]}, the decoder takes {self._width}: export the model again"
+            return (
+                f"gives embeddings of width {rows.shape[-1]}, the decoder takes {self._width}: export the model again"
+            )
         if not np.isfinite(rows).all():
             return "gives embeddings that are not numbers: export it in a higher precision, or copy it again"
         return None
