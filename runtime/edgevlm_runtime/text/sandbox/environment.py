@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import json
 import string
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, NoReturn
@@ -34,6 +36,9 @@ from edgevlm_runtime.text.sandbox.operations import (
     Bound,
     formatted,
 )
+
+_compiling = threading.Lock()
+"""`warnings.catch_warnings` is not safe from several threads."""
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
@@ -66,7 +71,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def program(self, source: str) -> jinja2.Template:
         """The template of this source. Raises what Jinja and Python raise where it does not compile."""
         tree = counting.counted(self.parse(source))
-        return self.template_class.from_code(self, self.compile(tree), self.make_globals(None), None)
+        with _compiling, warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of Python, about what it was translated to
+            code = self.compile(tree)
+        return self.template_class.from_code(self, code, self.make_globals(None), None)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """As in the sandbox, with a `format` of its own."""
