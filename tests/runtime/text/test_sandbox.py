@@ -11,6 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from tokenizers import models
 
 from edgevlm_runtime.errors import PromptError
 from edgevlm_runtime.text.template import SOURCE_CHARACTERS, ChatTemplate
