@@ -3,6 +3,7 @@
 #   make demo        an answer on screen, from nothing
 #   make test        the tests that fit a small machine, in minutes
 #   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX, which it installs
+#   make test-arm64  the shipped model on emulated Arm cores, token for token as here; Debian or Ubuntu with qemu-user-static
 #   make fuzz        hostile input for every surface, FUZZ_SECONDS each (default: 30); ends with 1 when it finds something
 #   make check       lint, format, types, import contracts
 #   make fresh       installs as README.md says in new environments without caches, and uses what came
@@ -15,6 +16,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
+ARM64_ARGS ?=
 FUZZ_SECONDS ?= 30
 FUZZ_ARGS ?=
 
@@ -31,7 +33,7 @@ PIP := $(BIN)/python -m pip install $(QUIETLY) --only-binary :all: -c constraint
 DEVICE := --no-deps -r device-requirements.txt ./runtime . onnxruntime
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-full fresh sbom fuzz check format docs bench clean
+.PHONY: help venv demo test test-full test-arm64 fresh sbom fuzz check format docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -67,6 +69,9 @@ $(RTX_STAMP): $(STAMP)
 
 test-full: $(RTX_STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
+
+test-arm64: $(STAMP)
+	$(BIN)/python -m tests.arm64 $(ARM64_ARGS)
 
 fresh: $(STAMP)
 	$(BIN)/python -m pytest -m fresh tests/fresh $(PYTEST_ARGS)
@@ -107,4 +112,4 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .arm64 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

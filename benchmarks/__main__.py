@@ -31,7 +31,7 @@ from edgevlm.benchmark.report import page
 from edgevlm.benchmark.results import to_json
 from edgevlm.benchmark.run import BenchOptions, bench
 from edgevlm.benchmark.workload import Workload
-from edgevlm.cli.progress import StageProgress
+from edgevlm.terminal.progress import StageProgress
 from edgevlm_runtime import child
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.saving import write_atomic

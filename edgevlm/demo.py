@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import click
 
 import edgevlm
-from edgevlm.cli.errors import BAD_INPUT, INTERRUPTED, error_line
-from edgevlm.cli.output import table
+from edgevlm.terminal.errors import BAD_INPUT, INTERRUPTED, error_line
+from edgevlm.terminal.output import table
 
 if TYPE_CHECKING:
     from edgevlm_export.inspection import Part
@@ -65,7 +65,7 @@ def main(out: Path) -> None:
 
 
 def _bundle(out: Path) -> Path:
-    from edgevlm.cli.progress import StageProgress
+    from edgevlm.terminal.progress import StageProgress
     from edgevlm_export.api import ExportOptions, export
 
     click.echo(f"Exporting {MODEL} to int8 ...")

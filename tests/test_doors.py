@@ -30,7 +30,6 @@ STARTS_ALLOWED = {
 STARTING = {
     "subprocess": {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"},
     "os": {"system", "popen", "fork", "forkpty", "posix_spawn", "posix_spawnp", "startfile"},
-    "sys": {"executable"},
     "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},
     "pty": {"spawn", "fork"},
 }
@@ -82,7 +81,7 @@ def starts(tree: ast.Module) -> Iterator[str]:
 def test_onnxruntime_is_imported_in_one_place():
     found = {
         name
-        for name, tree in files(*PRODUCT, "tests")
+        for name, tree in files(*PRODUCT, "fuzz", "tools", "tests")
         if any(module.split(".")[0] in REPORTING for module in imported(tree))
     }
     assert found - {"tests/test_doors.py"} == IMPORTS_ALLOWED, "import it as edgevlm_runtime.engines.ort_library.ort"
@@ -117,7 +116,6 @@ def test_the_search_for_imports_finds(code):
         "from subprocess import Popen",
         "os.execve(a, b, c)",
         "os.spawnl(1)",
-        "command = [sys.executable, '-m', 'x']",
         "import multiprocessing as mp",
         "from multiprocessing.pool import Pool",
         "from concurrent.futures import ProcessPoolExecutor",

@@ -1,4 +1,6 @@
-"""No command calls anybody or leaves a file outside the folders it was given; seen from outside, by strace.
+"""No command calls anybody, leaves a file outside the folders it was given, or imports from the current folder.
+
+It is seen from outside, by strace.
 
 onnxruntime begins to report about ten seconds after its import, when most commands have ended. So two processes stay
 alive beside them, one as users run it and one with onnxruntime's reports switched on: once the second is seen to

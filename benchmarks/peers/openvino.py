@@ -42,7 +42,9 @@ def install(room: Room) -> dict[str, str]:
     requirements = (*REQUIREMENTS, f"transformers=={wanted}") if wanted else REQUIREMENTS
     found = make_environment(room, NAME, requirements, SHOWN, environment(room))
     # optimum-intel asks for torchvision, whose operators a CPU build of torch does not know: importing it would fail.
-    run(module(python(room), "pip", "uninstall", "--quiet", "-y", "torchvision"), room.home(NAME) / "torchvision.log")
+    # OpenVINO's converter reports by openvino-telemetry, which no variable switches off, and does without it.
+    unwanted = ("torchvision", "openvino-telemetry")
+    run(module(python(room), "pip", "uninstall", "--quiet", "-y", *unwanted), room.home(NAME) / "uninstall.log")
     return found
 
 

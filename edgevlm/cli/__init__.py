@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from edgevlm.cli import streams
 from edgevlm.cli.group import CommandGroup
-from edgevlm.cli.output import setup_logging
+from edgevlm.terminal import streams
+from edgevlm.terminal.output import setup_logging
 
 COMMANDS = ("export", "compile", "run", "eval", "verify", "bench", "tune", "inspect", "models", "doctor")
 """Names of the commands, in the order of the help text; each is `command` in the file `edgevlm/cli/NAME.py`."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevlm.cli.errors import CHECK_FAILED
-from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.cli.types import FilePath, Name, Number, Whole, image_options
+from edgevlm.terminal.errors import CHECK_FAILED
+from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
+from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options
 
 if TYPE_CHECKING:
     from edgevlm.benchmark.baseline import Change
@@ -97,7 +97,7 @@ def command(
     from edgevlm.benchmark.report import page
     from edgevlm.benchmark.run import BenchOptions, bench
     from edgevlm.benchmark.workload import Workload
-    from edgevlm.cli.progress import StageProgress
+    from edgevlm.terminal.progress import StageProgress
     from edgevlm_runtime.errors import EdgeVLMError
     from edgevlm_runtime.saving import check_file, keep
 

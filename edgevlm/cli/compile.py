@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevlm.cli.output import emit_json, human_bytes, json_option, note, stdout_kept_clean, table
-from edgevlm.cli.types import FilePath, Whole
+from edgevlm.terminal.output import emit_json, human_bytes, json_option, note, stdout_kept_clean, table
+from edgevlm.terminal.types import FilePath, Whole
 
 if TYPE_CHECKING:
     from edgevlm_export.compile.run import CompileReport
@@ -72,7 +72,7 @@ def command(
       edgevlm compile inspector-fp16 --target tensorrt-rtx --sm 86,89,120
       edgevlm compile inspector-fp16 --target tensorrt --workspace 2048 --timing-cache orin.cache
     """
-    from edgevlm.cli.progress import StageProgress
+    from edgevlm.terminal.progress import StageProgress
     from edgevlm_export.compile.options import CompileOptions
     from edgevlm_export.compile.run import compile_bundle
 

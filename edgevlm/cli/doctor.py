@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevlm.cli.errors import CHECK_FAILED, install_line
-from edgevlm.cli.output import emit_json, human_bytes, json_option, table
+from edgevlm.terminal.errors import CHECK_FAILED, install_line
+from edgevlm.terminal.output import emit_json, human_bytes, json_option, table
 
 if TYPE_CHECKING:
     from edgevlm.machine import Memory, Processor

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevlm.cli.errors import CHECK_FAILED
-from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.cli.types import FilePath, Name, Number, Whole, image_options
 from edgevlm.json_text import json_text
+from edgevlm.terminal.errors import CHECK_FAILED
+from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
+from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options
 
 if TYPE_CHECKING:
     from edgevlm.evaluation.datasets import Dataset
@@ -73,9 +73,9 @@ def command(
       edgevlm eval inspector-int8 --dataset my-parts/ --match loose --out results.json --resume
       edgevlm eval --dataset inspection --n 100 --write parts/
     """
-    from edgevlm.cli.progress import StageProgress
     from edgevlm.evaluation.datasets import DatasetOptions, load_dataset
     from edgevlm.evaluation.run import EvalOptions, evaluate
+    from edgevlm.terminal.progress import StageProgress
     from edgevlm_runtime.errors import EdgeVLMError
 
     if max_flip_rate is not None and asking["reference"] is None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgevlm.cli.errors import CHECK_FAILED, error_line
-from edgevlm.cli.output import emit_json, human_bytes, json_option, note, stdout_kept_clean, table
-from edgevlm.cli.types import FilePath, Name, Number, Whole
+from edgevlm.terminal.errors import CHECK_FAILED, error_line
+from edgevlm.terminal.output import emit_json, human_bytes, json_option, note, stdout_kept_clean, table
+from edgevlm.terminal.types import FilePath, Name, Number, Whole
 
 if TYPE_CHECKING:
     from edgevlm_export.api import ExportReport
@@ -80,6 +80,7 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--system-prompt", metavar="TEXT", help="System prompt of every question, unless it brings its own.")
 @click.option(
     "--chat-template",
+    type=Name(),
     metavar="FILE|NAME",
     help="How a conversation is written, in place of the checkpoint's own chat template: a Jinja file, or a name that "
     "`edgevlm models` lists.",
@@ -166,7 +167,7 @@ def command(
       edgevlm export inspector --fp16 --target tensorrt-rtx
       edgevlm export HuggingFaceTB/SmolVLM2-256M-Video-Instruct --max-context 2048 --json
     """
-    from edgevlm.cli.progress import StageProgress
+    from edgevlm.terminal.progress import StageProgress
     from edgevlm_export.api import ExportOptions, export
     from edgevlm_runtime.errors import ParityMissed
 

@@ -11,8 +11,8 @@ from typing import Any
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from edgevlm.cli.errors import BAD_INPUT, INTERRUPTED, READER_GONE, ResultLost, error_line
-from edgevlm.cli.streams import give_up
+from edgevlm.terminal.errors import BAD_INPUT, INTERRUPTED, READER_GONE, ResultLost, error_line
+from edgevlm.terminal.streams import give_up
 
 log = logging.getLogger(__name__)
 

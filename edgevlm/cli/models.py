@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from edgevlm.cli.errors import install_line
-from edgevlm.cli.output import emit_json, json_option, note, table
+from edgevlm.terminal.errors import install_line
+from edgevlm.terminal.output import emit_json, json_option, note, table
 
 
 @click.command("models", short_help="List the models that can be exported.")

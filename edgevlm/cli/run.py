@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.cli.types import FilePath, Number, Whole, image_options
+from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
+from edgevlm.terminal.types import FilePath, Number, Whole, image_options
 
 if TYPE_CHECKING:
     from edgevlm_runtime import Answer, Choice, Session
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 @click.option(
     "--top-p", type=Number(0, 1), metavar="P", help="Sample among the likeliest tokens with this probability together."
 )
-@click.option("--repetition-penalty", type=Number(0), metavar="R", help="Above 1 makes tokens seen before less likely.")
+@click.option(
+    "--repetition-penalty", type=Number(0.01, 100), metavar="R", help="Above 1 makes tokens seen before less likely."
+)
 @click.option("--seed", type=Whole(most=2**63 - 1), metavar="N", help="Make sampling reproducible.")
 @click.option(
     "--stop", multiple=True, metavar="TEXT", help="End the answer before this text, or special token; may repeat."

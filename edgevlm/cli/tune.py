@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.cli.types import FilePath, Whole
+from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
+from edgevlm.terminal.types import FilePath, Whole
 
 
 @click.command("tune", short_help="Fit a bundle to this machine.")
@@ -30,7 +30,7 @@ def command(bundle: Path, provider: str, engine: str, threads: int | None, round
       edgevlm tune llava-int8
       edgevlm tune llava-int8 --threads 4 --json
     """
-    from edgevlm.cli.progress import StageProgress
+    from edgevlm.terminal.progress import StageProgress
     from edgevlm_runtime import load
 
     with stdout_kept_clean(), StageProgress() as progress:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevlm.cli.errors import CHECK_FAILED
-from edgevlm.cli.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.cli.types import FilePath, Name, Whole
+from edgevlm.terminal.errors import CHECK_FAILED
+from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
+from edgevlm.terminal.types import FilePath, Name, Whole
 
 if TYPE_CHECKING:
     from edgevlm_runtime.bundle.folder import Bundle
@@ -109,7 +109,7 @@ def _self_tests(
 
 def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
     """The figures measured now, and what about them does not hold."""
-    from edgevlm.cli.progress import StageProgress
+    from edgevlm.terminal.progress import StageProgress
     from edgevlm_export.checkpoints.checkpoint import locate
     from edgevlm_export.checkpoints.fingerprint import other_checkpoint
     from edgevlm_export.proof.certificate import allowed_misses, certify, differences

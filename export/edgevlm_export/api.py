@@ -14,6 +14,7 @@ from edgevlm_export.calibration.kv_ranges import calibrate_cache
 from edgevlm_export.calibration.run import calibrate
 from edgevlm_export.calibration.target import Target
 from edgevlm_export.checkpoints import checkpoint
+from edgevlm_export.checkpoints.hub import readable_name
 from edgevlm_export.planning.plan import ExportPlan, Progress, plan_export
 from edgevlm_export.planning.targets import get_target
 from edgevlm_export.precision.kv_cache import quantize_cache
@@ -28,7 +29,7 @@ from edgevlm_export.writing import bundle, output
 from edgevlm_runtime.bundle.certificate import MISSED
 from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.bundle.manifest import Manifest
-from edgevlm_runtime.errors import ExportError, ParityMissed
+from edgevlm_runtime.errors import ComparisonFailed, ExportError, ParityMissed
 from edgevlm_runtime.peak_memory import peak_rss_mib
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class ExportOptions:
     def name(self) -> str:
         """The model's name in the manifest."""
         folder = Path(self.model).expanduser()
-        return folder.resolve().name if folder.is_dir() else self.model.split("/")[-1]
+        return readable_name(folder.resolve()) if folder.is_dir() else self.model.split("/")[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ class ExportReport:
     """What the comparison with PyTorch said: "passed", "drift allowed", "not checked"; None where none was wanted."""
     fidelity: Fidelity | None
     """What quantizing the decoder costs, and the layers lifted for it; None where there is no target."""
+    notes: tuple[str, ...]
+    """What whoever uses the bundle should know; said while it was planned, and in its manifest."""
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:
@@ -150,7 +153,8 @@ def export(options: ExportOptions, progress: Progress = _no_progress) -> ExportR
     """Write a bundle. Nothing is left behind on failure, and an existing bundle stays until the new one is complete.
 
     Raises `ExportError` (see `edgevlm_runtime.errors`) for a checkpoint that cannot be exported or a disk that cannot
-    hold the bundle, and `ParityMissed`, which names where the bundle lies, when it is too far from the PyTorch model.
+    hold the bundle; and two that name where the finished bundle lies: `ParityMissed`, when it is too far from the
+    PyTorch model, and `ComparisonFailed`, when that failed while it was compared.
     """
     start = time.monotonic()
     give_back_large_blocks()
@@ -164,17 +168,19 @@ def _fill(options: ExportOptions, place: output.Place, progress: Progress) -> tu
     """Make the bundle; its manifest and what the comparison with PyTorch said."""
     material = Material() if options.calibrate is None else read_folder(options.calibrate)
     plan = _planned(options, material, progress)
-    verdict = None
+    verdict = failure = None
     with place.filled() as partial:
         manifest = _write(options, plan, material, partial, progress)
         if options.self_test:
             manifest = selftest.record(partial, manifest, progress)
         if options.certificate:
-            manifest, measured = certificate.attach(partial, manifest, plan.folder, options.allow_drift, progress)
-            verdict = measured.verdict
+            manifest, measured = certificate.attach(partial, manifest, plan.weights, options.allow_drift, progress)
+            verdict, failure = measured.certificate.verdict, measured.failure
         bundle.write_manifest(partial, manifest)
+        if failure is not None:
+            raise ComparisonFailed(place.keep_aside("unchecked"), failure)
         if verdict == MISSED:
-            raise ParityMissed(place.keep_aside(), [str(miss) for miss in measured.missed])
+            raise ParityMissed(place.keep_aside("drifted"), [str(miss) for miss in measured.certificate.missed])
     return manifest, verdict
 
 
@@ -226,5 +232,13 @@ def _report(folder: Path, manifest: Manifest, seconds: float, verdict: str | Non
     }
     total = sum(record.bytes for record in manifest.files.values())
     return ExportReport(
-        folder, manifest.model.family, graphs, total, peak_rss_mib(), seconds, verdict, manifest.fidelity
+        folder,
+        manifest.model.family,
+        graphs,
+        total,
+        peak_rss_mib(),
+        seconds,
+        verdict,
+        manifest.fidelity,
+        manifest.notes,
     )

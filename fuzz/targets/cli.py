@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgevlm.cli import cli
-from edgevlm.cli.output import setup_logging
+from edgevlm.terminal.output import setup_logging
 from fuzz.judge import WrongOutcome
 from fuzz.mutate import mutate_bytes, mutate_words
 from tests.runtime.conftest import make_bundle

@@ -28,8 +28,8 @@ def mutate(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
         return mutate_bytes(data, rng, others)
 
 
-class _Enough(Exception):
-    pass
+class _Enough(BaseException):
+    """Planning turns every `Exception` into an error of ours."""
 
 
 class Surface:

@@ -50,16 +50,22 @@ def start(arguments: Sequence[object], env: Mapping[str, str] | None = None, **o
     return subprocess.Popen(command(arguments), env=environment(env), **{**streams, **options})
 
 
-def run(arguments: Sequence[object], timeout: float | None = None) -> subprocess.CompletedProcess[str]:
-    """Run Python with `arguments` to its end; its output is captured. Raises `subprocess.TimeoutExpired`."""
-    process = start(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with process:
-        try:
-            stdout, stderr = process.communicate(timeout=timeout)
-        except BaseException:
-            process.kill()
-            raise
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+def run(
+    arguments: Sequence[object],
+    timeout: float | None = None,
+    *,
+    data: bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with `arguments` to its end; `data` is its standard input, its output is captured.
+
+    Raises `subprocess.TimeoutExpired`.
+    """
+    done = subprocess.run(
+        command(arguments), input=data, env=environment(env), capture_output=True, timeout=timeout, check=False
+    )
+    stdout, stderr = (said.decode("utf-8", "replace").replace(os.linesep, "\n") for said in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, stdout, stderr)
 
 
 def become(arguments: Sequence[object], **more: str) -> None:

@@ -14,7 +14,8 @@ EdgeVLMError                 what, where, what to do: one line; the command line
     |-- CheckpointError      a checkpoint file is missing, truncated or unreadable
     |-- UnsupportedModel     no family or decoder is known for this architecture
     |-- OutputError          the output folder exists, or the disk cannot hold the bundle
-    `-- ParityMissed         the bundle is too far from the PyTorch model; it is kept aside (exit code 1)
+    |-- ParityMissed         the bundle is too far from the PyTorch model; it is kept aside (exit code 1)
+    `-- ComparisonFailed     the PyTorch model failed while the bundle was compared with it; it is kept aside
 """
 
 from __future__ import annotations
@@ -98,6 +99,18 @@ class ParityMissed(ExportError):
 
 
 LONGEST_REASON = 200
+
+
+class ComparisonFailed(ExportError):
+    """The bundle was written and is not checked: the PyTorch model failed while it was compared."""
+
+    def __init__(self, aside: Path, failure: str) -> None:
+        """`aside`: where the bundle was kept; `failure`: what failed, in words."""
+        self.aside = aside
+        super().__init__(
+            f"the comparison with PyTorch failed: {failure}: the bundle is complete, and nothing of it is compared: "
+            f"it is kept in {aside}: mend the checkpoint, or export with --no-certificate"
+        )
 
 
 def reason(error: BaseException) -> str:

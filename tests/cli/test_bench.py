@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgevlm.cli.errors import CHECK_FAILED
+from edgevlm.terminal.errors import CHECK_FAILED
 from edgevlm_runtime.bundle.folder import Bundle
 from tests.support import browser
 from tests.support.pages import parse
@@ -176,7 +176,7 @@ def test_a_baseline_of_another_workload_is_refused_before_measuring(invoke, refu
     ("arguments", "named"),
     [
         (["--repeats", "0"], "repeats"),
-        (["--new-tokens", "1"], "new_tokens"),
+        (["--new-tokens", "1"], "--new-tokens"),
         (["--new-tokens", "100000"], "more than the context"),
         (["--minutes", "-1"], "minutes"),
         (["--image-size", "4x"], "not a size"),

@@ -42,7 +42,7 @@ def test_abstaining_and_temperature(invoke, tiny_bundle, picture):
     [
         (["--choices", "yes"], "at least two choices"),
         (["--choices", "yes,yes"], "choices must differ"),
-        (["--choices", "yes,no", "--abstain-below", "2"], "abstain_below"),
+        (["--choices", "yes,no", "--abstain-below", "2"], "--abstain-below"),
         (["--choices", "yes,no", "--choice-temperature", "0"], "temperature"),
         (["--choices", "yes,no", "--max-new-tokens", "5"], "leave out --max-new-tokens"),
         (["--abstain-below", "0.5"], "need --choices"),

@@ -207,9 +207,9 @@ def test_the_data_set_can_be_saved(invoke, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--n", "0"], "bad value for n"),
+        (["--n", "0"], "'--n'"),
         (["--match", "fuzzy"], "known are exact, loose"),
-        (["--max-new-tokens", "0"], "max_new_tokens"),
+        (["--max-new-tokens", "0"], "'--max-new-tokens'"),
         (["--resume"], "--out or --report"),
         (["--max-flip-rate", "0"], "--reference"),
         (["--split", "train"], "no questions of split 'train'"),

@@ -74,7 +74,7 @@ def test_help_and_completion_start_without_heavy_packages():
 def test_completion_knows_commands_and_options(spawn):
     words = {"COMP_WORDS": "edgevlm run --im", "COMP_CWORD": "2", "_EDGEVLM_COMPLETE": "bash_complete"}
     done = spawn(**words)
-    assert done.stdout.split() == ["plain,--image", "plain,--image-cache"]
+    assert done.stdout.split() == ["plain,--image", "plain,--image-cache", "plain,--image-depth"]
 
 
 class TestFailuresOfOurOwn:

@@ -155,3 +155,15 @@ def test_options_that_are_no_numbers_are_refused():
             ExportOptions("inspector", precision="int8", max_kl=value)
     with pytest.raises(ExportError, match="allow-drift"):
         ExportOptions("inspector", allow_drift=" ")
+
+
+def test_a_config_whose_figures_make_no_numbers_is_refused(tiny_checkpoint, tmp_path):
+    """A negative base, to the power of a fraction, is no number: every answer would be none."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["rope_parameters"]["rope_theta"] = -10000.0
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EdgeVLMError, match=r"no numbers|rope_theta"):
+        export(ExportOptions(str(folder), tmp_path / "bundle", certificate=False, self_test=False))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

@@ -34,6 +34,22 @@ NOWHERE = re.compile(r"/dev/(null|tty|pts/\d+|shm/sem\.[\w-]+)|/proc/\S+|pipe:.*
 """What a process writes to that is no file, or has no name by the time it is used."""
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TMPDIR", "CWD")
 
+HOSTILE = tuple(
+    f"{name}.py"
+    for name in (
+        "colorsys",
+        "edgevlm",
+        "json",
+        "numpy",
+        "onnxruntime",
+        "secrets",
+        "tokenizers",
+        "torch",
+        "typing_extensions",
+    )
+)
+"""Modules that lie in the current folder, and leave a file `imported` there when they are imported."""
+
 _WRITES = re.compile(r"\b(?:open|openat|openat2|creat)\(.*?O_(?:WRONLY|RDWR|CREAT).*\) = \d+<(.*?)>(?:\(deleted\))?$")
 _MAKES = re.compile(r"\b(?:mkdir|mknod|rename|link|symlink)(?:at2?)?\(.*\) = 0$")
 _NAMES = re.compile(r'"(/[^"]*)"')
@@ -56,7 +72,7 @@ class Seen:
 
 
 class Watch:
-    """A machine of the user's with every place of the `PLACES` empty, and nothing in the environment but these."""
+    """A user's machine: `PLACES` that are empty, but for `HOSTILE` in the current folder, and nothing else set."""
 
     def __init__(self, folder: Path) -> None:
         namespace, watch = _prefix()
@@ -67,6 +83,8 @@ class Watch:
         self.places = {name: folder / name.lower() for name in PLACES}
         for place in self.places.values():
             place.mkdir(parents=True)
+        for module in HOSTILE:
+            (self.places["CWD"] / module).write_text("open('imported', 'a').write(__name__ + ' ')\n", encoding="utf-8")
 
     def start(self, *arguments: object, **more: str) -> subprocess.Popen[str]:
         """Start Python with `arguments` and `more` in its environment; its standard input is a pipe."""
@@ -104,7 +122,7 @@ class Watch:
 
     def _left(self) -> Iterator[str]:
         for name, place in self.places.items():
-            files = (path for path in place.rglob("*") if not path.is_dir())
+            files = (path for path in place.rglob("*") if not path.is_dir() and path.name not in HOSTILE)
             yield from (f"{name}/{path.relative_to(place)}" for path in files)
 
 

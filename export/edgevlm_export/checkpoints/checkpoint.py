@@ -34,8 +34,6 @@ def locate(model: str) -> Path:
         recognise.refuse_file(folder)
     alias = ALIASES.get(model)
     if alias is not None and alias.repo_id is None:
-        from edgevlm_export.inspector import checkpoint_path
-
         return checkpoint_path()
     repo_id = model if alias is None else alias.repo_id
     if repo_id is None or repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
@@ -90,7 +88,7 @@ class WeightSource:
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """Every tensor of the checkpoint under its own name, from the files' headers. Raises `CheckpointError`."""
+    """Every tensor of the checkpoint, under its own name, from the files' headers. Raises `CheckpointError`."""
     return [tensor for path in weight_files(folder).paths for tensor in index_file(path)]
 
 

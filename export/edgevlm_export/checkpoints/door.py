@@ -87,8 +87,9 @@ def architecture(config: PreTrainedConfig) -> PreTrainedModel:
 def model(folder: Path, dtype: torch.dtype = torch.float32, config: PreTrainedConfig | None = None) -> Any:
     """The PyTorch model with its weights, by transformers' own rule of which files those are. `config`: in place of the
     folder's own."""
-    given = {} if config is None else {"config": config}
-    return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, weights_only=True, **given, **UNTRUSTED)
+    return AutoModelForImageTextToText.from_pretrained(
+        folder, config=config, dtype=dtype, weights_only=True, **UNTRUSTED
+    )
 
 
 def mapped_model(
@@ -101,7 +102,8 @@ def mapped_model(
     """Likewise, in the `dtype` that the files have, as views of them; parameters whose names hold one of `float32` are
     copied to that type. `architecture`: the class that `config` is of."""
     kept = {*(architecture._keep_in_fp32_modules_strict or ()), *float32}
-    exact = type(architecture.__name__, (architecture,), {"_keep_in_fp32_modules_strict": kept or None})
+    same = {"__module__": architecture.__module__, "_keep_in_fp32_modules_strict": kept}  # one that transformers knows
+    exact: Any = type(architecture.__name__, (architecture,), same) if float32 else architecture
     made: PreTrainedModel = exact.from_pretrained(folder, config=config, dtype=dtype, weights_only=True, **UNTRUSTED)
     return made
 

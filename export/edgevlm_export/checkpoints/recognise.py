@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from edgevlm_export.checkpoints import json_files
 from edgevlm_export.checkpoints.files import CONFIG, ORDER
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.reading import open_regular
 
 ADAPTER = "adapter_config.json"
 ORIGINAL_LLAVA = ("llava_llama", "llava_mistral", "llava_mpt", "llava_qwen", "llava_phi", "llava_gemma", "bunny-phi")
@@ -62,7 +63,7 @@ def check(path: Path) -> None:
 def refuse_file(path: Path) -> NoReturn:
     """Refuse a file that is given as the model. Raises `UnsupportedModel` for a GGUF, else `CheckpointError`."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             gguf = file.read(len(_GGUF)) == _GGUF
     except OSError:
         gguf = False

@@ -19,8 +19,7 @@ import torch
 
 from edgevlm_export.checkpoints import door
 from edgevlm_export.checkpoints.shards import DTYPES, StoredTensor
-from edgevlm_runtime.errors import reason
-from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _BYTEORDER = "byteorder"

@@ -5,10 +5,11 @@ Every initializer of a `GraphPlan` is known by name, type and shape, so its size
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -18,14 +19,14 @@ from edgevlm_export.graphs.edit import Rows
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_export.graphs.trace import trace
 from edgevlm_export.graphs.transforms import get_transform
-from edgevlm_export.graphs.transforms.edits import Edits
+from edgevlm_export.graphs.transforms.edits import Edits, NotApplicable
 from edgevlm_export.planning import linear_layers
 from edgevlm_export.precision.base import WeightJob, as_stored
 from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.precision.standard.activations import to_float16
 from edgevlm_runtime.bundle.manifest import StepInputs
-from edgevlm_runtime.errors import CheckpointError, ExportError
+from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedModel
 
 CONVERSIONS = {"float32": lambda graph, jobs: jobs, "float16": to_float16}
 """Type of the activations to what makes a lowered float32 graph have it."""
@@ -42,6 +43,8 @@ class GraphPlan:
     exceptions: Mapping[str, str]
     transforms: tuple[str, ...]
     """Those of the precision plan that apply to this graph."""
+    refused: Mapping[str, str]
+    """Those that do not, with the reason."""
     edits: Edits
     held: Mapping[str, str]
     """Weights of all linear layers, with the names of their formats."""
@@ -76,12 +79,13 @@ def plan_graph(
     """Trace, simplify, transform and lower one graph, its layers held as `precision` says.
 
     No transform changes the weights named in `kept`.
-    Raises `ExportError` when an exception of `precision` names no linear layer of this graph.
+    Raises `ExportError` when an exception of `precision` names no linear layer of this graph, and `UnsupportedModel`
+    for a model that cannot be traced, or whose config gives figures that mean nothing.
     """
     graph = trace(source, model)
     passes.simplify(graph)
     edits = Edits()
-    transforms = tuple(key for key in precision.transforms if get_transform(key)(graph, kept, edits))
+    refused = _transform(graph, precision.transforms, kept, edits)
     dialect = dialects.get_dialect(precision.dialect)
     step_inputs = dialect.lower(graph, source)
     held = linear_layers.held(graph, precision)
@@ -97,6 +101,7 @@ def plan_graph(
             jobs[initializer.name] = as_stored(initializer.name, shape, torch.float32)
     made_from = CONVERSIONS[precision.activations](graph, tuple(jobs.values()))
     passes.finish(graph)
+    _check_constants(name, graph)
     exceptions = {weight: fmt for weight, fmt in held.items() if fmt != precision.default}
     calibrated = linear_layers.calibrated(held, precision.dialect) if precision.calibrated else {}
     return GraphPlan(
@@ -105,7 +110,8 @@ def plan_graph(
         made_from,
         precision.default,
         exceptions,
-        transforms,
+        tuple(key for key in precision.transforms if key not in refused),
+        refused,
         edits,
         held,
         rows,
@@ -114,6 +120,25 @@ def plan_graph(
         precision.activations,
         step_inputs,
     )
+
+
+def _transform(graph: ir.Model, names: Sequence[str], kept: AbstractSet[str], edits: Edits) -> dict[str, str]:
+    """Apply transforms; those that do not fit the graph, with the reason."""
+    refused: dict[str, str] = {}
+    for name in names:
+        try:
+            get_transform(name)(graph, kept, edits)
+        except NotApplicable as error:
+            refused[name] = str(error)
+    return refused
+
+
+def _check_constants(name: str, graph: ir.Model) -> None:
+    """Raise `UnsupportedModel` for a table (rotations, positions) that a config's figures make no numbers of."""
+    for value in graph.graph.initializers.values():
+        constant = None if value.const_value is None else value.const_value.numpy()
+        if constant is not None and constant.dtype.kind == "f" and np.isnan(constant).any():
+            raise UnsupportedModel(f"the config's figures make a table of the {name} no numbers: {value.name}")
 
 
 def check_weights(plan: GraphPlan, weights: WeightSource) -> None:

@@ -48,26 +48,13 @@ def check(data: bytes, where: Path) -> None:
 @functools.lru_cache(maxsize=4)
 def _tried(data: bytes) -> str | None:
     """What is wrong with it, None where nothing is."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None  # whoever loads it says so
     memory = BASE_MEMORY + MEMORY_PER_BYTE * len(data)
-    process = child.start(
-        [tokenizer_child.__file__, SECONDS, memory],
-        env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "RUST_BACKTRACE": "0"},
-        **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
-    )
-    with process:
-        try:
-            said, _ = process.communicate(text, timeout=WALL_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return f"it takes more than {WALL_SECONDS} s for a few sentences"
-        except BaseException:
-            process.kill()
-            raise
-    return _verdict(process.returncode, said, memory)
+    quiet = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
+    try:
+        done = child.run([tokenizer_child.__file__, SECONDS, memory], WALL_SECONDS, data=data, env=quiet)
+    except subprocess.TimeoutExpired:
+        return f"it takes more than {WALL_SECONDS} s for a few sentences"
+    return _verdict(done.returncode, done.stdout, memory)
 
 
 def _verdict(code: int, said: str, memory: int) -> str | None:

@@ -16,6 +16,7 @@ from edgevlm_export.planning.plan import Progress
 from edgevlm_export.writing.bundle import file_records
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import Manifest, SelfTest
+from edgevlm_runtime.errors import ExportError
 from edgevlm_runtime.model import VLM
 from edgevlm_runtime.options import RuntimeOptions
 
@@ -33,7 +34,8 @@ CONTEXT = 4096
 def record(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
     """Run the bundle in `folder` once and store what it answers; returns the manifest with the self-test.
 
-    A bundle that needs more memory than this machine has free is left without, with a warning.
+    A bundle that needs more memory than this machine has free is left without, with a warning. Raises `ExportError` for
+    one that gives what is no number.
     """
     if run_bytes(manifest) > psutil.virtual_memory().available:
         logger.warning("not enough memory to run the bundle here: it carries no self-test")
@@ -43,6 +45,8 @@ def record(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
     image_file, embeddings_file = f"{FOLDER}/image.png", f"{FOLDER}/embeddings.npy"
     picture().save(folder / image_file)
     tokens, embeddings = _answer(folder, manifest, folder / image_file)
+    if not np.isfinite(embeddings).all():
+        raise ExportError("the bundle's own image embeddings are no finite numbers: export it with --fp32")
     np.save(folder / embeddings_file, embeddings)
     progress("recording the self-test", 1, 1)
     tolerance = TOLERANCE * float(np.abs(embeddings).max())

@@ -21,9 +21,8 @@ from transformers.utils import logging as transformers_logging
 
 from edgevlm_export.checkpoints import checkpoint, door
 from edgevlm_export.checkpoints.shards import DTYPES, FLOATS, StoredTensor
-from edgevlm_runtime.errors import reason
 from edgevlm_export.reference.mapped import MappedFiles
-from edgevlm_runtime.errors import CheckpointError
+from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +34,7 @@ _END = 3
 class LoadedWeights:
     """Parameters of a model that transformers loaded, one at a time. `load` makes it."""
 
+    folder: Path
     model: Any
     """transformers' own, each parameter in the type that is stored."""
     _mapped: MappedFiles
@@ -49,7 +49,7 @@ class LoadedWeights:
         except Exception as error:  # transformers raises what the parsers under it raise
             logger.debug("loading the PyTorch model failed", exc_info=True)
             raise CheckpointError(f"PyTorch cannot load the model: {folder}: {reason(error)}") from error
-        return cls(model, MappedFiles.now())
+        return cls(folder, model, MappedFiles.now())
 
     @property
     def ties(self) -> dict[str, str]:
@@ -59,14 +59,14 @@ class LoadedWeights:
     def read(self, name: str) -> Tensor:
         """A parameter in float32, in memory of its own."""
         parameter = self.model.get_parameter(name).detach()
-        value = parameter.to(torch.float32, copy=True)
+        value: Tensor = parameter.to(torch.float32, copy=True)
         self._mapped.give_back(parameter)
         return value
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """[stop - start, ...]: a part of a parameter along its first dimension, likewise."""
         part = self.model.get_parameter(name).detach()[start:stop]
-        value = part.to(torch.float32, copy=True)
+        value: Tensor = part.to(torch.float32, copy=True)
         self._mapped.give_back(part)
         return value
 

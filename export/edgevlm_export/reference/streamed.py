@@ -1,4 +1,4 @@
-"""The PyTorch model in bounded memory: transformers' own forward, its weights read from the checkpoint as they run.
+"""The PyTorch model in bounded memory: transformers' own loading and forward, its weights copied in as they run.
 
 Of the decoder one layer is in memory at a time, for all prompts at once (`in_step`); of everything else one module.
 The model generates nothing: it reads along an answer that somebody gave. Where at every position its likeliest next
@@ -20,10 +20,12 @@ from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, 
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import read_generation
+from edgevlm_export.checkpoints.ties import tied_weights, untie
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Normalization
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import load_processor, translate
+from edgevlm_export.reference.loaded import LoadedWeights
 from edgevlm_export.reference.memory import HEAD_ROWS, give_back_large_blocks
 from edgevlm_export.streaming import inputs as asking
 from edgevlm_export.streaming.forward import resident, streamed
@@ -39,7 +41,7 @@ class StreamedReference:
         self,
         model: Any,
         text_model: nn.Module,
-        weights: checkpoint.WeightSource,
+        weights: LoadedWeights,
         processor: Any,
         defaults: GenerationDefaults,
         flat_image: str | None = None,
@@ -77,7 +79,9 @@ class StreamedReference:
             translate(parts, config).image.options,
             int(config.get_text_config().max_position_embeddings),
         )
-        weights = checkpoint.open_weights(folder, built)
+        weights = LoadedWeights.load(folder, config, type(built))
+        for tied in set(tied_weights(built)) - set(weights.ties):
+            untie(built, tied)
         defaults = read_generation(folder, config, parts.tokenizer, parts.turn_end).defaults
         return cls(built, family.text_model, weights, join(parts, config), defaults, parts.flat_image)
 
@@ -112,6 +116,10 @@ class StreamedReference:
             own, whole = self._own(prompt, ids[index], rows[index], logits[index], limit)
             yield Read(ids[index], rows[index], logits[index], own, whole)
 
+    def weight_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows of a parameter as transformers loaded it, in float32."""
+        return self._weights.rows(name, start, stop)
+
     def _logits(
         self, inputs: Sequence[Inputs], rows: Sequence[asking.Ids], progress: Callable[[int, int], None]
     ) -> list[Array]:
@@ -134,12 +142,12 @@ class StreamedReference:
         """Logits [R, vocab] of hidden states [R, hidden], a part of the vocabulary at a time."""
         head = self.model.get_output_embeddings()
         name = self._names[head]
-        stored = self._weights.tensors[f"{name}.weight"]
-        made = [np.empty((len(one), stored.shape[0]), np.float32) for one in states]
-        for start in range(0, stored.shape[0], HEAD_ROWS):
-            stop = min(start + HEAD_ROWS, stored.shape[0])
-            weight = stored.rows(start, stop).float()
-            bias = None if head.bias is None else self._weights.tensors[f"{name}.bias"].rows(start, stop).float()
+        vocabulary = head.weight.shape[0]
+        made = [np.empty((len(one), vocabulary), np.float32) for one in states]
+        for start in range(0, vocabulary, HEAD_ROWS):
+            stop = min(start + HEAD_ROWS, vocabulary)
+            weight = self._weights.rows(f"{name}.weight", start, stop)
+            bias = None if head.bias is None else self._weights.rows(f"{name}.bias", start, stop)
             for logits, state in zip(made, states, strict=True):
                 logits[:, start:stop] = nn.functional.linear(state, weight, bias).numpy()
         return made
@@ -170,29 +178,19 @@ class StreamedReference:
             self._table.register_forward_hook(self._forget),
         )
         try:
-            with streamed(self.model, self._load, held=[*self._layers, self._table]):
+            with streamed(self.model, self._weights.read, held=[*self._layers, self._table]):
                 yield
         finally:
             for hook in hooks:
                 hook.remove()
 
     def _holding(self, layer: nn.Module) -> Any:
-        return resident(layer, self._names[layer], self._load)
-
-    def _load(self, name: str) -> Tensor:
-        """A parameter; zeros for one that the checkpoint lacks.
-
-        An export has checked that the checkpoint has all that its graphs read, so nothing they give depends on it.
-        """
-        if name in self._weights:
-            return self._weights.read(name)
-        return torch.zeros(self.model.get_parameter(name).shape)
+        return resident(layer, self._names[layer], self._weights.read)
 
     def _look_up(self, table: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Rows of the tokens that are asked for become the table, and the tokens their numbers in it."""
         ids, places = inputs[0].unique(return_inverse=True)
-        stored = self._weights.tensors[self._table_name]
-        rows = torch.cat([stored.rows(int(token), int(token) + 1).float() for token in ids])
+        rows = torch.cat([self._weights.rows(self._table_name, int(token), int(token) + 1) for token in ids])
         table._parameters["weight"] = nn.Parameter(rows, requires_grad=False)
         return (places,)
 

@@ -68,7 +68,7 @@ class Reference:
         check_memory(folder, kind)
         transformers_logging.disable_progress_bar()  # one bar a process is enough, and the command line has its own
         try:
-            loaded = door.model(folder, kind)
+            loaded = door.model(folder, kind, config)
         except Exception as error:  # transformers raises what the parsers under it raise
             logger.debug("loading the PyTorch model failed", exc_info=True)
             raise CheckpointError(f"PyTorch cannot load the model: {folder}: {reason(error)}") from error
@@ -139,6 +139,11 @@ class Reference:
             rows = asking.text_rows(ids, self.model.config.image_token_id)
             yield Read(ids, rows, logits[rows], own, whole=True)
         progress(len(prompts), len(prompts))
+
+    def weight_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows of a parameter as transformers loaded it, in float32."""
+        rows: torch.Tensor = self.model.get_parameter(name)[start:stop].detach().float()
+        return rows
 
     def inputs(self, question: str | Sequence[Message], images: Sequence[ImageFile] = ()) -> Inputs:
         """Arguments of the model for a conversation, the generation prompt at its end. Images as in `answer`."""

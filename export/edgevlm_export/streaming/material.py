@@ -18,11 +18,14 @@ from edgevlm_export.streaming.samples import part
 from edgevlm_runtime.checks import question_file
 from edgevlm_runtime.errors import EdgeVLMError, ExportError, ImageError, reason
 from edgevlm_runtime.images import load_image
+from edgevlm_runtime.reading import MIB, read_text, why
 
 logger = logging.getLogger(__name__)
 
 TEXTS = frozenset({".txt", ".md", ".jsonl", ".json"})
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+LARGEST_TEXT = 64 * MIB
+"""Bytes of a text file; calibration takes some ten thousand tokens."""
 ANY_QUESTION = "Describe this image."
 """Asked about images that come without questions."""
 SHIPPED = 64
@@ -107,10 +110,15 @@ def read_folder(folder: Path) -> Material:
 def _text(folder: Path, questions: Path | None) -> str:
     """Every text file, in order of names."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in TEXTS and path.is_file())
-    try:
-        return "\n\n".join(path.read_text(encoding="utf-8") for path in files if path != questions).strip()
-    except UnicodeDecodeError as error:
-        raise ExportError(f"unreadable calibration file in {folder}: {error}: pass text files in UTF-8") from error
+    texts = []
+    for path in (path for path in files if path != questions):
+        try:
+            texts.append(read_text(path, LARGEST_TEXT))
+        except OSError as error:
+            raise ExportError(
+                f"unreadable calibration file: {path}: {why(error)}: pass text files in UTF-8, some MiB are enough"
+            ) from error
+    return "\n\n".join(texts).strip()
 
 
 def _asked(file: Path) -> tuple[ImagePrompt, ...]:

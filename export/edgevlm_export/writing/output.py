@@ -100,13 +100,13 @@ class Place:
         finally:
             shutil.rmtree(self.partial, ignore_errors=True)
 
-    def keep_aside(self) -> Path:
-        """Move a finished bundle beside `output`, as NAME.drifted, in place of an older one there. Returns where.
+    def keep_aside(self, kind: str) -> Path:
+        """Move a finished bundle beside `output`, as NAME.KIND, in place of an older one there. Returns where.
 
         A folder of that name that is no bundle stays as it is; the name then gets a number.
         """
         suffixes = chain([""], map("-{}".format, count(2)))
-        places = (self.output.parent / f"{self.output.name}.drifted{suffix}" for suffix in suffixes)
+        places = (self.output.parent / f"{self.output.name}.{kind}{suffix}" for suffix in suffixes)
         aside = next(place for place in places if not place.exists() or _is_bundle(place))
         _flush(self.partial)
         shutil.rmtree(aside, ignore_errors=True)

@@ -85,15 +85,21 @@ AT_LEAST = ("vision_cosine", "embeddings_cosine", "top1_agreement", "sensitivity
 """Thresholds that a figure must reach from below; of the others it must stay below."""
 
 
+WEIGHTS = "weights"
+"""`Miss.what` of a tensor that the export read otherwise than transformers does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Miss:
     """One thing that does not hold; `str(miss)` says it in words."""
 
     what: str
-    """The threshold's name; "prompt" where the two write a prompt differently, "answer" where they answer it so."""
+    """The threshold's name; "prompt" where the two write a prompt differently, "answer" where they answer it so,
+    "weights" where the export read another tensor than transformers loads."""
     where: str
-    """What was measured, or which prompt."""
+    """What was measured, which prompt, or which tensor."""
     figure: float | None = None
+    """What was measured; of tensors, how many differ."""
     limit: float | None = None
     token: int | None = None
     """The first token that differs, from 1, in a prompt or an answer."""
@@ -104,6 +110,8 @@ class Miss:
             return f"{parts}: {self.where} is another prompt from token {self.token} on"
         if self.what == "answer":
             return f"answer to {self.where}: differs from PyTorch's from token {self.token} on"
+        if self.what == WEIGHTS:
+            return f"weights: {self.where} is not what transformers loads ({self.figure:g} tensors differ)"
         relation = "at least" if self.what in AT_LEAST else "at most"
         return f"{self.where}: {self.what} is {self.figure:.6g}, {relation} {self.limit:g} is needed"
 

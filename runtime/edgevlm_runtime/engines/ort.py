@@ -64,6 +64,7 @@ class OrtEngine:
         """See `Engine.load`. External weights are memory-mapped by onnxruntime."""
         if not path.is_file():
             raise BundleError(f"no graph file: {path}: copy or export the bundle again")
+        _check_name(path)
         providers = [self.provider] if self.provider == CPU else [self.provider, CPU]
         options = self._session_options(keeps_spinning)
         try:
@@ -100,6 +101,18 @@ class OrtEngine:
         if self.provider != CPU:
             options.add_session_config_entry(RECORD, "1")
         return options
+
+
+def _check_name(path: Path) -> None:
+    """onnxruntime takes names as text and hands them to the system as UTF-8, whatever the locale.
+
+    Raises `ProviderError`: it is this machine's setting that is in the way, not the bundle.
+    """
+    if os.fsencode(path) != str(path).encode("utf-8", errors="replace"):
+        raise ProviderError(
+            f"onnxruntime opens files by names in UTF-8 only, and this is not one: {path}: "
+            "set LC_ALL=C.UTF-8, or give the folder another name"
+        )
 
 
 @contextmanager

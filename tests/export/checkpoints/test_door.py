@@ -95,24 +95,22 @@ def keywords(call: ast.Call, tree: ast.Module) -> set[str]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    given = {one.arg for one in call.keywords if one.arg}
-    return given.union(
-        *(tables[one.value.id] for one in call.keywords if isinstance(one.value, ast.Name) and one.arg is None)
-    )
+    spread = [one.value.id for one in call.keywords if one.arg is None and isinstance(one.value, ast.Name)]
+    return {one.arg for one in call.keywords if one.arg}.union(*(tables.get(name, set()) for name in spread))
 
 
-def test_the_door_says_no_to_code_in_every_call():
+def test_the_door_says_no_to_code_and_network_in_every_call():
     tree = ast.parse(DOOR.read_text(encoding="utf-8"))
-    auto = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and isinstance(node.func.value, ast.Name)
-        and node.func.value.id.startswith("Auto")
-    ]
-    assert len(auto) >= 5
-    assert [ast.unparse(call) for call in auto if "trust_remote_code" not in keywords(call, tree)] == []
+    calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute)]
+    loaders = {ast.unparse(one.func): keywords(one, tree) for one in calls if one.func.attr in LOADERS}  # type: ignore[attr-defined]
+    assert len(loaders) >= 7
+    local = {name for name in loaders if not name.endswith("from_config")}
+    assert [name for name in local if "local_files_only" not in loaders[name]] == []
+    plain = {"GenerationConfig.from_pretrained", "ProcessorMixin.get_processor_dict"}  # read JSON, whatever is in it
+    assert [name for name in loaders.keys() - plain if "trust_remote_code" not in loaders[name]] == []
+    unpickling = [one for one in calls if ast.unparse(one.func) == "torch.load" or "Model" in ast.unparse(one.func)]
+    weights = [one for one in unpickling if one.func.attr != "from_config"]  # type: ignore[attr-defined]
+    assert [ast.unparse(one) for one in weights if "weights_only" not in keywords(one, tree)] == []
 
 
 EVIL = """

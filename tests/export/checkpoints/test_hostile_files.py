@@ -212,6 +212,14 @@ def test_what_is_no_file_is_not_waited_for(tiny_checkpoint, tmp_path, reading, n
     assert planned(folder) is not None
 
 
+@pytest.mark.skipif(os.name != "posix", reason="has no such files")
+def test_a_pipe_or_a_device_is_no_model(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path / "pipe" / "below"):
+        with pytest.raises(EdgeVLMError):
+            checkpoint.locate(str(path))
+
+
 def test_a_file_larger_than_any_known_is_not_read(tiny_checkpoint, tmp_path, monkeypatch):
     shutil.copy(tiny_checkpoint / "config.json", tmp_path)
     monkeypatch.setattr(json_files, "MOST_BYTES", 100)

@@ -82,13 +82,13 @@ def test_what_is_no_tokenizer_is_left_to_whoever_loads_it(data):
 def test_a_sound_one_is_tried_once(tokenizer, monkeypatch):
     tokenizer_trial._tried.cache_clear()
     started: list[Any] = []
-    real = child.start
+    real = child.run
 
-    def start(*args: Any, **options: Any) -> Any:
+    def run(*args: Any, **options: Any) -> Any:
         started.append(args)
         return real(*args, **options)
 
-    monkeypatch.setattr(child, "start", start)
+    monkeypatch.setattr(child, "run", run)
     for _ in range(3):
         tokenizer_trial.check(changed(tokenizer), Path("where"))
     assert len(started) == 1

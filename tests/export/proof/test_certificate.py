@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from edgevlm_export import api
 from edgevlm_export.api import ExportOptions, export
+from edgevlm_export.checkpoints import checkpoint, files, skeleton
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.thresholds import EIGHT, FOUR
 from edgevlm_export.proof import certificate
 from edgevlm_export.proof.certificate import differences, inputs, measure, thresholds
-from edgevlm_export.reference import Reference, ReferenceTooLarge
+from edgevlm_export.proof.certificate.weights import other_weights
+from edgevlm_export.reference import Reference, ReferenceTooLarge, StreamedReference, choice
 from edgevlm_runtime.bundle import certificate as schema
 from edgevlm_runtime.bundle.certificate import Miss
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.errors import BundleError, ExportError, ParityMissed
+from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.errors import BundleError, ComparisonFailed, ExportError, ParityMissed
+from tests.support import checkpoints
 
 NONE = thresholds.Thresholds(2.0, 2.0, -1.0, -1.0, -1.0, 2.0, 2.0, 2.0)
 """What nothing reaches."""
@@ -210,3 +217,93 @@ def test_inputs_are_the_same_everywhere() -> None:
     digests = {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in pictures.items()}
     assert digests == {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in again.items()}
     assert len(set(digests.values())) == len(digests)
+
+
+def copied(exported: Path, tmp_path: Path) -> tuple[Path, Manifest]:
+    """A copy to measure again."""
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    return folder, Bundle.open(folder).manifest
+
+
+def source(checkpoint_: Path) -> checkpoint.WeightSource:
+    return checkpoint.open_weights(checkpoint_, skeleton.build(checkpoint.load_config(checkpoint_)))
+
+
+def test_weights_of_another_file_are_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """What the export read and what transformers loads, by each way that a reference runs; one number is enough."""
+    changed = Path(shutil.copytree(tiny_checkpoint, tmp_path / "changed"))
+    weights = load_file(changed / "model.safetensors")
+    part = "layers.1.mlp.down_proj.weight"
+    name = f"language_model.model.{part}"
+    weights[name][-1, -1] += 1e-3
+    save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
+    for reference in (Reference.load(str(tiny_checkpoint)), StreamedReference.load(str(tiny_checkpoint))):
+        assert list(other_weights(source(tiny_checkpoint), reference)) == []
+        (miss,) = other_weights(source(changed), reference)
+        assert (miss.what, miss.where, miss.figure) == (
+            "weights",
+            "model.language_model.layers.1.mlp.down_proj.weight",
+            1,
+        )
+        assert miss.where in str(miss)
+
+
+@pytest.mark.parametrize("layered", [False, True], ids=["whole", "layer by layer"])
+def test_an_export_of_the_wrong_files_is_missed(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layered: bool
+) -> None:
+    """An exporter that took an index for the model where transformers takes the single file beside it."""
+    folder, manifest = copied(exported, tmp_path)
+    both = checkpoints.llava(tmp_path / "both", seed=5)
+    checkpoints.llava(tmp_path / "old", max_shard_size="60KB")  # what `exported` was made from
+    for path in (*(tmp_path / "old").glob("model-*.safetensors"), tmp_path / "old" / "model.safetensors.index.json"):
+        shutil.copy(path, both)
+    monkeypatch.setattr(files, "ORDER", (files.INDEX, files.SINGLE))
+    weights = source(both)
+    assert weights.tensors["lm_head.weight"].path.name.startswith("model-")
+    if layered:
+        monkeypatch.setattr(choice, "whole_bytes", lambda *_: 2**60)
+    _, measured = certificate.attach(folder, manifest, weights, None, lambda *_: None)
+    assert measured.certificate.verdict == "missed"
+    assert measured.certificate.reference.endswith("layer by layer") == layered
+    assert [miss.what for miss in measured.certificate.missed][:3] == ["weights"] * 3
+    assert {miss.what for miss in measured.certificate.missed} > {"weights", "kl_mean"}
+
+
+class Panic(BaseException):
+    """What a library in Rust ends with."""
+
+
+@pytest.mark.parametrize("error", [IndexError("index out of range"), MemoryError(), ValueError("a\nb"), Panic("x")])
+def test_a_reference_that_fails_loses_nothing(
+    exported: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    folder, manifest = copied(exported, tmp_path)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Reference, "read", fail)
+    manifest, measured = certificate.attach(folder, manifest, source(tiny_checkpoint), None, lambda *_: None)
+    assert measured.failure is not None
+    assert measured.failure.startswith(type(error).__name__)
+    assert "\n" not in measured.failure
+    assert measured.certificate.verdict == "not checked"
+    assert measured.certificate.not_checked == measured.failure
+    assert "certificate.json" in manifest.files
+
+
+def test_its_bundle_is_kept_aside(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that fails on a picture, in a whole export."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("the processor fails")
+
+    monkeypatch.setattr(CLIPImageProcessorPil, "preprocess", fail)
+    with pytest.raises(ComparisonFailed, match="ValueError: the processor fails: the bundle is complete") as caught:
+        export(ExportOptions(str(tiny_checkpoint), tmp_path / "bundle", self_test=False))
+    assert caught.value.aside == tmp_path / "bundle.unchecked"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle.unchecked"]
+    found = schema.read_certificate(Bundle.open(caught.value.aside))
+    assert found is not None
+    assert found.not_checked == "ValueError: the processor fails"

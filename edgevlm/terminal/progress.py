@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from edgevlm.cli.output import note
+from edgevlm.terminal.output import note
 
 Show = Callable[[str, int, int], None]
 
@@ -24,16 +24,9 @@ class StageProgress:
         self._show(stage, done, total)
 
     def __enter__(self) -> Self:
-        try:
-            from edgevlm.cli.bars import Bars
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "rich":
-                raise
-            return self  # a device has no rich
-        bars = Bars.on_terminal()
+        bars = _bars()
         if bars is not None:
-            bars.start()
-            self._show, self._stop = bars.show, bars.stop
+            self._show, self._stop = bars
         return self
 
     def __exit__(
@@ -47,3 +40,25 @@ class StageProgress:
         if stage not in self._announced:
             self._announced.add(stage)
             note(stage)
+
+
+def _bars() -> tuple[Show, Callable[[], None]] | None:
+    """Start bars, one for each stage: what moves them, and what ends them. None where they cannot be drawn."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    except ModuleNotFoundError:  # a device has no rich
+        return None
+    console = Console(stderr=True, soft_wrap=True)
+    if not console.is_terminal:
+        return None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    progress, tasks = Progress(*columns, console=console), dict[str, TaskID]()
+
+    def show(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage, total=total)
+        progress.update(tasks[stage], completed=done, total=total)
+
+    progress.start()
+    return show, progress.stop

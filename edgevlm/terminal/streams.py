@@ -16,29 +16,31 @@ from typing import Any, TextIO, cast
 
 import click
 
-from edgevlm.cli.errors import BAD_INPUT, ResultLost
+from edgevlm.terminal.errors import BAD_INPUT, ResultLost
 
 
 class Stream:
-    """A text stream; `failed` is told when it cannot be written."""
+    """A stream of text, or of bytes; `failed` is told when it cannot be written."""
 
-    buffer = None
-    """There is no way around this one: `click.echo` would take it where the locale's encoding is ASCII."""
-
-    def __init__(self, stream: TextIO, failed: Callable[[OSError], None]) -> None:
+    def __init__(self, stream: Any, failed: Callable[[OSError], None]) -> None:
         self._stream = stream
         self._failed = failed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def write(self, text: str) -> int:
+    @property
+    def buffer(self) -> Stream:
+        """The stream of bytes under it: `click.echo` takes it for bytes, and where the locale has ASCII alone."""
+        return Stream(self._stream.buffer, self._failed)
+
+    def write(self, content: str | bytes) -> int:
         """Write, or tell."""
         try:
-            return self._stream.write(text)
+            return int(self._stream.write(content))
         except OSError as error:
             self._failed(error)
-            return len(text)
+            return len(content)
 
     def flush(self) -> None:
         """Flush, or tell."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from edgevlm.cli.errors import error_line, install_line
+from edgevlm.terminal.errors import error_line, install_line
 from edgevlm_runtime.errors import BundleAltered, UnsupportedModel
 from edgevlm_runtime.installing import pip_install
 

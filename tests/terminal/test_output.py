@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
-from edgevlm.cli.output import human_bytes, setup_logging, stdout_kept_clean, table
-from edgevlm.cli.progress import StageProgress
+from edgevlm.terminal.output import human_bytes, setup_logging, stdout_kept_clean, table
+from edgevlm.terminal.progress import StageProgress
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,37 @@ def test_progress_without_a_terminal_is_one_line_a_stage(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "decoder\nhashing [all]\n"
+
+
+SHOW = """
+from edgevlm.terminal.progress import StageProgress
+with StageProgress() as progress:
+    for done in range(4):
+        progress("decoder", done, 3)
+        progress("encoder", done, 3)
+"""
+NO_RICH = "import sys; sys.modules['rich'] = None\n"
+
+
+def on_terminal(code: str) -> str:
+    """What a process writes to a terminal that is its stderr."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    try:
+        with os.fdopen(theirs, "wb") as stderr:
+            environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+            subprocess.run([sys.executable, "-c", code], check=True, stderr=stderr, env=environment)
+            return os.read(ours, 1 << 16).decode()
+    finally:
+        os.close(ours)
+
+
+def test_progress_on_a_terminal_is_bars():
+    shown = on_terminal(SHOW)
+    assert "3/3" in shown
+    assert "\x1b[" in shown
+
+
+def test_progress_on_a_devices_terminal_is_one_line_a_stage():
+    """A device has no rich."""
+    assert on_terminal(NO_RICH + SHOW).splitlines() == ["decoder", "encoder"]
