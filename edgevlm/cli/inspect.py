@@ -72,6 +72,7 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
         "generation": msgspec.to_builtins(manifest.generation),
         "versions": manifest.versions,
         "files": msgspec.to_builtins(manifest.files),
+        "notes": list(manifest.notes),
         "self_test": msgspec.to_builtins(manifest.self_test),
         "certificate": msgspec.to_builtins(_certificate(bundle)),
     }
@@ -104,6 +105,8 @@ def _graph(graph: GraphInfo) -> dict[str, Any]:
         "precision": graph.precision,
         "nodes": graph.nodes,
         "exceptions": graph.exceptions,
+        "transforms": list(graph.transforms),
+        "refused": graph.refused,
         "inputs": msgspec.to_builtins(graph.inputs),
         "outputs": msgspec.to_builtins(graph.outputs),
     }
@@ -136,8 +139,12 @@ def _as_text(bundle: Bundle) -> str:
     graphs = [("graph", "precision", "size", "nodes")]
     graphs += [(n, g.precision, human_bytes(g.bytes), str(g.nodes)) for n, g in manifest.graphs.items()]
     files = [(name, human_bytes(record.bytes), record.sha256[:16]) for name, record in sorted(manifest.files.items())]
-    parts = [str(bundle.path), table(about), "Graphs", table(graphs), *_exceptions(manifest), "Files", table(files)]
-    return "\n".join(parts)
+    parts = [str(bundle.path), table(about), *_notes(manifest), "Graphs", table(graphs), *_exceptions(manifest)]
+    return "\n".join([*parts, "Files", table(files)])
+
+
+def _notes(manifest: Manifest) -> list[str]:
+    return ["Notes of the export", table([(line,) for line in manifest.notes])] if manifest.notes else []
 
 
 def _exceptions(manifest: Manifest) -> list[str]:

@@ -141,6 +141,8 @@ class ExportReport:
     """What the comparison with PyTorch said: "passed", "drift allowed", "not checked"; None where none was wanted."""
     fidelity: Fidelity | None
     """What quantizing the decoder costs, and the layers lifted for it; None where there is no target."""
+    notes: tuple[str, ...]
+    """What whoever uses the bundle should know; said while it was planned, and in its manifest."""
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:
@@ -230,5 +232,13 @@ def _report(folder: Path, manifest: Manifest, seconds: float, verdict: str | Non
     }
     total = sum(record.bytes for record in manifest.files.values())
     return ExportReport(
-        folder, manifest.model.family, graphs, total, peak_rss_mib(), seconds, verdict, manifest.fidelity
+        folder,
+        manifest.model.family,
+        graphs,
+        total,
+        peak_rss_mib(),
+        seconds,
+        verdict,
+        manifest.fidelity,
+        manifest.notes,
     )

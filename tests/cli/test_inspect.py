@@ -26,6 +26,7 @@ KEYS = [
     "generation",
     "versions",
     "files",
+    "notes",
     "self_test",
     "certificate",
 ]

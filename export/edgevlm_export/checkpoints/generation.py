@@ -23,6 +23,8 @@ NOT_TAKEN = (
     "num_beams",
 )
 """Settings that would change greedy tokens and that the runtime does not have: named in a note."""
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+"""Settings of sampling, which are not taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,9 @@ def read_generation(folder: Path, config: PreTrainedConfig, tokenizer: Any, turn
     """
     generation = _load(folder)
     dropped = [name for name in NOT_TAKEN if getattr(generation, name, None) not in (None, 0, 1, [], {})]
-    notes = (
-        [f"the checkpoint's generation config sets what edgevlm does not do: {', '.join(dropped)}"] if dropped else []
-    )
+    notes = [*_sampling_notes(generation)]
+    if dropped:
+        notes.append(f"the checkpoint's generation config sets what edgevlm does not do: {', '.join(dropped)}")
     try:
         stated = _ids(generation.eos_token_id)
         ends = _ends(stated, config, tokenizer, turn_end)
@@ -54,6 +56,17 @@ def read_generation(folder: Path, config: PreTrainedConfig, tokenizer: Any, turn
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"unusable generation config: {folder}: {reason(error)}") from error
     return Generation(defaults, (*notes, *_end_notes(stated, ends, tokenizer)))
+
+
+def _sampling_notes(generation: GenerationConfig) -> Iterator[str]:
+    """That the checkpoint's authors sample, and a bundle does not by itself."""
+    if generation.do_sample:
+        values = {name: getattr(generation, name, None) for name in SAMPLING}
+        settings = ", ".join(f"{name} {value:g}" for name, value in values.items() if value is not None)
+        yield (
+            f"the checkpoint's generation config samples{f' ({settings})' if settings else ''}, the bundle does not: "
+            "answers are greedy unless --temperature asks for others"
+        )
 
 
 def _ends(stated: tuple[int, ...], config: PreTrainedConfig, tokenizer: Any, turn_end: int | None) -> dict[int, str]:

@@ -58,12 +58,24 @@ def check_decoder(config: PreTrainedConfig) -> None:
         raise UnsupportedModel(f"partial rotary embedding ({partial}) is not supported: {config.model_type}")
 
 
+def rotary_limit(config: PreTrainedConfig) -> str | None:
+    """The rotary scaling that bounds the context, as one table holds it only up to the original length; else None."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind = rope.get("rope_type")
+    return kind if kind in SEQUENCE_DEPENDENT_ROPE else None
+
+
+def longest(config: PreTrainedConfig) -> int:
+    """Tokens that an exported decoder of this checkpoint can hold."""
+    limit = int(config.max_position_embeddings)
+    if rotary_limit(config) is None:
+        return limit
+    return min(limit, int(config.rope_parameters.get("original_max_position_embeddings", limit)))
+
+
 def max_context(config: PreTrainedConfig, wanted: int | None, default: int = DEFAULT_MAX_CONTEXT) -> int:
     """Tokens the exported decoder can hold. Raises `ExportError` for more than the checkpoint allows."""
-    limit = int(config.max_position_embeddings)
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") in SEQUENCE_DEPENDENT_ROPE:
-        limit = min(limit, int(rope.get("original_max_position_embeddings", limit)))
+    limit = longest(config)
     if wanted is not None and wanted > limit:
         raise ExportError(f"context too long: {wanted} tokens: this checkpoint allows {limit}")
     return min(limit, wanted or default)

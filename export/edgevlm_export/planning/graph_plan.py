@@ -5,7 +5,7 @@ Every initializer of a `GraphPlan` is known by name, type and shape, so its size
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from edgevlm_export.graphs.edit import Rows
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_export.graphs.trace import trace
 from edgevlm_export.graphs.transforms import get_transform
-from edgevlm_export.graphs.transforms.edits import Edits
+from edgevlm_export.graphs.transforms.edits import Edits, NotApplicable
 from edgevlm_export.planning import linear_layers
 from edgevlm_export.precision.base import WeightJob, as_stored
 from edgevlm_export.precision.blockwise import Blockwise
@@ -43,6 +43,8 @@ class GraphPlan:
     exceptions: Mapping[str, str]
     transforms: tuple[str, ...]
     """Those of the precision plan that apply to this graph."""
+    refused: Mapping[str, str]
+    """Those that do not, with the reason."""
     edits: Edits
     held: Mapping[str, str]
     """Weights of all linear layers, with the names of their formats."""
@@ -83,7 +85,7 @@ def plan_graph(
     graph = trace(source, model)
     passes.simplify(graph)
     edits = Edits()
-    transforms = tuple(key for key in precision.transforms if get_transform(key)(graph, kept, edits))
+    refused = _transform(graph, precision.transforms, kept, edits)
     dialect = dialects.get_dialect(precision.dialect)
     step_inputs = dialect.lower(graph, source)
     held = linear_layers.held(graph, precision)
@@ -108,7 +110,8 @@ def plan_graph(
         made_from,
         precision.default,
         exceptions,
-        transforms,
+        tuple(key for key in precision.transforms if key not in refused),
+        refused,
         edits,
         held,
         rows,
@@ -117,6 +120,17 @@ def plan_graph(
         precision.activations,
         step_inputs,
     )
+
+
+def _transform(graph: ir.Model, names: Sequence[str], kept: AbstractSet[str], edits: Edits) -> dict[str, str]:
+    """Apply transforms; those that do not fit the graph, with the reason."""
+    refused: dict[str, str] = {}
+    for name in names:
+        try:
+            get_transform(name)(graph, kept, edits)
+        except NotApplicable as error:
+            refused[name] = str(error)
+    return refused
 
 
 def _check_constants(name: str, graph: ir.Model) -> None:

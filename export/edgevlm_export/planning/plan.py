@@ -18,6 +18,7 @@ from edgevlm_export.checkpoints.ties import tied_weights
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Family, Normalization
 from edgevlm_export.families.decoder import max_context
+from edgevlm_export.planning import notes
 from edgevlm_export.planning.graph_plan import GraphPlan, check_weights, plan_graph
 from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.planning.targets import get_target
@@ -56,6 +57,8 @@ class ExportPlan:
     """Key of `edgevlm_export.planning.targets.TARGETS`."""
     profiles: Mapping[str, tuple[Profile, ...]]
     """Sizes that each graph's engine is to be built for; none for targets without."""
+    notes: tuple[str, ...]
+    """What whoever exports it should know (`edgevlm_export.planning.notes`), said already."""
 
     @property
     def tied_head(self) -> WeightJob | None:
@@ -152,14 +155,14 @@ def plan_export(
     preprocessing = _translated(processor, config)
     model = skeleton.build(config)
     weights = checkpoint.open_weights(folder, model)
+    notes.check_image_token(preprocessing.prompt.image_token_id, config, folder)
     generation = read_generation(folder, config, processor.tokenizer, processor.turn_end)
-    for line in generation.notes:
-        logger.warning("%s", line)
+    text = config.get_text_config()
     family = family_type(
         model,
         Normalization.of(processor.image_processor),
         preprocessing.image.options,
-        max_context(config.get_text_config(), context, get_target(target).context),
+        max_context(text, context, get_target(target).context),
     )
     progress("reading the checkpoint", 1, 1)
     graphs: dict[str, GraphPlan] = {}
@@ -173,6 +176,15 @@ def plan_export(
     _check_patterns(precision, graphs)
     built = get_target(target).profiles
     ranges = {name: profiles(name, graph.source) if built else () for name, graph in graphs.items()}
+    told = (
+        *notes.weight_notes(folder, weights),
+        *notes.word_notes(processor.tokenizer, config),
+        *notes.context_notes(text, family.context, context),
+        *generation.notes,
+        *notes.transform_notes(graphs),
+    )
+    for line in told:
+        logger.warning("%s", line)
     return ExportPlan(
         folder,
         model,
@@ -185,4 +197,5 @@ def plan_export(
         precision,
         target,
         ranges,
+        told,
     )

@@ -73,6 +73,7 @@ def write_bundle(plan: ExportPlan, folder: Path, name: str, spool: Spool | None,
         files=file_records(folder),
         versions={package: version(package) for package in PACKAGES},
         target=plan.target,
+        notes=plan.notes,
     )
     progress("computing digests", 1, 1)
     return manifest
@@ -171,6 +172,7 @@ def _graph_info(graph: WrittenGraph, folder: Path, profiles: tuple[Profile, ...]
         bytes=(folder / graph.file).stat().st_size + (folder / graph.data_file).stat().st_size,
         exceptions=dict(graph.plan.exceptions),
         transforms=graph.plan.transforms,
+        refused=dict(graph.plan.refused),
         activations=graph.plan.activations,
         profiles=profiles,
     )

@@ -152,7 +152,7 @@ def weigh(scores: NDArray[np.float64], temperature: float) -> NDArray[np.float64
 def verdict(choices: Sequence[str], scores: NDArray[np.float64], options: ChoiceOptions, **more: Any) -> Choice:
     """The choice that scores say; `more`: the remaining fields of `Choice`."""
     probabilities = weigh(scores, options.temperature or 1.0)
-    best = int(np.argmax(probabilities))
+    best = int(np.argmax(scores))  # a high temperature leaves no difference between probabilities
     sure = probabilities[best] >= options.abstain_below
     return Choice(
         text=choices[best] if sure else None,

@@ -56,6 +56,8 @@ class GraphInfo:
     """Layers held otherwise than `precision` says: parameter name to precision."""
     transforms: tuple[str, ...] = ()
     """What was done to the graph before its weights were quantized; its function is the same."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """What the precision asks to be done to it and does not fit it: name to the reason."""
     activations: str = "float32"
     """Type of the values between its operators."""
     profiles: tuple[Profile, ...] = ()
@@ -256,6 +258,8 @@ class Manifest:
     fidelity: Fidelity | None = None
     """Where the decoder was held to a target."""
     self_test: SelfTest | None = None
+    notes: tuple[str, ...] = ()
+    """What whoever uses the bundle should know of how it was made, a sentence each."""
     engines: tuple[EngineInfo, ...] = ()
     """Compiled engines, where `edgevlm compile` made some."""
 

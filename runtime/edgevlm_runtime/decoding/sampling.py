@@ -67,7 +67,8 @@ class Sampler:
         scores = logits.copy()
         if penalty != 1.0:
             seen = scores[self._penalised]
-            scores[self._penalised] = np.where(seen < 0, seen * np.float32(penalty), seen / np.float32(penalty))
+            with np.errstate(over="ignore"):  # `pick` looks at what came of it
+                scores[self._penalised] = np.where(seen < 0, seen * np.float32(penalty), seen / np.float32(penalty))
         scores[self._suppressed] = -np.inf
         return scores
 

@@ -334,8 +334,12 @@ def test_what_is_rendered_is_what_transformers_renders(transformers_renders: Any
         ours = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}).render(CONVERSATION, False)
     except PromptError:
         return
-    assume(" at 0x" not in ours)  # a generator's address
-    assert transformers_renders(source, CONVERSATION) == ours
+    assume(" at 0x" not in ours.lower())  # a generator's address
+    try:
+        theirs = transformers_renders(source, CONVERSATION)
+    except Exception:  # noqa: BLE001 -- Jinja computes constants of branches that are never taken, and fails
+        return
+    assert theirs == ours
 
 
 TEMPLATES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.jinja"))}
@@ -355,3 +359,8 @@ def test_long_conversations_fit_the_budget(transformers_renders: Any, name: str)
     again = "{% for m in messages %}{% for n in messages %}{% if n == m %}{{ n.content[0].text }}{% endif %}"
     again += "{% endfor %}{% endfor %}"
     assert ChatTemplate(again, {}).render(chat, False) == transformers_renders(again, chat)
+
+
+def test_python_says_nothing_about_a_template(recwarn: pytest.WarningsRecorder) -> None:
+    render("{{ (1)(2) }}{{ true[1] }}{{ 1 is string }}")
+    assert not recwarn.list

@@ -18,7 +18,7 @@ from edgevlm_runtime import VLM
 from edgevlm_runtime.errors import BundleError, ContextOverflow, EdgeVLMError, PromptError
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import MOST_GROWTH, Tokenizer
-from edgevlm_runtime.text.tokenizer_parts import TokenCount
+from edgevlm_runtime.text.tokenizer_parts import UNKNOWN_CHARACTERS_A_TOKEN, TokenCount
 from tests.runtime.text.test_tokenizer import BACKENDS, byte_fallback, byte_level, metaspace, word_piece
 
 Content = dict[str, Any]
@@ -201,13 +201,17 @@ def counted(name: str) -> tuple[Tokenizer, TokenCount]:
     return _CACHE[name]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(text=LONG, times=st.integers(1, 40))
 @pytest.mark.parametrize("name", COUNTED)
 def test_no_text_has_fewer_tokens(name: str, text: str, times: int) -> None:
-    """What is refused for its least number of tokens really has as many."""
+    """What is refused for its least number of tokens really has as many; where a tokenizer may drop any text, which no
+    bound can know, a token is taken for a thousand characters."""
     tokenizer, count = counted(name)
-    assert count.least(text * times) <= len(tokenizer.encode(text * times))
+    if count.known:
+        assert count.least(text * times) <= len(tokenizer.encode(text * times))
+    else:
+        assert count.least(text * times) == len(text * times) // UNKNOWN_CHARACTERS_A_TOKEN
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,18 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgevlm_export.graphs.passes.cancel_layout import CancelLayoutPass
+from edgevlm_export.graphs.passes.fold_integers import FoldIntegersPass
 from edgevlm_export.graphs.passes.split_sequence import SplitSequencePass
 from edgevlm_export.graphs.passes.static_reshape import StaticReshapePass
 
-__all__ = ["CancelLayoutPass", "SplitSequencePass", "StaticReshapePass", "finish", "simplify"]
+__all__ = ["CancelLayoutPass", "FoldIntegersPass", "SplitSequencePass", "StaticReshapePass", "finish", "simplify"]
 
 
 def simplify(model: ir.Model) -> None:
     """Reduce a fresh trace, in place, to its arithmetic."""
     passes = ir.passes.Sequential(
         StaticReshapePass(),
+        FoldIntegersPass(),
         SplitSequencePass(),
         common.RemoveUnusedNodesPass(),
         CancelLayoutPass(),

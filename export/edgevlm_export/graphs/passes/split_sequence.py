@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
+
+from edgevlm_export.graphs.passes.fold_integers import Integers, constant_integers
 
 
 class SplitSequencePass(ir.passes.InPlacePass):
@@ -18,19 +21,19 @@ class SplitSequencePass(ir.passes.InPlacePass):
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> bool:
-    """Whether it could be done: sizes and indices are constants, and a part keeps its axis."""
+    """Whether it could be done: sizes and indices are known, and a part keeps its axis."""
     users = [user for user, _ in node.outputs[0].uses()]
-    sizes = _constant(node)
-    taken = [_constant(user) for user in users if user.op_type == "SequenceAt"]
-    indices = [int(index.numpy()) for index in taken if index is not None]
-    if sizes is None or sizes.shape.rank() != 1 or len(indices) != len(users):
-        return False
+    taken = [constant_integers(user.inputs[1]) for user in users if user.op_type == "SequenceAt"]
+    indices = [int(index) for index in taken if index is not None]
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
-    parts = int(sizes.numpy().size)
-    split = ir.node("Split", node.inputs, attributes={"axis": axis}, num_outputs=parts)
-    graph.insert_before(node, split)
+    sizes = _sizes(node, axis)
+    if sizes is None or len(indices) != len(users) or not all(-len(sizes) <= index < len(sizes) for index in indices):
+        return False
+    constant = ir.node("Constant", [], attributes={"value": ir.tensor(sizes)})
+    split = ir.node("Split", [node.inputs[0], constant.outputs[0]], attributes={"axis": axis}, num_outputs=len(sizes))
+    graph.insert_before(node, [constant, split])
     for user, index in zip(users, indices, strict=True):
-        part, old = split.outputs[index % parts], user.outputs[0]
+        part, old = split.outputs[index], user.outputs[0]
         part.type, part.shape = old.type, old.shape
         old.replace_all_uses_with(part)
         graph.remove(user, safe=True)
@@ -38,7 +41,13 @@ def _replace(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
-def _constant(node: ir.Node) -> ir.TensorProtocol | None:
-    """The second input, where it is one and a constant."""
-    value = node.inputs[1] if len(node.inputs) > 1 else None
-    return None if value is None else ir.convenience.get_const_tensor(value)
+def _sizes(node: ir.Node, axis: int) -> Integers | None:
+    """Of every part. One number is the size of all of them but the last, which takes what is left."""
+    sizes = constant_integers(node.inputs[1]) if len(node.inputs) > 1 else None
+    if sizes is None or sizes.ndim == 1:
+        return sizes
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    width = None if shape is None else shape[axis]
+    if not isinstance(width, int) or int(sizes) < 1:
+        return None
+    return np.diff(np.append(np.arange(0, width, int(sizes)), width)).astype(np.int64)

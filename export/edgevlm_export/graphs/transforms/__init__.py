@@ -26,10 +26,10 @@ TRANSFORMS = {
 class Transform(Protocol):
     """What a file in this folder offers as `transform`."""
 
-    def __call__(self, model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
+    def __call__(self, model: ir.Model, kept: AbstractSet[str], edits: Edits) -> None:
         """Change `model` in place and add to `edits`; weights named in `kept` must stay as they are.
 
-        Returns whether the transform applies to this graph; where it does not, nothing is changed.
+        Raises `NotApplicable` where the transform does not fit this graph; then nothing is changed.
         """
         ...
 

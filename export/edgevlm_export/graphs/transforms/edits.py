@@ -18,6 +18,10 @@ Edit = Callable[[Tensor, Read], Tensor]
 """A weight in float32 and a way to read others, to the changed weight of the same shape."""
 
 
+class NotApplicable(Exception):
+    """A transform does not fit a graph; the message says why. Nothing of the graph has been changed."""
+
+
 @dataclass(slots=True)
 class Edits:
     """The changes to each weight of one graph, in the order they are made."""

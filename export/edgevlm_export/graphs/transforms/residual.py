@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgevlm_export.graphs.ops import DOMAIN
+from edgevlm_export.graphs.transforms.edits import NotApplicable
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ def is_op(node: ir.Node | None, op_type: str) -> bool:
     return node is not None and (node.domain, node.op_type) == (DOMAIN, op_type)
 
 
-def find_residual(model: ir.Model) -> ResidualStream | None:
-    """The stream, or None when anything touches it that is no RMSNorm, linear layer or addition."""
+def find_residual(model: ir.Model) -> ResidualStream:
+    """The stream. Raises `NotApplicable` when anything touches it that is no RMSNorm, linear layer or addition."""
     entry = model.graph.inputs[0]
     stream: list[ir.Value] = [entry]
     norms: list[Norm] = []
@@ -53,39 +54,38 @@ def find_residual(model: ir.Model) -> ResidualStream | None:
     for value in stream:  # grows while additions are found
         for node in value.consumers():
             if is_op(node, "RMSNorm"):
-                norm = _norm(node)
-                if norm is None:
-                    return None
-                norms.append(norm)
-            elif node.op_type == "Add" and (writer := _writer(node, value)) is not None:
-                writers.append(writer)
+                norms.append(_norm(node))
+            elif node.op_type == "Add":
+                writers.append(_writer(node, value))
                 stream.append(node.outputs[0])
             else:
-                return None
+                raise NotApplicable(f"{node.op_type} reads the residual stream")
         if value.is_graph_output():
-            return None
+            raise NotApplicable("the residual stream is an output of the graph")
     if entry.shape is None or not isinstance(entry.shape[-1], int):
-        return None
+        raise NotApplicable("the width of the residual stream is not known")
     return ResidualStream(entry, entry.shape[-1], tuple(norms), tuple(writers))
 
 
-def _writer(addition: ir.Node, stream: ir.Value) -> ir.Node | None:
+def _writer(addition: ir.Node, stream: ir.Value) -> ir.Node:
     """The linear layer on the other side of an addition, its result used nowhere else."""
     other = [value for value in addition.inputs if value is not stream]
     producer = other[0].producer() if len(other) == 1 and other[0] is not None else None
     if producer is None or not is_op(producer, "Linear") or len(producer.outputs[0].consumers()) != 1:
-        return None
+        what = "a value of the graph's inputs" if producer is None else f"the result of {producer.op_type}"
+        raise NotApplicable(f"{what} is added to the residual stream, not a linear layer's alone")
     return producer
 
 
-def _norm(node: ir.Node) -> Norm | None:
+def _norm(node: ir.Node) -> Norm:
     scale = _scale(node.inputs[1])
     readers: list[ir.Node] = []
     for user in node.outputs[0].consumers():
         selected = user.outputs[0].consumers() if user.op_type == "Gather" else (user,)
         readers.extend(selected)
-    if scale is None or node.outputs[0].is_graph_output() or not all(is_op(reader, "Linear") for reader in readers):
-        return None
+    other = next((reader.op_type for reader in readers if not is_op(reader, "Linear")), None)
+    if scale is None or node.outputs[0].is_graph_output() or other is not None:
+        raise NotApplicable(f"a norm of the residual stream is read by {other or 'what is unknown'}")
     return Norm(node, scale, tuple(readers))
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from edgevlm_export.graphs.edit import PRODUCT, ROWS, Rows, constant_before, insert_before, weight_name
-from edgevlm_export.graphs.transforms.edits import Edits
+from edgevlm_export.graphs.transforms.edits import Edits, NotApplicable
 from edgevlm_export.graphs.transforms.orthogonal import Matrix, even
 from edgevlm_export.graphs.transforms.residual import is_op
 from edgevlm_export.slices import in_slices
@@ -29,10 +29,12 @@ MIXING = 32
 """Blocks from this size on leave no channel that stands out."""
 
 
-def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
+def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> None:
     """See `Transform`."""
     layers = [node for node in model.graph if is_op(node, "Linear") and _reads_product(node)]
     found = [layer for layer in layers if weight_name(layer) not in kept]
+    if not found:
+        raise NotApplicable("no linear layer reads a product of two others' results")
     for layer in found:
         x = layer.inputs[0]
         assert x is not None
@@ -50,7 +52,6 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
         if block >= MIXING:
             rotated.meta[ROWS] = Rows.MIXED
         layer.replace_input_with(0, rotated)
-    return bool(found)
 
 
 def _reads_product(layer: ir.Node) -> bool:

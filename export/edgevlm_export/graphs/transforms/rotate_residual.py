@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from edgevlm_export.graphs.edit import ROWS, Rows, constant_before, insert_before, weight_name
-from edgevlm_export.graphs.transforms.edits import Edit, Edits, Read
+from edgevlm_export.graphs.transforms.edits import Edit, Edits, NotApplicable, Read
 from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
 from edgevlm_export.graphs.transforms.residual import Norm, NormScale, ResidualStream, find_residual
 
 
-def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
+def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> None:
     """See `Transform`."""
     stream = find_residual(model)
-    if stream is None or _shared(stream):
-        return False
+    if _shared(stream):
+        raise NotApplicable("two layers on the residual stream share a weight")
     rotation = Orthogonal(stream.width)
     _enter(stream, rotation)
     edits.entry = rotation.apply
@@ -46,7 +46,6 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
         edits.add(weight_name(writer), _writing(rotation))
         if len(writer.inputs) > 2:
             edits.add(str(writer.inputs[2].name), lambda bias, _: rotation.apply(bias))  # type: ignore[union-attr]
-    return True
 
 
 def _shared(stream: ResidualStream) -> bool:

@@ -1,45 +1,82 @@
 """Rotates the values of each attention head, so that the output projection reads even activations (also QuaRot).
 
-Attention is linear in its values: v_proj gives each head v H, o_proj takes W H. Nothing is added to the graph.
+Attention is linear in its values: v_proj gives each head v H, o_proj takes W H. Nothing is added to the graph. Where
+one layer makes queries, keys and values (Phi-3), only its rows for the values change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 import onnx_ir as ir
 from torch import Tensor
 
 from edgevlm_export.graphs.edit import weight_name
-from edgevlm_export.graphs.transforms.edits import Edit, Edits
+from edgevlm_export.graphs.passes.fold_integers import constant_integers
+from edgevlm_export.graphs.transforms.edits import Edit, Edits, NotApplicable, Read
 from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
 from edgevlm_export.graphs.transforms.residual import is_op
 
 
-def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> bool:
+@dataclass(frozen=True, slots=True)
+class Projections:
+    """What makes the values of one attention, and what reads its result."""
+
+    value: ir.Node
+    rows: slice
+    """Of the layer's weight that make values: all of them, unless queries and keys come out of the same layer."""
+    output: ir.Node
+    head_dim: int
+
+
+def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> None:
     """See `Transform`."""
-    found = [pair for node in model.graph if is_op(node, "CausalAttention") and (pair := _projections(node))]
-    for value, output, head_dim in found:
-        rotation = Orthogonal(head_dim)
-        edits.add(weight_name(value), _writing(rotation))
-        if len(value.inputs) > 2:
-            edits.add(str(value.inputs[2].name), _reading(rotation))  # type: ignore[union-attr]
-        edits.add(weight_name(output), _reading(rotation))
-    return bool(found)
+    found = [_projections(node) for node in model.graph if is_op(node, "CausalAttention")]
+    for one in found:
+        rotation = Orthogonal(one.head_dim)
+        edits.add(weight_name(one.value), _writing(rotation, one.rows))
+        if len(one.value.inputs) > 2:
+            edits.add(str(one.value.inputs[2].name), _biasing(rotation, one.rows))  # type: ignore[union-attr]
+        edits.add(weight_name(one.output), _reading(rotation))
+    if not found:
+        raise NotApplicable("the graph has no attention with a cache")
 
 
-def _projections(attention: ir.Node) -> tuple[ir.Node, ir.Node, int] | None:
-    """v_proj, o_proj and the head's width, where the two are linear layers with nothing between."""
-    values, result = attention.inputs[2], attention.outputs[0]
-    past = attention.inputs[3]
-    producer = values.producer() if values is not None else None
-    consumers = result.consumers()
-    if past is None or past.shape is None or not is_op(producer, "Linear") or len(consumers) != 1:
+def _projections(attention: ir.Node) -> Projections:
+    """v_proj, or its part of a packed projection, and o_proj. Raises `NotApplicable` where anything lies between."""
+    past, result = attention.inputs[3], attention.outputs[0]
+    readers = result.consumers()
+    if len(readers) != 1 or not is_op(readers[0], "Linear"):
+        raise NotApplicable("attention's result is not read by one linear layer")
+    value, rows = _source(attention.inputs[2])
+    assert past is not None
+    assert past.shape is not None
+    return Projections(value, rows, readers[0], int(str(past.shape[-1])))
+
+
+def _source(values: ir.Value | None) -> tuple[ir.Node, slice]:
+    """The linear layer that makes `values`, and its rows that do."""
+    producer = None if values is None else values.producer()
+    if values is None or producer is None or len(values.consumers()) != 1:
+        raise NotApplicable("attention's values are used elsewhere too")
+    if is_op(producer, "Linear"):
+        return producer, slice(None)
+    packed = None if producer.op_type != "Slice" or producer.inputs[0] is None else producer.inputs[0].producer()
+    rows = None if packed is None or not is_op(packed, "Linear") else _rows(producer)
+    if packed is None or rows is None:
+        raise NotApplicable(f"attention's values come out of {producer.op_type}, not of a linear layer")
+    return packed, rows
+
+
+def _rows(node: ir.Node) -> slice | None:
+    """The range that a Slice takes of the last axis, where it is known."""
+    start, stop, axes, steps = (constant_integers(value) for value in (*node.inputs[1:], None, None, None)[:4])
+    if start is None or stop is None or axes is None or steps is None or node.inputs[0] is None:
         return None
-    alone = values is not None and len(values.consumers()) == 1 and is_op(consumers[0], "Linear")
-    if not alone or producer is None:
-        return None
-    return producer, consumers[0], int(str(past.shape[-1]))
+    shape = node.inputs[0].shape
+    last = shape is not None and axes.tolist() in ([-1], [len(shape) - 1])
+    return slice(int(start[0]), int(stop[0])) if last and steps.tolist() == [1] else None
 
 
 def _reading(rotation: Orthogonal) -> Edit:
@@ -51,11 +88,22 @@ def _reading(rotation: Orthogonal) -> Edit:
     return edit
 
 
-def _writing(rotation: Orthogonal) -> Edit:
+def _writing(rotation: Orthogonal, rows: slice) -> Edit:
     """Heads lie along the first axis."""
 
     def edit(weight: Tensor, _: object) -> Tensor:
-        heads = weight.t().unflatten(-1, (-1, rotation.width))
-        return rotation.apply(heads).flatten(-2).t().contiguous()
+        changed = weight.clone()
+        heads = weight[rows].t().unflatten(-1, (-1, rotation.width))
+        changed[rows] = rotation.apply(heads).flatten(-2).t()
+        return changed
+
+    return edit
+
+
+def _biasing(rotation: Orthogonal, rows: slice) -> Edit:
+    def edit(bias: Tensor, read: Read) -> Tensor:
+        changed = bias.clone()
+        changed[rows] = _reading(rotation)(bias[rows], read)
+        return changed
 
     return edit

@@ -8,16 +8,16 @@ without a way to Python's internals. Left out are `lipsum`, `cycler` and `joiner
 from __future__ import annotations
 
 import functools
-import json
 import string
+import threading
+import warnings
 from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 import jinja2
 import jinja2.nodes
 import jinja2.parser
-from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
@@ -25,6 +25,15 @@ from jinja2.utils import pass_context
 
 from edgevlm_runtime.text.sandbox import counting
 from edgevlm_runtime.text.sandbox.budget import current
+from edgevlm_runtime.text.sandbox.given import (
+    Dict,
+    Generation,
+    Namespace,
+    formatted_now,
+    raise_exception,
+    strftime_now,
+    to_json,
+)
 from edgevlm_runtime.text.sandbox.operations import (
     COMPARING,
     FILTERS,
@@ -34,6 +43,9 @@ from edgevlm_runtime.text.sandbox.operations import (
     Bound,
     formatted,
 )
+
+_compiling = threading.Lock()
+"""`warnings.catch_warnings` is not safe from several threads."""
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
@@ -45,28 +57,31 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            extensions=[_Generation, "jinja2.ext.loopcontrols"],
+            extensions=[Generation, "jinja2.ext.loopcontrols"],
             optimized=False,  # it would compute what is constant while it compiles, before anything is counted
             finalize=_printed,
         )
-        kept: dict[str, Any] = {**self.filters, "tojson": _to_json}
+        kept: dict[str, Any] = {**self.filters, "tojson": to_json}
         tests: dict[str, Any] = {**self.tests}
         self.filters = {name: _bounded(kept[name], bound, name in GLANCES) for name, bound in FILTERS.items()}
         self.filters |= _COUNTING
         self.tests = {name: _bounded(test, None, name not in COMPARING) for name, test in tests.items()}
         self.globals = {
             "range": self.globals["range"],
-            "dict": _Dict(),
-            "namespace": _Namespace,
-            "raise_exception": _raise,
-            "strftime_now": _now,
+            "dict": Dict(),
+            "namespace": Namespace,
+            "raise_exception": raise_exception,
+            "strftime_now": strftime_now,
         }
         self._known = frozenset(map(id, self.globals.values()))
 
     def program(self, source: str) -> jinja2.Template:
         """The template of this source. Raises what Jinja and Python raise where it does not compile."""
         tree = counting.counted(self.parse(source))
-        return self.template_class.from_code(self, self.compile(tree), self.make_globals(None), None)
+        with _compiling, warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of Python, about what it was translated to
+            code = self.compile(tree)
+        return self.template_class.from_code(self, code, self.make_globals(None), None)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """As in the sandbox, with a `format` of its own."""
@@ -111,7 +126,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def _bound(self, called: Any) -> Bound:
         """What bounds the result of a call, if anything has to. Raises `SecurityError` for what must not be called."""
         if id(called) in self._known:
-            return formatted_now if called is _now else None
+            return formatted_now if called is strftime_now else None
         owner = getattr(called, "__self__", None)
         if isinstance(owner, _OWNERS):
             return None
@@ -227,77 +242,7 @@ class _Format:
         return text
 
 
-class _Generation(Extension):
-    """`{% generation %}...{% endgeneration %}` marks what the assistant says, for training; here it changes nothing."""
-
-    tags = {"generation"}  # noqa: RUF012 -- the base class declares it so
-
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_same"), [], [], body).set_lineno(line)
-
-    def _same(self, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-class _Dict:
-    """`dict` as templates see it: `dict(...)` and `dict.fromkeys(...)`, nothing of the type itself."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, *args: Any) -> dict[Any, Any]:
-        return dict.fromkeys(*args)
-
-
-class _Namespace(jinja2.utils.Namespace):
-    """`namespace` that refuses names with a leading underscore, the way to CPython's internals."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        # Without a named parameter, so that a template may write namespace(self=...).
-        self, values = args[0], dict(*args[1:], **kwargs)
-        for name in values:
-            _check_name(name)
-        jinja2.utils.Namespace.__init__(self, values)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
-        super().__setitem__(name, value)
-
-    def __repr__(self) -> str:
-        return "<Namespace>"  # what is in it may hold the namespace itself
-
-
 _OWN = (Macro, BlockReference, LoopContext, Undefined, _Format)
 """Types of objects that may be called: what they run is counted as it runs."""
-_OWNERS = (LoopContext, _Dict, Extension)
+_OWNERS = (LoopContext, Dict, Extension)
 """Types whose methods may be called."""
-
-
-def _check_name(name: object) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a namespace cannot hold a name that begins with an underscore: {name!r}")
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def formatted_now(format: str) -> int:  # noqa: A002 -- as of `strftime_now`
-    """Characters of a date, at most: its format may hold widths."""
-    return 100 * len(format) + formatted(str(format))
-
-
-def _now(format: str) -> str:  # noqa: A002 -- the name templates may use for the argument
-    return datetime.now().strftime(format)  # noqa: DTZ005 -- local time, as transformers gives it
