@@ -7,7 +7,7 @@ cache. Output: `logits` [1, K, vocab].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -160,20 +160,23 @@ class DecoderRun:
 
 
 def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    _check_names(graph, inputs, outputs)
     if info.kv.layers > len(graph.inputs):  # before a name is made for each of as many as a manifest may ask for
         raise BundleError(f"the decoder graph has not {info.kv.layers} layers, as the manifest says: export again")
     parts = [f"{layer}.{part}" for layer in range(info.kv.layers) for part in ("key", "value")]
     wanted = {f"past_key_values.{part}": info.kv.dtype for part in parts}
-    for name in (*inputs, *wanted):
-        if name not in graph.inputs:
-            raise BundleError(f"the decoder graph has no input {name!r}: export the model again")
-    for name in (*outputs, *(f"present.{part}" for part in parts)):
-        if name not in graph.outputs:
-            raise BundleError(f"the decoder graph has no output {name!r}: export the model again")
+    _check_names(graph, wanted, [f"present.{part}" for part in parts])
     for name, dtype in wanted.items():
         if graph.inputs[name].dtype != np.dtype(dtype):
             found = graph.inputs[name].dtype
             raise BundleError(f"the decoder's {name!r} holds {found}, not {dtype} as the manifest says: export again")
+
+
+def _check_names(graph: Graph, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    for names, ports, what in ((inputs, graph.inputs, "input"), (outputs, graph.outputs, "output")):
+        for name in names:
+            if name not in ports:
+                raise BundleError(f"the decoder graph has no {what} {name!r}: export the model again")
 
 
 def chunks(start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
