@@ -78,7 +78,8 @@ def tokenizer_as(kind: str, folder: Path) -> Any:
     found = getattr(transformers, kind, None)
     if not (isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase)):
         raise ValueError(f"transformers has no tokenizer {kind}")
-    return found.from_pretrained(folder, **UNTRUSTED)
+    load: Any = found
+    return load.from_pretrained(folder, **UNTRUSTED)
 
 
 def processor(folder: Path) -> Any:
