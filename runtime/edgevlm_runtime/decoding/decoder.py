@@ -52,6 +52,7 @@ class Decoder:
         )
         self.step_inputs = make_step_inputs(info.step_inputs, fixed_rows(graph))
         _check_graph(graph, info, (*_OWN_INPUTS, *self.step_inputs.names), ("logits",))
+        _check_vocabulary(graph, info)
         if prefill_graph is not None:
             _check_graph(prefill_graph, info, (_OWN_INPUTS[0], *self.step_inputs.names), ())
 
@@ -161,7 +162,7 @@ class DecoderRun:
 
 def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     if info.kv.layers > len(graph.inputs):  # before a name is made for each of as many as a manifest may ask for
-        raise BundleError(f"the decoder graph has not {info.kv.layers} layers, as the manifest says: export again")
+        raise BundleError(f"the decoder graph has no input for each of {info.kv.layers} layers: export the model again")
     parts = [f"{layer}.{part}" for layer in range(info.kv.layers) for part in ("key", "value")]
     wanted = {f"past_key_values.{part}": info.kv.dtype for part in parts}
     for name in (*inputs, *wanted):
@@ -174,6 +175,15 @@ def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outpu
         if graph.inputs[name].dtype != np.dtype(dtype):
             found = graph.inputs[name].dtype
             raise BundleError(f"the decoder's {name!r} holds {found}, not {dtype} as the manifest says: export again")
+
+
+def _check_vocabulary(graph: Graph, info: DecoderInfo) -> None:
+    """Before a row of as many logits is allocated as a manifest may ask for."""
+    width = graph.outputs["logits"].shape[-1:]
+    if width and isinstance(width[0], int) and width[0] != info.vocab_size:
+        raise BundleError(
+            f"the decoder graph gives {width[0]} logits, not {info.vocab_size} as the manifest says: export again"
+        )
 
 
 def chunks(start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
