@@ -27,8 +27,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from edgevlm_export.checkpoints import skeleton
-from edgevlm_export.checkpoints.files import INDEX
-from edgevlm_export.checkpoints.ties import tied_weights
+from edgevlm_export.checkpoints.weights.files import INDEX
+from edgevlm_export.checkpoints.weights.ties import tied_weights
 
 SHARD_BYTES = 4 * 2**30
 POOL_VALUES = 2**24

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
-from edgevlm_export.checkpoints.files import SINGLE
+from edgevlm_export.checkpoints.weights.files import SINGLE
 from fuzz.mutate import mutate_bytes, mutate_json
 from tests.support import checkpoints
 

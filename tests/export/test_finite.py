@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from edgevlm_export.api import ExportOptions, export
 from edgevlm_export.calibration.lifting import Layer, choose
-from edgevlm_export.checkpoints.shards import index
+from edgevlm_export.checkpoints.weights.shards import index
 from edgevlm_export.finite import is_finite
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.blocks import BlockOptions

@@ -11,10 +11,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from edgevlm_export.checkpoints import door, hub, json_files, quantized, recognise, shards, ties, torch_files
+from edgevlm_export.checkpoints import door, hub, json_files, recognise
 from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
-from edgevlm_export.checkpoints.files import weight_files
-from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor
+from edgevlm_export.checkpoints.weights import quantized, shards, ties, torch_files
+from edgevlm_export.checkpoints.weights.files import weight_files
+from edgevlm_export.checkpoints.weights.shards import FLOATS, StoredTensor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 

@@ -16,7 +16,7 @@ import torch
 
 from edgevlm_export.checkpoints import json_files
 from edgevlm_export.checkpoints.checkpoint import stored_tensors
-from edgevlm_export.checkpoints.shards import StoredTensor
+from edgevlm_export.checkpoints.weights.shards import StoredTensor
 from edgevlm_runtime.bundle.manifest import CheckpointDigest, Manifest
 from edgevlm_runtime.errors import CheckpointError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from edgevlm_export.checkpoints.files import weight_files
+from edgevlm_export.checkpoints.weights.files import weight_files
 from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgevlm_export.checkpoints import json_files
-from edgevlm_export.checkpoints.files import CONFIG, ORDER
+from edgevlm_export.checkpoints.weights.files import CONFIG, ORDER
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 from edgevlm_runtime.reading import open_regular
 

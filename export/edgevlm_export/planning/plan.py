@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import read_generation
-from edgevlm_export.checkpoints.ties import tied_weights
+from edgevlm_export.checkpoints.weights.ties import tied_weights
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Family, Normalization
 from edgevlm_export.families.decoder import max_context

@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from edgevlm_export.checkpoints import checkpoint, door
-from edgevlm_export.checkpoints.shards import DTYPES, FLOATS, StoredTensor
+from edgevlm_export.checkpoints.weights.shards import DTYPES, FLOATS, StoredTensor
 from edgevlm_export.reference.mapped import MappedFiles
 from edgevlm_runtime.errors import CheckpointError, reason
 

@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from edgevlm_export.checkpoints import checkpoint
-from edgevlm_export.checkpoints.shards import StoredTensor
+from edgevlm_export.checkpoints.weights.shards import StoredTensor
 from edgevlm_runtime.errors import ExportError
 
 HEADROOM = 1.3

@@ -20,7 +20,7 @@ from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, 
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import read_generation
-from edgevlm_export.checkpoints.ties import tied_weights, untie
+from edgevlm_export.checkpoints.weights.ties import tied_weights, untie
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Normalization
 from edgevlm_export.joint_processor import join

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, LlamaConfig, Phi3Config
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
-from edgevlm_export.checkpoints.files import INDEX
-from edgevlm_export.checkpoints.ties import tied_weights
+from edgevlm_export.checkpoints.weights.files import INDEX
+from edgevlm_export.checkpoints.weights.ties import tied_weights
 from edgevlm_export.families.decoder import DECODERS, check_decoder, max_context
 from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedModel
 from tests.support import checkpoints

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.checkpoints import checkpoint, json_files
 from edgevlm_export.checkpoints.fingerprint import fingerprint
-from edgevlm_export.checkpoints.shards import StoredTensor, index
+from edgevlm_export.checkpoints.weights.shards import StoredTensor, index
 from edgevlm_export.families.base import Normalization
 from edgevlm_export.planning import plan as planning
 from edgevlm_export.planning.plan import plan_export

@@ -19,7 +19,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from edgevlm_export import api
 from edgevlm_export.api import ExportOptions, export
-from edgevlm_export.checkpoints import checkpoint, files, skeleton
+from edgevlm_export.checkpoints import checkpoint, skeleton
+from edgevlm_export.checkpoints.weights import files
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.thresholds import EIGHT, FOUR
 from edgevlm_export.proof import certificate

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from edgevlm_export.api import ExportOptions, export
-from edgevlm_export.checkpoints.shards import StoredTensor
+from edgevlm_export.checkpoints.weights.shards import StoredTensor
 from edgevlm_export.proof.certificate import certify, inputs
 from edgevlm_export.reference import (
     Forced,

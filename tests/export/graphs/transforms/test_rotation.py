@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
-from edgevlm_export.checkpoints.ties import tied_weights
+from edgevlm_export.checkpoints.weights.ties import tied_weights
 from edgevlm_export.families.decoder import decoder_source, kv_shape
 from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
 from edgevlm_export.planning.graph_plan import plan_graph

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from edgevlm_export.checkpoints import door
-from edgevlm_export.checkpoints.shards import DTYPES, StoredTensor
+from edgevlm_export.checkpoints.weights.shards import DTYPES, StoredTensor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from edgevlm_export.checkpoints import checkpoint, torch_files
+from edgevlm_export.checkpoints import checkpoint
 from edgevlm_export.checkpoints.fingerprint import fingerprint
-from edgevlm_export.checkpoints.shards import DTYPES
+from edgevlm_export.checkpoints.weights import torch_files
+from edgevlm_export.checkpoints.weights.shards import DTYPES
 from edgevlm_runtime.errors import ExportError
 from tests.support import checkpoints
 

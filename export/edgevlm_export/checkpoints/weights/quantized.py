@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from edgevlm_export.checkpoints.shards import FLOATS, StoredTensor
+from edgevlm_export.checkpoints.weights.shards import FLOATS, StoredTensor
 from edgevlm_runtime.errors import UnsupportedModel
 
 METHODS = {

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
-from edgevlm_export.checkpoints.files import INDEX, SINGLE, TORCH_INDEX, TORCH_SINGLE, weight_files
+from edgevlm_export.checkpoints.weights.files import INDEX, SINGLE, TORCH_INDEX, TORCH_SINGLE, weight_files
 from edgevlm_runtime.errors import ExportError
 from tests.support import checkpoints
 

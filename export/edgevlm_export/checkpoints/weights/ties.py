@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from edgevlm_export.checkpoints.shards import StoredTensor
+from edgevlm_export.checkpoints.weights.shards import StoredTensor
 
 
 def tied_weights(model: PreTrainedModel) -> dict[str, str]:
