@@ -157,7 +157,7 @@ def command(
 
     The bundle is then compared with the PyTorch model, where that fits into memory, and carries the figures as its
     certificate. One that is too far off is kept aside as DIR.drifted, and the exit code is 1, unless --allow-drift says
-    why it is wanted.
+    why it is wanted. One that PyTorch fails to be compared with is kept aside as DIR.unchecked, with exit code 2.
 
     \b
     Examples:

@@ -8,8 +8,6 @@ the file has is a view of the mapped file; its pages are given back after every 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from edgevlm_export.checkpoints import checkpoint, door
-from edgevlm_export.checkpoints.weights.shards import DTYPES, FLOATS, StoredTensor
+from edgevlm_export.checkpoints.weights.shards import DTYPES
 from edgevlm_export.reference.mapped import MappedFiles
+from edgevlm_export.reference.memory import common_type, copied_tensors
 from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
@@ -43,9 +42,10 @@ class LoadedWeights:
     def load(cls, folder: Path, config: PreTrainedConfig, architecture: type[PreTrainedModel]) -> LoadedWeights:
         """Have transformers load the checkpoint. Raises `CheckpointError` where it cannot."""
         transformers_logging.disable_progress_bar()
-        kind, others = stored_types(checkpoint.stored_tensors(folder))
+        kind = common_type(tensors := checkpoint.stored_tensors(folder))
+        others = frozenset(".".join(tensor.name.split(".")[-_END:]) for tensor in copied_tensors(tensors))
         try:
-            model = door.mapped_model(folder, config, architecture, kind, others)
+            model = door.mapped_model(folder, config, architecture, DTYPES[kind], others)
         except Exception as error:  # transformers raises what the parsers under it raise
             logger.debug("loading the PyTorch model failed", exc_info=True)
             raise CheckpointError(f"PyTorch cannot load the model: {folder}: {reason(error)}") from error
@@ -69,17 +69,3 @@ class LoadedWeights:
         value: Tensor = part.to(torch.float32, copy=True)
         self._mapped.give_back(part)
         return value
-
-
-def stored_types(tensors: Sequence[StoredTensor]) -> tuple[torch.dtype, frozenset[str]]:
-    """The type that most of the weights have, and the ends of the names of those that have another.
-
-    It decides only how much of the model is a view and how much a copy in float32: the numbers are the same.
-    """
-    sizes: Counter[str] = Counter()
-    for tensor in tensors:
-        if tensor.dtype in FLOATS:
-            sizes[tensor.dtype] += tensor.nbytes
-    common = max(sizes, key=sizes.__getitem__, default="F32")
-    others = {tensor.name for tensor in tensors if tensor.dtype in sizes and tensor.dtype != common}
-    return DTYPES[common], frozenset(".".join(name.split(".")[-_END:]) for name in others)

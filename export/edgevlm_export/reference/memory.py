@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import psutil
 import torch
 
 from edgevlm_export.checkpoints import checkpoint
-from edgevlm_export.checkpoints.weights.shards import StoredTensor
+from edgevlm_export.checkpoints.weights.shards import FLOATS, StoredTensor
 from edgevlm_runtime.errors import ExportError
 
 HEADROOM = 1.3
@@ -46,19 +47,37 @@ def whole_bytes(folder: Path, dtype: torch.dtype = torch.float32) -> int:
 def streamed_bytes(folder: Path) -> int:
     """Memory of the model run layer by layer in float32: the largest layer, or module outside of layers (projector,
     merger, patch embeddings), its largest tensor once more as it is read, and logits of both sides of a comparison.
-    Tables with a row a token are read `HEAD_ROWS` at a time. Raises `CheckpointError`.
+    Tables with a row a token are read `HEAD_ROWS` at a time. Tensors of another type than most are in memory from the
+    beginning. Raises `CheckpointError`.
     """
     vocabulary = int(checkpoint.load_config(folder).get_text_config().vocab_size)
     modules: Counter[str] = Counter()
     largest = 0
-    for tensor in _tensors(folder):
+    tensors = _tensors(folder)
+    for tensor in tensors:
         layer = _LAYER.match(tensor.name)
         share = 1.0
         if layer is None and len(tensor.shape) == 2 and tensor.shape[0] >= vocabulary:
             share = min(1.0, HEAD_ROWS / tensor.shape[0])
         modules[layer[1] if layer else tensor.name.rpartition(".")[0]] += int(_elements(tensor) * share)
         largest = max(largest, int(tensor.nbytes * share))
-    return max(modules.values(), default=0) * 4 + largest + 2 * ROWS * vocabulary * 4 + WORKING_BYTES
+    copied = sum(map(_elements, copied_tensors(tensors)))
+    return (max(modules.values(), default=0) + copied + 2 * ROWS * vocabulary) * 4 + largest + WORKING_BYTES
+
+
+def common_type(tensors: Sequence[StoredTensor]) -> str:
+    """The type that most of the weights have: those are views of their files where transformers loads them in it."""
+    sizes: Counter[str] = Counter()
+    for tensor in tensors:
+        if tensor.dtype in FLOATS:
+            sizes[tensor.dtype] += tensor.nbytes
+    return max(sizes, key=sizes.__getitem__, default="F32")
+
+
+def copied_tensors(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
+    """Weights of another type, which are copies in float32."""
+    common = common_type(tensors)
+    return [tensor for tensor in tensors if tensor.dtype in FLOATS and tensor.dtype != common]
 
 
 def available() -> int:

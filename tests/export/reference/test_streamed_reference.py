@@ -144,6 +144,8 @@ def test_the_largest_module_counts_wherever_it_is(tiny_checkpoint: Path, monkeyp
     assert needed(layer, table) - needed(layer) == (4 + 2) * (memory.HEAD_ROWS * 1000 - 1_000_000)
     bias = stored("visual.merger.mlp.0.bias", 1000)
     assert needed(merger, bias) - needed(merger) == 4 * 1000, "of one module all is in memory"
+    norm = StoredTensor(Path("x"), "model.norm.weight", "F32", (1000,), 0, 4000)
+    assert needed(merger, norm) - needed(merger) == 4 * 1000, "a type of its own is a copy from the beginning"
 
 
 def test_it_is_chosen_where_memory_does_not_hold_the_model(
