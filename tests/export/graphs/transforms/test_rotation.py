@@ -14,6 +14,11 @@ from transformers import AutoModelForImageTextToText
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.weights.ties import tied_weights
 from edgevlm_export.families.decoder import decoder_source, kv_shape
+from edgevlm_export.graphs import passes
+from edgevlm_export.graphs.edit import insert_before
+from edgevlm_export.graphs.trace import trace
+from edgevlm_export.graphs.transforms import get_transform
+from edgevlm_export.graphs.transforms.edits import Edits, NotApplicable
 from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
 from edgevlm_export.planning.graph_plan import plan_graph
 from edgevlm_export.precision.plan import GraphPrecision
@@ -118,3 +123,24 @@ def test_bad_plans(options, says):
     with pytest.raises(ExportError) as error:
         GraphPrecision("int8", **options)
     assert str(error.value).startswith(says)
+
+
+def test_what_a_rotation_does_not_know_is_refused_by_name(tmp_path):
+    """Something else is added to the residual stream (features of deeper layers, say), or lies behind the values."""
+    model = skeleton.build(checkpoint.load_config(checkpoints.llava(tmp_path / "checkpoint", "qwen2")))
+    text = model.config.get_text_config()
+    source = decoder_source(model, model.model.language_model, model.lm_head, text, context=64, mrope=False)
+    graph = trace(source, model)
+    passes.simplify(graph)
+    addition = next(node for node in graph.graph if node.op_type == "Add")
+    more = insert_before(addition, "Sigmoid", [addition.inputs[0]], {})
+    other = insert_before(addition, "Add", [addition.inputs[0], more], {})
+    addition.replace_input_with(0, other)
+    attention = next(node for node in graph.graph if node.op_type == "CausalAttention")
+    attention.replace_input_with(2, insert_before(attention, "Neg", [attention.inputs[2]], {}))
+    before, edits = [node.op_type for node in graph.graph], Edits()
+    for name, why in {"rotate-residual": "residual stream", "rotate-values": "come out of Neg"}.items():
+        with pytest.raises(NotApplicable, match=why):
+            get_transform(name)(graph, frozenset(), edits)
+    assert [node.op_type for node in graph.graph] == before
+    assert not edits.by_name
