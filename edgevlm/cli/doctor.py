@@ -44,9 +44,9 @@ def command(context: click.Context, as_json: bool) -> None:
       edgevlm doctor --json
     """
     from edgevlm.machine import memory, package_versions, processor
-    from edgevlm.providers import probe_all
 
-    cpu, ram, versions, providers = processor(), memory(), package_versions(), probe_all()
+    cpu, ram, versions = processor(), memory(), package_versions()
+    providers = _providers(versions)
     findings = diagnose(versions, providers)
     usable = not any(finding.problem for finding in findings)
     if as_json:
@@ -56,15 +56,27 @@ def command(context: click.Context, as_json: bool) -> None:
     context.exit(0 if usable else CHECK_FAILED)
 
 
-def diagnose(versions: Versions, providers: tuple[ProviderState, ...]) -> tuple[Finding, ...]:
-    """What is wrong or missing, given the installed versions and the state of the providers."""
+def _providers(versions: Versions) -> tuple[ProviderState, ...]:
+    """What the providers are tried with is the runtime's own: a package of its that is missing is a finding."""
+    try:
+        from edgevlm.providers import probe_all
+    except ModuleNotFoundError:
+        if _missing(versions):
+            return ()
+        raise
+    return probe_all()
+
+
+def _missing(versions: Versions) -> list[str]:
     from edgevlm.machine import PACKAGES
 
-    findings = [
-        Finding(True, f"{name} is not installed", install_line(name))
-        for name in PACKAGES["runtime"]
-        if versions[name] is None
-    ]
+    return [name for name in PACKAGES["runtime"] if versions[name] is None]
+
+
+def diagnose(versions: Versions, providers: tuple[ProviderState, ...]) -> tuple[Finding, ...]:
+    """What is wrong or missing, given the installed versions and the state of the providers."""
+    missing = _missing(versions)
+    findings = [Finding(True, f"{name} is not installed", install_line(name)) for name in missing]
     if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
         findings.append(
             Finding(
@@ -75,7 +87,7 @@ def diagnose(versions: Versions, providers: tuple[ProviderState, ...]) -> tuple[
         )
     elif not versions["onnxruntime"] and not versions["onnxruntime-gpu"]:
         findings.append(Finding(True, "ONNX Runtime is not installed", install_line("onnxruntime")))
-    elif not any(state.loads for state in providers):
+    elif not missing and not any(state.loads for state in providers):
         do = f"uninstall it, then {install_line('onnxruntime')}"
         findings.append(Finding(True, "ONNX Runtime is installed, and no execution provider loads", do))
     findings += [

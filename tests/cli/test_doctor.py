@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from base64 import b64decode
 
 import numpy as np
@@ -79,6 +81,45 @@ def test_no_onnxruntime():
 @pytest.mark.parametrize("name", PACKAGES["runtime"])
 def test_a_package_of_the_runtime_that_is_missing(name):
     assert problems(versions(**{name: None}), (CPU,)) == [f"{name} is not installed"]
+
+
+WITHOUT = """
+import sys
+from importlib import metadata
+
+gone, version = sys.argv.pop(1), metadata.version
+
+
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name == gone:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def version_of_what_is_there(name):
+    if name == gone:
+        raise metadata.PackageNotFoundError(name)
+    return version(name)
+
+
+sys.meta_path.insert(0, Gone())
+metadata.version = version_of_what_is_there
+from edgevlm.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["tokenizers", "msgspec", "markupsafe"])
+def test_runs_where_the_runtime_cannot_be_imported(module):
+    """It says which package is missing; one that only another of its packages needs is the line that errors have."""
+    command = [sys.executable, "-c", WITHOUT, module, "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if module == "markupsafe":
+        line = f"Error: the package markupsafe is not installed: {sys.executable} -m pip install markupsafe\n"
+        assert (done.returncode, done.stderr) == (2, line)
+    else:
+        found = [finding["what"] for finding in json.loads(done.stdout)["findings"] if finding["problem"]]
+        assert (done.returncode, found) == (1, [f"{module} is not installed"])
 
 
 def test_an_onnxruntime_that_does_not_import():
