@@ -166,10 +166,25 @@ def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outpu
     parts = [f"{layer}.{part}" for layer in range(info.kv.layers) for part in ("key", "value")]
     wanted = {f"past_key_values.{part}": info.kv.dtype for part in parts}
     _check_names(graph, wanted, [f"present.{part}" for part in parts])
+    _check_sizes(graph, info, outputs)
     for name, dtype in wanted.items():
         if graph.inputs[name].dtype != np.dtype(dtype):
             found = graph.inputs[name].dtype
             raise BundleError(f"the decoder's {name!r} holds {found}, not {dtype} as the manifest says: export again")
+
+
+def _check_sizes(graph: Graph, info: DecoderInfo, outputs: Iterable[str]) -> None:
+    """The manifest's sizes are the graph's, where it fixes them: buffers are made by them, before anything runs."""
+    cache, kv = graph.inputs["past_key_values.0.key"].shape, info.kv
+    sizes = [("hidden_size", graph.inputs["inputs_embeds"].shape, -1, info.hidden_size)]
+    sizes += [("kv.kv_heads", cache, 1, kv.kv_heads), ("kv.head_dim", cache, -1, kv.head_dim)]
+    sizes += [("vocab_size", graph.outputs[name].shape, -1, info.vocab_size) for name in outputs]
+    for name, shape, axis, told in sizes:
+        size = shape[axis] if len(shape) > 1 else None
+        if isinstance(size, int) and size != told:
+            raise BundleError(
+                f"the decoder graph has a {name} of {size}, not {told} as the manifest says: export the model again"
+            )
 
 
 def _check_names(graph: Graph, inputs: Iterable[str], outputs: Iterable[str]) -> None:
