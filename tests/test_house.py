@@ -19,7 +19,7 @@ FAMILIES = ROOT / "export/edgevlm_export/families"
 
 LONGEST_FILE = 300
 SHORTEST_FILE = 15
-REGISTRY_ENTRIES = ("tensorrt", "tensorrt_rtx")
+REGISTRY_ENTRIES = ("tensorrt", "tensorrt_rtx", "idefics3")
 """Files whose name is the key they are found by."""
 
 

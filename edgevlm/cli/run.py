@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from edgevlm_runtime import Answer, Choice, Session
 
 
+CUT = "length"
+"""Why an answer ended that is not whole (`Answer.finish_reason`)."""
+
+
 @click.command("run", short_help="Ask a bundle about images.")
 @click.argument("bundle", type=FilePath())
 @click.option(
@@ -134,6 +138,7 @@ def command(
                 answer = _choose(session, prompt, weighing, show=not as_json)
             else:
                 answer = _ask(session, prompt, options, show=not as_json, stream=stream and not as_json)
+                _say_cut(answer, options.get("max_new_tokens"), vlm.manifest.generation.max_new_tokens)
             answers.append({"prompt": prompt, **_as_json(answer)})
             if timings:
                 note(_timings(answer))
@@ -157,6 +162,17 @@ def _ask(session: Session, prompt: str, options: dict[str, Any], *, show: bool, 
         click.echo(piece, nl=False)
     click.echo()
     return pieces.answer
+
+
+def _say_cut(answer: Answer, wanted: int | None, default: int) -> None:
+    """That an answer is not whole, unless it is as long as was `wanted`."""
+    if answer.finish_reason != CUT:
+        return
+    count = len(answer.token_ids)
+    if count < (wanted or default):
+        note(f"The answer was cut at {count} tokens: prompt and answer fill the context.")
+    elif wanted is None:
+        note(f"The answer was cut at {count} tokens, the bundle's default: ask for more with --max-new-tokens.")
 
 
 def _weighing(choices: str | None, generation: dict[str, Any], **options: float | None) -> dict[str, Any] | None:

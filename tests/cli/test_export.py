@@ -56,6 +56,7 @@ def test_json(invoke, tiny_checkpoint, output):
         "seconds",
         "certificate",
         "fidelity",
+        "notes",
     ]
     assert report["certificate"] == "passed"
     assert report["bundle"] == str(output)

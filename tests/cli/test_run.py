@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import edgevlm
+from edgevlm_runtime.bundle.manifest import decode, encode
 
 QUESTION = "Is there a scratch?"
 KEYS = [
@@ -259,3 +263,33 @@ def test_the_depth_of_a_picture(ask, invoke, refused, tiny_bundle, picture, tmp_
     assert "nothing says which is white" in line
     assert "--image-depth" in line
     assert "32" in refused(invoke("run", tiny_bundle, "-i", picture, "-p", QUESTION, "--image-depth", 33))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason", "says"),
+    [
+        ((), "length", "cut at 5 tokens, the bundle's default: ask for more with --max-new-tokens"),
+        (("--max-new-tokens", 5), "length", None),
+        (("--max-new-tokens", 500, "--max-context", 30), "length", "tokens: prompt and answer fill the context"),
+    ],
+)
+@pytest.mark.parametrize("form", [(), ("--no-stream",), ("--json",)])
+def test_an_answer_that_is_cut_shows_it(invoke, short_bundle, picture, arguments, reason, says, form):
+    result = invoke("run", short_bundle, "-i", picture, "-p", "is there a scratch", *arguments, *form)
+    assert result.exit_code == 0, result.stderr
+    assert ("was cut" in result.stderr) == (says is not None)
+    assert says is None or says in result.stderr
+    if "--json" in form:
+        assert json.loads(result.stdout)["answers"][0]["finish_reason"] == reason
+
+
+@pytest.fixture(scope="module")
+def short_bundle(tiny_bundle, tmp_path_factory):
+    """A bundle whose answers have 5 tokens unless more are asked for, and no end."""
+    folder = shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("short") / "bundle")
+    manifest = decode((folder / "manifest.json").read_bytes(), "here")
+    generation = replace(manifest.generation, max_new_tokens=5, eos_token_ids=())
+    data = encode(replace(manifest, generation=generation))
+    (folder / "manifest.json").write_bytes(data)
+    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
+    return folder

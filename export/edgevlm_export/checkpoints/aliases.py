@@ -27,6 +27,9 @@ ALIASES: dict[str, ModelAlias] = {
     "smolvlm": ModelAlias("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm", "SmolVLM2, 2.2B"),
     "smolvlm-256m": ModelAlias("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", "smolvlm", "SmolVLM2, 256M"),
     "smolvlm-500m": ModelAlias("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "smolvlm", "SmolVLM2, 500M"),
+    "smolvlm1": ModelAlias("HuggingFaceTB/SmolVLM-Instruct", "idefics3", "SmolVLM, the first, 2.2B"),
+    "smolvlm1-256m": ModelAlias("HuggingFaceTB/SmolVLM-256M-Instruct", "idefics3", "SmolVLM, the first, 256M"),
+    "smolvlm1-500m": ModelAlias("HuggingFaceTB/SmolVLM-500M-Instruct", "idefics3", "SmolVLM, the first, 500M"),
     "qwen2.5-vl": ModelAlias("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", "Qwen2.5-VL, 3B"),
     "qwen2.5-vl-7b": ModelAlias("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", "Qwen2.5-VL, 7B"),
 }

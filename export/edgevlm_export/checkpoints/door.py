@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -26,6 +27,7 @@ from transformers import (
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.processing_utils import ProcessorMixin
@@ -69,6 +71,15 @@ def image_processor(folder: Path) -> Any:
 def tokenizer(folder: Path) -> Any:
     """transformers' tokenizer."""
     return AutoTokenizer.from_pretrained(folder, **UNTRUSTED)
+
+
+def tokenizer_as(kind: str, folder: Path) -> Any:
+    """The tokenizer as a class of transformers by its name. Raises `ValueError` where there is no such class."""
+    found = getattr(transformers, kind, None)
+    if not (isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase)):
+        raise ValueError(f"transformers has no tokenizer {kind}")
+    load: Any = found
+    return load.from_pretrained(folder, **UNTRUSTED)
 
 
 def processor(folder: Path) -> Any:

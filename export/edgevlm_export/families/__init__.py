@@ -1,4 +1,4 @@
-"""Model families, one a file, found by the config's `model_type`."""
+"""Model families, one per file, found by the config's `model_type`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgevlm_runtime.errors import UnsupportedModel
 if TYPE_CHECKING:  # `edgevlm models` lists families without waiting for torch
     from edgevlm_export.families.base import Family
 
-FAMILIES = ("llava", "smolvlm", "qwen2_5_vl")
+FAMILIES = ("llava", "smolvlm", "idefics3", "qwen2_5_vl")
 """`model_type`s with a file of that name here."""
 
 

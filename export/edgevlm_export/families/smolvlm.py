@@ -1,13 +1,13 @@
-"""SmolVLM and SmolVLM2 (Marafioti et al. 2025): tiles through a SigLIP tower, pixel shuffle, one linear projection."""
+"""SmolVLM2 (Marafioti et al. 2025): tiles through a SigLIP tower, pixel shuffle, one linear projection."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionEmbeddings
 
 from edgevlm_export.families.base import Family, Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port
@@ -60,7 +60,8 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.model = model
         self.normalize = Normalize(normalization, axes=2)
-        self.register_buffer("position_ids", tile_position_ids(model.config.vision_config, side))
+        embeddings = type(model.model.vision_model.embeddings)
+        self.register_buffer("position_ids", tile_position_ids(embeddings, model.config.vision_config, side))
 
     def forward(self, pixels: Tensor) -> Tensor:
         tower = self.model.model.vision_model
@@ -72,14 +73,14 @@ class VisionEncoder(nn.Module):
 
 
 @torch.no_grad()
-def tile_position_ids(config: PreTrainedConfig, side: int) -> Tensor:
-    """Position ids [1, patches] of a full tile, by transformers' own bucketing.
+def tile_position_ids(kind: type[nn.Module], config: PreTrainedConfig, side: int) -> Tensor:
+    """Position ids [1, patches] of a full tile, by the bucketing of transformers' own module, of class `kind`.
 
     The embedding is run with one channel, no patch content, and each position embedded as its own number.
     """
     narrow = copy.deepcopy(config)
     narrow.hidden_size = 1
-    embeddings = SmolVLMVisionEmbeddings(narrow)
+    embeddings: Any = kind(narrow)
     embeddings.patch_embedding.weight.zero_()
     embeddings.patch_embedding.bias.zero_()
     embeddings.position_embedding.weight.copy_(torch.arange(embeddings.num_positions)[:, None])

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedConfig
 
 from edgevlm_export.checkpoints import door
-from edgevlm_export.preprocessing import tokenizer_trial
+from edgevlm_export.preprocessing import sentencepiece_model, tokenizer_trial
 from edgevlm_export.preprocessing.chat_template import choose
 from edgevlm_runtime.errors import CheckpointError, reason
 
@@ -85,7 +85,8 @@ def _tokenizer(folder: Path) -> Any:
     file = folder / "tokenizer.json"
     if file.exists():
         tokenizer_trial.check_file(file)
-    tokenizer = door.tokenizer(folder)
+    model = sentencepiece_model.model_file(folder)
+    tokenizer = door.tokenizer(folder) if model is None else sentencepiece_model.load(model)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and not file.exists():
         tokenizer_trial.check(backend.to_str().encode(), folder)

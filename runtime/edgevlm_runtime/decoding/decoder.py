@@ -162,7 +162,7 @@ class DecoderRun:
 def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     _check_names(graph, inputs, outputs)
     if info.kv.layers > len(graph.inputs):  # before a name is made for each of as many as a manifest may ask for
-        raise BundleError(f"the decoder graph has not {info.kv.layers} layers, as the manifest says: export again")
+        raise BundleError(f"the decoder graph has no input for each of {info.kv.layers} layers: export the model again")
     parts = [f"{layer}.{part}" for layer in range(info.kv.layers) for part in ("key", "value")]
     wanted = {f"past_key_values.{part}": info.kv.dtype for part in parts}
     _check_names(graph, wanted, [f"present.{part}" for part in parts])

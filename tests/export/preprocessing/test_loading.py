@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from edgevlm_export.preprocessing import CheckpointProcessor, load_processor, translate
+from edgevlm_export.checkpoints.checkpoint import load_config
+from edgevlm_export.preprocessing import CheckpointProcessor, load_processor, sentencepiece_model, translate
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 from edgevlm_runtime.text.tokenizer import Tokenizer
 
@@ -185,3 +188,59 @@ def test_settings_outside_the_tokenizer_file(folder: Path) -> None:
     translate(processor, config())
     processor.tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
     fails(lambda: translate(processor, config()), UnsupportedModel, "clean_up_tokenization_spaces")
+
+
+SIMPLE = "{{ bos_token }}{{ messages[0]['content'][-1]['text'] }}<image>"
+
+
+def of_sentencepiece(checkpoint: Path, tmp_path: Path, model: bytes) -> Path:
+    """A checkpoint of the first days: tokenizer.model, no tokenizer.json; the image token is the config's last row."""
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "old"))
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(model)
+    stated = json.loads((folder / "tokenizer_config.json").read_text())
+    image = {"content": "<image>", "special": True, "lstrip": False, "rstrip": False, "normalized": False}
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "chat_template": stated.get("chat_template") or SIMPLE,
+        "added_tokens_decoder": {"320": {**image, "single_word": False}},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_a_sentencepiece_model_without_the_package(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers would name another package."""
+    monkeypatch.setattr(sentencepiece_model, "find_spec", lambda _: None)
+    folder = of_sentencepiece(tiny_checkpoint, tmp_path, b"not read")
+    with pytest.raises(CheckpointError, match=r"SentencePiece model.*tokenizer\.model: .*pip install sentencepiece"):
+        load_processor(folder, load_config(folder))
+
+
+def test_a_sentencepiece_model_is_converted(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Where the package is installed: the words are SentencePiece's own."""
+    package = pytest.importorskip("sentencepiece")
+    model = io.BytesIO()
+    texts = [f"describe this image {number} what is in the picture is there a scratch no yes" for number in range(99)]
+    package.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        vocab_size=320,
+        model_type="bpe",
+        byte_fallback=True,
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        normalization_rule_name="identity",  # as Llama's
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    folder = of_sentencepiece(tiny_checkpoint, tmp_path, model.getvalue())
+    tokenizer = load_processor(folder, load_config(folder)).tokenizer
+    own = package.SentencePieceProcessor(model_proto=model.getvalue())
+    for text in ("is there a scratch", "describe this image 7", "naïve 9 µm", "two  spaces\nand a line "):
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == own.encode(text)

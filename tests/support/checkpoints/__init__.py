@@ -7,7 +7,7 @@ from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.llavas import TOWERS, llava
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import QWEN_SHAPES, qwen2_5_vl
-from tests.support.checkpoints.smolvlms import SMOLVLM_SHAPES, smolvlm
+from tests.support.checkpoints.smolvlms import SMOLVLM_SHAPES, idefics3, smolvlm
 from tests.support.checkpoints.weights import randomize, save
 from tests.support.checkpoints.words import CHAT_TEMPLATE, SPECIAL, tokenizer
 
@@ -20,6 +20,7 @@ __all__ = [
     "SPECIAL",
     "TOWERS",
     "Layout",
+    "idefics3",
     "llava",
     "published",
     "qwen2_5_vl",

@@ -1,11 +1,12 @@
-"""SmolVLM checkpoints."""
+"""SmolVLM checkpoints: SmolVLM2, and the first, which is an Idefics3."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from transformers import LlamaConfig, SmolVLMConfig
+from transformers import Idefics3Config, LlamaConfig, PreTrainedConfig, SmolVLMConfig
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from tests.support.checkpoints.weights import save, write_json
@@ -18,7 +19,16 @@ SMOLVLM_SHAPES: dict[str, dict[str, Any]] = {
 
 
 def smolvlm(folder: Path, shape: str = "tiles", **save_options: Any) -> Path:
-    """A SmolVLM checkpoint; `save_options` as for `save`."""
+    """A SmolVLM2 checkpoint; `save_options` as for `save`."""
+    return _save(folder, shape, SmolVLMConfig, SmolVLMImageProcessorPil, **save_options)
+
+
+def idefics3(folder: Path, shape: str = "tiles", **save_options: Any) -> Path:
+    """A checkpoint of the first SmolVLM; `save_options` as for `save`."""
+    return _save(folder, shape, Idefics3Config, Idefics3ImageProcessorPil, **save_options)
+
+
+def _save(folder: Path, shape: str, kind: type[PreTrainedConfig], image_processor: Any, **save_options: Any) -> Path:
     s = SMOLVLM_SHAPES[shape]
     words = tokenizer("<image>")
     text = LlamaConfig(
@@ -34,7 +44,7 @@ def smolvlm(folder: Path, shape: str = "tiles", **save_options: Any) -> Path:
         pad_token_id=0,
     )
     vision = {
-        "model_type": "smolvlm_vision",
+        "model_type": f"{kind.model_type}_vision",
         "hidden_size": 36,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
@@ -42,7 +52,7 @@ def smolvlm(folder: Path, shape: str = "tiles", **save_options: Any) -> Path:
         "image_size": s["tile"],
         "patch_size": s["patch"],
     }
-    config = SmolVLMConfig(
+    config = kind(
         text_config=text.to_dict(),
         vision_config=vision,
         scale_factor=s["scale"],
@@ -51,9 +61,10 @@ def smolvlm(folder: Path, shape: str = "tiles", **save_options: Any) -> Path:
     )
     save(folder, config, **save_options)
     words.save_pretrained(folder)
-    SmolVLMImageProcessorPil(
-        size={"longest_edge": s["longest"]}, max_image_size={"longest_edge": s["tile"]}
-    ).save_pretrained(folder)
+    image_processor(size={"longest_edge": s["longest"]}, max_image_size={"longest_edge": s["tile"]}).save_pretrained(
+        folder
+    )
     tokens = (s["tile"] // s["patch"] // s["scale"]) ** 2
-    write_json(folder / "processor_config.json", {"processor_class": "SmolVLMProcessor", "image_seq_len": tokens})
+    processor = image_processor.__name__.replace("ImageProcessorPil", "Processor")
+    write_json(folder / "processor_config.json", {"processor_class": processor, "image_seq_len": tokens})
     return folder
