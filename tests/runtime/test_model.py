@@ -109,3 +109,27 @@ def test_answering_needs_no_torch(handmade_bundle: Path) -> None:
 def test_version_is_the_distributions() -> None:
     text = (Path(edgevlm_runtime.__file__).parents[1] / "pyproject.toml").read_text()
     assert f'version = "{edgevlm_runtime.__version__}"' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("hidden_size", lambda data: data["decoder"].update(hidden_size=31)),
+        ("vocab_size", lambda data: data["decoder"].update(vocab_size=1 << 23)),
+        ("kv.kv_heads", lambda data: data["decoder"]["kv"].update(kv_heads=4096)),
+        ("kv.head_dim", lambda data: data["decoder"]["kv"].update(head_dim=8)),
+    ],
+)
+def test_sizes_that_are_not_the_graphs(own_bundle: Path, rewrite: Callable[..., None], name: str, change: Any) -> None:
+    """Refused when the bundle is loaded, before a buffer is made by them."""
+    rewrite(own_bundle, change)
+    with pytest.raises(BundleError) as error:
+        edgevlm_runtime.load(own_bundle)
+    assert name in str(error.value) or "width" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "vocab_size", "max_context"])
+def test_sizes_beyond_all_models(own_bundle: Path, rewrite: Callable[..., None], name: str) -> None:
+    rewrite(own_bundle, lambda data: data["decoder"].update({name: 2**31 - 1}))
+    with pytest.raises(BundleError, match=f"decoder.{name} is 2147483647, it must be a whole number"):
+        edgevlm_runtime.load(own_bundle)

@@ -48,16 +48,19 @@ def _rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
     """What must hold, of which field, with which value, in words."""
     decoder, prompt = manifest.decoder, manifest.prompt
     counts = {
-        "decoder.hidden_size": decoder.hidden_size,
-        "decoder.vocab_size": decoder.vocab_size,
-        "decoder.max_context": decoder.max_context,
-        "decoder.kv.layers": decoder.kv.layers,
-        "decoder.kv.kv_heads": decoder.kv.kv_heads,
-        "decoder.kv.head_dim": decoder.kv.head_dim,
-        "decoder.embedding.shape": min(decoder.embedding.shape),
+        "decoder.hidden_size": (decoder.hidden_size, 1 << 20),
+        "decoder.vocab_size": (decoder.vocab_size, 1 << 24),
+        "decoder.max_context": (decoder.max_context, 1 << 26),
+        "decoder.kv.layers": (decoder.kv.layers, 1 << 16),
+        "decoder.kv.kv_heads": (decoder.kv.kv_heads, 1 << 16),
+        "decoder.kv.head_dim": (decoder.kv.head_dim, 1 << 16),
+        "decoder.embedding.shape": (min(decoder.embedding.shape), 1 << 31),
     }
-    for name, value in counts.items():
-        yield 1 <= value < 2**31, name, value, "a whole number of at least 1"
+    for name, (
+        value,
+        most,
+    ) in counts.items():  # some sixty times what the largest models have: buffers are made by them
+        yield 1 <= value <= most, name, value, f"a whole number of at least 1, and no more than {most}"
     yield decoder.kv.dtype in KV_DTYPES, "decoder.kv.dtype", decoder.kv.dtype, " or ".join(KV_DTYPES)
     yield from _embedding_rules(manifest)
     yield from _prefix_rules(manifest)

@@ -7,7 +7,7 @@ cache. Output: `logits` [1, K, vocab].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -52,7 +52,6 @@ class Decoder:
         )
         self.step_inputs = make_step_inputs(info.step_inputs, fixed_rows(graph))
         _check_graph(graph, info, (*_OWN_INPUTS, *self.step_inputs.names), ("logits",))
-        _check_vocabulary(graph, info)
         if prefill_graph is not None:
             _check_graph(prefill_graph, info, (_OWN_INPUTS[0], *self.step_inputs.names), ())
 
@@ -161,29 +160,38 @@ class DecoderRun:
 
 
 def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    _check_names(graph, inputs, outputs)
     if info.kv.layers > len(graph.inputs):  # before a name is made for each of as many as a manifest may ask for
         raise BundleError(f"the decoder graph has no input for each of {info.kv.layers} layers: export the model again")
     parts = [f"{layer}.{part}" for layer in range(info.kv.layers) for part in ("key", "value")]
     wanted = {f"past_key_values.{part}": info.kv.dtype for part in parts}
-    for name in (*inputs, *wanted):
-        if name not in graph.inputs:
-            raise BundleError(f"the decoder graph has no input {name!r}: export the model again")
-    for name in (*outputs, *(f"present.{part}" for part in parts)):
-        if name not in graph.outputs:
-            raise BundleError(f"the decoder graph has no output {name!r}: export the model again")
+    _check_names(graph, wanted, [f"present.{part}" for part in parts])
+    _check_sizes(graph, info, outputs)
     for name, dtype in wanted.items():
         if graph.inputs[name].dtype != np.dtype(dtype):
             found = graph.inputs[name].dtype
             raise BundleError(f"the decoder's {name!r} holds {found}, not {dtype} as the manifest says: export again")
 
 
-def _check_vocabulary(graph: Graph, info: DecoderInfo) -> None:
-    """Before a row of as many logits is allocated as a manifest may ask for."""
-    width = graph.outputs["logits"].shape[-1:]
-    if width and isinstance(width[0], int) and width[0] != info.vocab_size:
-        raise BundleError(
-            f"the decoder graph gives {width[0]} logits, not {info.vocab_size} as the manifest says: export again"
-        )
+def _check_sizes(graph: Graph, info: DecoderInfo, outputs: Iterable[str]) -> None:
+    """The manifest's sizes are the graph's, where it fixes them: buffers are made by them, before anything runs."""
+    cache, kv = graph.inputs["past_key_values.0.key"].shape, info.kv
+    sizes = [("hidden_size", graph.inputs["inputs_embeds"].shape, -1, info.hidden_size)]
+    sizes += [("kv.kv_heads", cache, 1, kv.kv_heads), ("kv.head_dim", cache, -1, kv.head_dim)]
+    sizes += [("vocab_size", graph.outputs[name].shape, -1, info.vocab_size) for name in outputs]
+    for name, shape, axis, told in sizes:
+        size = shape[axis] if len(shape) > 1 else None
+        if isinstance(size, int) and size != told:
+            raise BundleError(
+                f"the decoder graph has a {name} of {size}, not {told} as the manifest says: export the model again"
+            )
+
+
+def _check_names(graph: Graph, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    for names, ports, what in ((inputs, graph.inputs, "input"), (outputs, graph.outputs, "output")):
+        for name in names:
+            if name not in ports:
+                raise BundleError(f"the decoder graph has no {what} {name!r}: export the model again")
 
 
 def chunks(start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:

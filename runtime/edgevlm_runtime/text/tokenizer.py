@@ -34,6 +34,8 @@ LARGEST_FILE = 256 << 20
 """Bytes of a tokenizer.json; the largest that are known have 35 MiB."""
 MOST_GROWTH = 128
 """How many times longer than its text anything within a tokenizer may become. NFKC makes 33 bytes of 3."""
+_IDS = 1 << 32
+"""The library's ids are numbers of 32 bits."""
 _CHEAP = 1 << 16
 """Characters that are tokenized without a thought: 13 MB at most."""
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -141,12 +143,15 @@ class Tokenizer:
 
     def is_visible(self, id_: int) -> bool:
         """Whether `decode` takes notice of `id_`."""
-        return id_ not in self._special and self._backend.id_to_token(id_) is not None
+        return id_ not in self._special and self._token(id_) is not None
 
     def is_byte(self, id_: int) -> bool:
         """Whether `id_` is a byte-fallback token, such as <0xE4>."""
-        token = self._backend.id_to_token(id_) or ""
+        token = self._token(id_) or ""
         return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
+    def _token(self, id_: int) -> str | None:
+        return self._backend.id_to_token(id_) if 0 <= id_ < _IDS else None
 
 
 class TextStream:
