@@ -25,8 +25,9 @@ from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
 
-_END = 3
-"""Parts of a name that old and new names of a parameter share ("0.input_layernorm.weight")."""
+_END_IN_LAYER, _END = 3, 2
+"""Parts at a name's end that old and new names of a parameter share: "mlp.up_proj.weight" in a numbered layer,
+"lm_head.weight" elsewhere, where the part before is one of those that were renamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class LoadedWeights:
         """Have transformers load the checkpoint. Raises `CheckpointError` where it cannot."""
         transformers_logging.disable_progress_bar()
         kind = common_type(tensors := checkpoint.stored_tensors(folder))
-        others = frozenset(".".join(tensor.name.split(".")[-_END:]) for tensor in copied_tensors(tensors))
+        others = frozenset(_end(tensor.name) for tensor in copied_tensors(tensors))
         try:
             model = door.mapped_model(folder, config, architecture, DTYPES[kind], others)
         except Exception as error:  # transformers raises what the parsers under it raise
@@ -69,3 +70,8 @@ class LoadedWeights:
         value: Tensor = part.to(torch.float32, copy=True)
         self._mapped.give_back(part)
         return value
+
+
+def _end(name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[-_END_IN_LAYER if any(part.isdigit() for part in parts) else -_END :])
