@@ -12,6 +12,7 @@ import sys
 import pytest
 
 import edgevlm
+from edgevlm_export.api import STEPS
 from edgevlm_export.families import FAMILIES
 
 GRAPHS = {"vision_encoder", "projector", "decoder"}
@@ -57,8 +58,13 @@ def test_json(invoke, tiny_checkpoint, output):
         "certificate",
         "fidelity",
         "notes",
+        "steps",
     ]
     assert report["certificate"] == "passed"
+    assert list(report["steps"]) == [step.name for step in STEPS]
+    assert 0 < sum(report["steps"].values()) <= report["seconds"]
+    told = [line.split(": ")[0] for line in result.stderr.splitlines() if ": " in line]
+    assert list(dict.fromkeys(told)) == ["plan", "prefix", "write", "self-test", "certify"]  # those that take long
     assert report["bundle"] == str(output)
     assert report["family"] == "llava"
     assert set(report["graphs"]) == GRAPHS

@@ -27,7 +27,7 @@ KnownLayers = Sequence[tuple[Tensor, Tensor]]
 """Each layer's keys and values [kv_heads, tokens, head_dim] of what prompts begin with; empty where unknown."""
 CACHED = {"decoder", "prefill"}
 """Graphs that have the KV cache."""
-STAGE = "measuring keys and values"
+STAGE = "keys and values"
 
 
 @dataclass

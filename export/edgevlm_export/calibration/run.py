@@ -28,10 +28,10 @@ def calibrate(plan: ExportPlan, material: Material, spool: Spool, progress: Prog
         return
     model = StreamedModel.of(plan)
     if seeing:
-        model.encode(material.images(IMAGES), _rounding(seeing, spool, progress, "calibrating vision"))
+        model.encode(material.images(IMAGES), _rounding(seeing, spool, progress, "vision layers"))
     if decoder:
         samples = model.sample(material, rows_at_most(plan.family.text_config), progress)
-        rounding = _rounding(decoder, spool, progress, "calibrating")
+        rounding = _rounding(decoder, spool, progress, "decoder layers")
         rounding.real = samples.real
         with streamed(model.model, model.load, rounding, changes=model.changes):
             model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False)

@@ -39,7 +39,7 @@ CAUTION = 0.9
 """Part of the target that is aimed at: what is foreseen is not what is measured."""
 
 Write = Callable[[ExportPlan], Manifest]
-"""Writes the bundle of a plan in place of the one before."""
+"""Writes the bundle of a plan with layers lifted, in place of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class Target:
     bundle: Path
     progress: Progress
 
-    def hold(self, plan: ExportPlan, write: Write) -> Manifest:
-        """Write the bundle, and again with layers lifted until the target holds; the last manifest, with the figures.
+    def hold(self, plan: ExportPlan, manifest: Manifest, write: Write) -> Manifest:
+        """Measure the bundle that was written, and write it anew with layers lifted until the target holds; the last
+        manifest, with the figures.
 
         A target that is out of reach is a warning; the manifest has the figure. Where memory cannot hold the bundle
         running, nothing is measured, with a warning.
         """
-        manifest = write(plan)
         if run_bytes(manifest) > psutil.virtual_memory().available:
             logger.warning("not enough memory to run the bundle here: what quantization costs is not measured")
             return manifest

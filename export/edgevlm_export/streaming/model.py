@@ -125,7 +125,7 @@ class StreamedModel:
             for image in prompt.images:
                 if key(image) not in seen:
                     seen[key(image)] = self.encode([image])
-                    progress("encoding calibration images", len(seen), max(len(taken), len(seen)))
+                    progress("encoding images", len(seen), max(len(taken), len(seen)))
             return torch.cat([seen[key(image)] for image in prompt.images])
 
         return samples.assemble(taken, tokens, self.embed, images, self.image_token_id)
