@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from edgevlm_export.finite import is_finite
-from edgevlm_export.streaming.forward import streamed
 from edgevlm_export.streaming.model import StreamedModel
 from edgevlm_export.streaming.samples import Samples
 from edgevlm_runtime import VLM
@@ -40,25 +38,15 @@ class Loss:
         """Run transformers' own layers in float32, weights streamed, on `samples`. Raises `ExportError` when what they
         give is no number.
         """
-        states: list[Tensor] = []
-        hook = model.layers[-1].register_forward_hook(
-            lambda _, args, output: states.append(output[0] if isinstance(output, tuple) else output)
-        )
-        try:
-            with streamed(model.model, model.load, changes=model.changes):
-                model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False)
-        finally:
-            hook.remove()
-        weight, rows = model.head(), states[0][samples.text]
-        shape = (len(rows), len(weight))
+        rows = model.decode(samples)[samples.text]
+        shape = (len(rows), model.table.num_embeddings)
         wanted = np.lib.format.open_memmap(scratch / "reference.npy", "w+", np.float32, shape)
-        with torch.no_grad():
-            for start in range(0, len(rows), CHUNK):
-                x = model.finish(rows[start : start + CHUNK])
-                chosen = torch.log_softmax(x @ weight.t(), -1)
-                if not is_finite(chosen):
-                    raise ExportError("the model overflows: its own logits are no finite numbers in float32")
-                wanted[start : start + CHUNK] = chosen.numpy()
+        model.logits([rows], [wanted])
+        for start in range(0, len(rows), CHUNK):
+            chosen = torch.log_softmax(torch.from_numpy(wanted[start : start + CHUNK]), -1)
+            if not is_finite(chosen):
+                raise ExportError("the model overflows: its own logits are no finite numbers in float32")
+            wanted[start : start + CHUNK] = chosen.numpy()
         return cls(samples, wanted)
 
     def measure(self, folder: Path, manifest: Manifest) -> float:

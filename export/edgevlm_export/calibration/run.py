@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from edgevlm_export.calibration.layerwise import Rounding
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.blockwise import Blockwise
-from edgevlm_export.streaming.forward import streamed
 from edgevlm_export.streaming.material import Material
-from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.sampler import Sampler
 from edgevlm_export.streaming.samples import rows_at_most
 from edgevlm_export.streaming.spool import Spool
 
@@ -26,15 +25,14 @@ def calibrate(plan: ExportPlan, material: Material, spool: Spool, progress: Prog
     seeing = {**plan.graphs["vision_encoder"].calibrated, **plan.graphs["projector"].calibrated}
     if not decoder and not seeing:
         return
-    model = StreamedModel.of(plan)
+    sampler = Sampler(plan, material, progress)
     if seeing:
-        model.encode(material.images(IMAGES), _rounding(seeing, spool, progress, "vision layers"))
+        sampler.encode(material.images(IMAGES), _rounding(seeing, spool, progress, "vision layers"))
     if decoder:
-        samples = model.sample(material, rows_at_most(plan.family.text_config), progress)
+        samples = sampler.take(rows_at_most(plan.family.text_config))
         rounding = _rounding(decoder, spool, progress, "decoder layers")
         rounding.real = samples.real
-        with streamed(model.model, model.load, rounding, changes=model.changes):
-            model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False)
+        sampler.model.decode(samples, rounding)
 
 
 def _rounding(formats: Mapping[str, Blockwise], spool: Spool, progress: Progress, stage: str) -> Rounding:

@@ -23,7 +23,7 @@ from edgevlm_export.planning.plan import ExportPlan, Progress, with_exceptions
 from edgevlm_export.precision import get_format
 from edgevlm_export.proof.selftest import run_bytes
 from edgevlm_export.streaming.material import Material
-from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.sampler import Sampler
 from edgevlm_export.streaming.samples import MEASURED
 from edgevlm_export.streaming.spool import Spool
 from edgevlm_runtime.bundle.fidelity import Fidelity, LiftedLayer
@@ -64,10 +64,10 @@ class Target:
         if run_bytes(manifest) > psutil.virtual_memory().available:
             logger.warning("not enough memory to run the bundle here: what quantization costs is not measured")
             return manifest
-        model = StreamedModel.of(plan)
+        sampler = Sampler(plan, self.material, self.progress)
         self.progress("measuring what quantization costs", 0, 1)
-        samples = model.sample(self.material, MEASURED, self.progress, held_back=True)
-        loss = Loss.of(model, samples, self.scratch)
+        samples = sampler.take(MEASURED, held_back=True)
+        loss = Loss.of(sampler.model, samples, self.scratch)
         before = found = loss.measure(self.bundle, manifest)
         self.progress("measuring what quantization costs", 1, 1)
         lifts: dict[str, Lift] = {}
@@ -75,7 +75,7 @@ class Target:
         for _ in range(ROUNDS):
             if found <= self.most:
                 break
-            layers = layers or self._layers(model)
+            layers = layers or self._layers(sampler)
             chosen = self._choose(layers, lifts, found)
             if chosen == lifts:
                 break
@@ -85,16 +85,21 @@ class Target:
         self._report(lifts, before, found)
         return dataclasses.replace(manifest, fidelity=self._fidelity(lifts, before, found, int(samples.text.sum())))
 
-    def _layers(self, model: StreamedModel) -> list[Layer]:
+    def _layers(self, sampler: Sampler) -> list[Layer]:
         """Every layer that can be lifted, measured."""
-        plan = model.plan
+        plan = sampler.plan
         ladders = {weight: (name, *get_format(name).finer) for weight, name in plan.graphs["decoder"].held.items()}
         formats = {weight: names for weight, names in ladders.items() if len(names) > 1}
-        samples = model.sample(self.material, MEASURED, self.progress)
-        stage = "measuring layers"
-        found = Sensitivity(model, samples, formats, self.spool, lambda done, total: self.progress(stage, done, total))
+        found = Sensitivity(
+            model=sampler.model,
+            samples=sampler.take(MEASURED),
+            rows=plan.graphs["decoder"].rows,
+            formats=formats,
+            spool=self.spool,
+            advance=lambda done, total: self.progress("measuring layers", done, total),
+        )
         found.measure()
-        return [_layer(model, weight, names, found) for weight, names in formats.items()]
+        return [_layer(plan, weight, names, found) for weight, names in formats.items()]
 
     def _choose(self, layers: list[Layer], lifts: Mapping[str, Lift], found: float) -> dict[str, Lift]:
         """What to lift, all rounds together, once the costs are in proportion to what was measured."""
@@ -116,8 +121,8 @@ class Target:
         return Fidelity(self.most, before, found, positions, lifted)
 
 
-def _layer(model: StreamedModel, weight: str, formats: tuple[str, ...], found: Sensitivity) -> Layer:
-    rows, columns = model.plan.weights.tensors[weight].shape
+def _layer(plan: ExportPlan, weight: str, formats: tuple[str, ...], found: Sensitivity) -> Layer:
+    rows, columns = plan.weights.tensors[weight].shape
     return Layer(
         weight=weight,
         group=found.groups.get(weight, weight),

@@ -6,6 +6,7 @@ There are three, and a fourth for prompts where one is asked for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -110,6 +111,13 @@ class Family(ABC):
     @abstractmethod
     def text_model(self) -> nn.Module:
         """The decoder stack without its head."""
+
+    def text_arguments(self, embeddings: Tensor, named: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Arguments of `text_model` for sequences from position 0 on, all but those for its cache.
+
+        `embeddings`: [batch, S, hidden], scaled; `named`: the decoder's further inputs for these positions.
+        """
+        return {"inputs_embeds": embeddings, **named}
 
     @property
     def embedding_scale(self) -> float:

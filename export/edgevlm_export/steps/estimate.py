@@ -17,7 +17,7 @@ from edgevlm_export.planning.plan import ExportPlan
 from edgevlm_export.reference.memory import streamed_bytes
 from edgevlm_export.steps.state import State
 from edgevlm_export.streaming.material import Material
-from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.sampler import Sampler
 from edgevlm_export.streaming.samples import MEASURED, rows_at_most
 from edgevlm_export.writing.output import existing_parent
 from edgevlm_runtime.errors import OutputError
@@ -91,13 +91,13 @@ def with_samples(needs: Estimate, plan: ExportPlan, material: Material) -> Estim
     memory = activations + grams + max(elements.values(), default=0) * COPIES * FLOAT_BYTES
     if plan.precision.max_kl is not None:
         decoder = sum(elements[weight] for weight in plan.graphs["decoder"].held) - vocab * hidden
-        model = StreamedModel.of(plan)
-        layouts = [model.layout(material, MEASURED, held_back) for held_back in (False, True)]
+        sampler = Sampler(plan, material)
+        layouts = [sampler.layout(MEASURED, held_back) for held_back in (False, True)]
         positions = max(layout.positions for layout in layouts)
         states = positions * hidden * layers + max(decoder, 0) // layers + vocab * hidden
         measured = activations * max(positions, rows_at_most(config)) // rows_at_most(config)
         memory = max(memory, measured + states * FLOAT_BYTES + 3 * CHUNK * vocab * FLOAT_BYTES)
-        disk += layouts[1].text_positions(model.image_token_id) * vocab * FLOAT_BYTES
+        disk += layouts[1].text_positions(sampler.image_token_id) * vocab * FLOAT_BYTES
     return replace(needs, disk=needs.disk + int(disk), memory=max(needs.memory, OVERHEAD_BYTES + memory))
 
 

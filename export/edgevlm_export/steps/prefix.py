@@ -18,7 +18,8 @@ from edgevlm_export.planning.plan import ExportPlan
 from edgevlm_export.precision.kv_cache import stored
 from edgevlm_export.steps.state import Prefix, State
 from edgevlm_export.streaming.model import StreamedModel
-from edgevlm_export.streaming.observed_cache import run_observed
+from edgevlm_export.streaming.observed_cache import ObservedCache
+from edgevlm_export.streaming.samples import of_text
 from edgevlm_export.writing.bundle import file_records
 from edgevlm_runtime.asking.session import system_message
 from edgevlm_runtime.bundle.manifest import PrefixCache
@@ -69,7 +70,8 @@ def compute(state: State) -> State:
         made.append((keys[0], values[0]))
         state.progress(STAGE, layer + 1, len(model.layers))
 
-    run_observed(model, model.embed(torch.tensor([state.prefix.token_ids])), keep)
+    begun = of_text(torch.tensor([state.prefix.token_ids]), model.embed)
+    model.decode(begun, cache=ObservedCache(keep))
     return replace(state, prefix=replace(state.prefix, layers=tuple(made)))
 
 

@@ -6,8 +6,8 @@ decoder cannot see it. How much is read follows from the widest activation, so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -49,6 +49,8 @@ class Samples:
     """bool [sequences, length]: false for padding."""
     text: Tensor
     """bool [sequences, length]: positions that hold text, whose next token is of interest."""
+    named: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further inputs of the decoder for these positions, by the names that the family gives them."""
 
     @property
     def rows(self) -> int:
@@ -130,6 +132,12 @@ def fitting(prompts: Iterable[Prompt], rows: int, context: int) -> Layout:
     return Layout(tuple(taken), length, max(left // text, 1), text)
 
 
+def of_text(tokens: Tensor, embed: Callable[[Tensor], Tensor]) -> Samples:
+    """Samples of token ids [sequences, length], none of them an image's."""
+    everywhere = torch.ones_like(tokens, dtype=torch.bool)
+    return Samples(embed(tokens), everywhere, everywhere)
+
+
 def assemble(
     prompts: Sequence[Prompt],
     tokens: Tensor,
@@ -159,4 +167,5 @@ def assemble(
         embeddings[place] = found
         seen.append(padded(embeddings, ~place))
     seen += [padded(embed(ids), ids != image_token_id) for ids in tokens]
-    return Samples(*(torch.stack(column) for column in zip(*seen, strict=True)))
+    embeddings, real, text = (torch.stack(column) for column in zip(*seen, strict=True))
+    return Samples(embeddings, real, text)
