@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgevlm_export.planning.plan import Progress
 from edgevlm_export.reference.memory import give_back_large_blocks
-from edgevlm_export.steps import calibration, estimate, planning, prefix, proof, writing
+from edgevlm_export.steps import calibration, estimate, lift, planning, prefix, proof
 from edgevlm_export.steps.options import ExportOptions
 from edgevlm_export.steps.report import ExportReport, GraphReport, report
 from edgevlm_export.steps.state import State, Step, run
@@ -27,8 +27,8 @@ WRITING = (
     Step("calibrate", calibration.weights),  # GPTQ, into the scratch folder
     Step("prefix", prefix.compute),  # keys and values of what every prompt begins with
     Step("cache", calibration.cache),  # scales of an int8 KV cache
-    Step("write", writing.write),  # graphs, weights, tokenizer
-    Step("lift", writing.lift),  # worst layers to finer formats, until --max-kl holds
+    Step("write", lift.write),  # graphs, weights, tokenizer
+    Step("lift", lift.lift),  # worst layers to finer formats, until --max-kl holds
     Step("attach", prefix.attach),  # the computed prefix, as a file
     Step("self-test", proof.self_test),  # what the bundle answers here
     Step("certify", proof.certify),  # how far that is from PyTorch
