@@ -158,6 +158,8 @@ def _decoder_info(plan: ExportPlan, table: EmbeddingTable) -> DecoderInfo:
         ),
         embedding=table,
         step_inputs=graph.step_inputs,
+        image_columns=plan.family.image_columns,
+        attention=plan.family.attention,
     )
 
 

@@ -17,7 +17,7 @@ from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.errors import BundleError, BundleTooNew
 from edgevlm_runtime.reading import decode_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 MANIFEST_DIGEST_NAME = "manifest.sha256"
 """sha256 of the manifest, which holds the digest of every other file; as `sha256sum` writes and reads it."""
@@ -133,7 +133,17 @@ class StepInputs:
 
     kind: str = "in_place"
     masks: dict[str, int] = field(default_factory=dict)
-    """The graph's mask inputs, each with its sliding window in tokens, the token itself included; 0 is none."""
+    """The graph's mask inputs, each with its sliding window in tokens, the token itself included; 0 is none. Those of
+    "in_place" are for tokens that see later ones, and there only where the attention pattern has such."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageColumns:
+    """A further input of the decoder graph for each position, float32 [1, S, width]: zeros for text, and for an image
+    token the columns of its row that follow those before (the embedding's own come first)."""
+
+    name: str
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +160,15 @@ class DecoderInfo:
     embedding: EmbeddingTable
     step_inputs: StepInputs = field(default_factory=StepInputs)
     prefix: PrefixCache | None = None
+    image_columns: tuple[ImageColumns, ...] = ()
+    """What image tokens bring beside their embeddings: rows of the projector are as wide as all together."""
+    attention: str = "causal"
+    """Which tokens see later ones: a key of `decoding.attention.PATTERNS` ("causal", "images", "prefix")."""
+
+    @property
+    def row_width(self) -> int:
+        """Columns of an image token's row: its embedding, then `image_columns`."""
+        return self.hidden_size + sum(columns.width for columns in self.image_columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -50,9 +52,9 @@ def _counted(context: Context) -> list[int]:
     seen: list[int] = []
     fill = context._run.prefill
 
-    def counted(embeddings: np.ndarray, feeds: Mapping[str, Array]) -> None:
+    def counted(embeddings: np.ndarray, *more: Any) -> None:
         seen.append(len(embeddings))
-        fill(embeddings, feeds)
+        fill(embeddings, *more)
 
     context._run.prefill = counted  # type: ignore[method-assign]
     return seen
