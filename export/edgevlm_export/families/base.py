@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from edgevlm_export.families.decoder import Wiring, check_decoder, decoder_source, rotates_outside, windows
 from edgevlm_export.finite import is_finite
 from edgevlm_export.graphs.source import GraphSource
-from edgevlm_runtime.bundle.manifest import ImageColumns
+from edgevlm_runtime.bundle.decoder_info import ImageColumns
 from edgevlm_runtime.errors import CheckpointError
 
 

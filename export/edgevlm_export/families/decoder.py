@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.graphs import ops
 from edgevlm_export.graphs.source import GraphSource, Port
-from edgevlm_runtime.bundle.manifest import ImageColumns
+from edgevlm_runtime.bundle.decoder_info import ImageColumns
 from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 

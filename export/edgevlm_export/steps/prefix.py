@@ -23,7 +23,8 @@ from edgevlm_export.streaming.model import StreamedModel
 from edgevlm_export.streaming.observed_cache import run_observed
 from edgevlm_export.writing.bundle import file_records
 from edgevlm_runtime.asking.session import system_message
-from edgevlm_runtime.bundle.manifest import Manifest, PrefixCache
+from edgevlm_runtime.bundle.decoder_info import PrefixCache
+from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.errors import ExportError, PromptError
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer

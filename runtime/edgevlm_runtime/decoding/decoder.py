@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevlm_runtime.bundle.manifest import DecoderInfo
+from edgevlm_runtime.bundle.decoder_info import DecoderInfo
 from edgevlm_runtime.decoding.attention import Blocks
 from edgevlm_runtime.decoding.embeddings import Rows, TokenEmbeddings
 from edgevlm_runtime.decoding.kv_cache import KVCache, fixed_rows

@@ -8,11 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.bundle.decoder_info import StepInputs
 from edgevlm_runtime.decoding.attention import Blocks
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.errors import BundleError
-
 
 BLOCK_ROWS = "block_rows"
 
@@ -41,9 +40,9 @@ class InPlace:
     seqlens_k               int32 [1]      past + S - 1
     total_sequence_length   int32 []       past + S
     position_ids            int64 [1, S]   past .. past + S - 1, where the graph rotates and the scheme makes none
-    block_rows              int64 [B]      which of the S tokens are in a block; with those, where the pattern has blocks,
-    block_mask              bool  [B, T]   which of T = past + S tokens each of them sees (`StepInputs.masks` names every
-                                           mask with its window); T is 0 where B is
+    block_rows              int64 [B]      where the attention pattern has blocks: which of the S tokens are in one
+    block_mask              bool  [B, T]   which of T = past + S tokens each of these sees (`StepInputs.masks` names
+                                           every mask with its window); T is 0 where B is
     """
 
     def __init__(self, info: StepInputs, cache_rows: int | None) -> None:

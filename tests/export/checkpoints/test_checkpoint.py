@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, GPT2Config, Phi3Config
+from transformers import AutoModelForImageTextToText, GPT2Config, LlamaConfig, Phi3Config
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.weights.files import INDEX

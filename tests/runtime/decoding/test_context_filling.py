@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import pytest
 import edgevlm_runtime
 from edgevlm_runtime import VLM
 from edgevlm_runtime.decoding.context import Context
-from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.contexts import PICTURES, Part, embeddings_of, new_context, prefill, prompt_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.bundle.decoder_info import StepInputs
 from edgevlm_runtime.decoding.step_inputs import make_step_inputs
 from edgevlm_runtime.errors import BundleError
 

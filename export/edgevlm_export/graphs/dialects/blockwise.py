@@ -63,7 +63,7 @@ class _After:
         self._last = node
 
     def __call__(
-        self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: int | float | list[int]
+        self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: float | list[int]
     ) -> ir.Value:
         node = ir.node(kind, list(inputs), attributes=attributes, domain=domain)
         return self._add(node)

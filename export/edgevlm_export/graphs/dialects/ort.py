@@ -18,7 +18,7 @@ from edgevlm_export.graphs.dialects import blockwise
 from edgevlm_export.graphs.edit import MICROSOFT, constant_before, insert_before, replace
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.graphs.source import GraphSource
-from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.bundle.decoder_info import StepInputs
 
 
 def lower(model: ir.Model, source: GraphSource) -> StepInputs:

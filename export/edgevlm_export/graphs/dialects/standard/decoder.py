@@ -20,7 +20,7 @@ from edgevlm_export.graphs.dialects.standard.attention import merge_heads, split
 from edgevlm_export.graphs.edit import insert_before, supersede
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.graphs.source import GraphSource
-from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.bundle.decoder_info import StepInputs
 from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import UnsupportedModel
 
