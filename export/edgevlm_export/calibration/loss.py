@@ -17,9 +17,9 @@ from edgevlm_export.streaming.samples import Samples
 from edgevlm_runtime import VLM
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import Manifest
-from edgevlm_runtime.decoding.decoder import Decoder
 from edgevlm_runtime.errors import ExportError
 from edgevlm_runtime.options import RuntimeOptions
+from edgevlm_runtime.pipeline import Pipeline
 
 CHUNK = 128
 """Positions whose logits are in memory at once."""
@@ -53,7 +53,7 @@ class Loss:
         """Mean KL in nats a position of the bundle in `folder`, which has no manifest yet."""
         vlm = VLM(Bundle(folder, manifest, digest=""), RuntimeOptions(max_context=self.samples.text.shape[1]))
         total, row = 0.0, 0
-        for logits in self._run(vlm.pipeline.decoder):
+        for logits in self._run(vlm.pipeline):
             expected = torch.from_numpy(self.wanted[row : row + len(logits)])
             found = torch.log_softmax(torch.from_numpy(logits), -1)
             total += float((expected.exp() * (expected - found)).sum())
@@ -62,16 +62,14 @@ class Loss:
         gc.collect()  # unmap the weights before the folder changes
         return max(total / row, 0.0) if np.isfinite(total) else float("inf")
 
-    def _run(self, decoder: Decoder) -> Iterator[NDArray[np.float32]]:
+    def _run(self, pipeline: Pipeline) -> Iterator[NDArray[np.float32]]:
         """Logits of the text positions, in order."""
         for embeddings, text in zip(self.samples.embeddings.numpy(), self.samples.text.numpy(), strict=True):
             length = len(text)
-            run = decoder.new_run(length)
+            run = pipeline.decoder.new_run(length)
             for start in range(0, length, CHUNK):
                 part = slice(start, min(start + CHUNK, length))
-                feeds = {}
-                if "position_ids" in decoder.extra_inputs:  # as for the reference: every token one further
-                    feeds["position_ids"] = np.broadcast_to(np.arange(part.start, part.stop), (3, 1, part.stop - start))
+                feeds = pipeline.positions.feeds((), part.start, part.stop)  # every token one further
                 rows = np.flatnonzero(text[part])
                 logits = run.forward(embeddings[part], rows if rows.size else np.zeros(1, np.int64), feeds)
                 if rows.size:

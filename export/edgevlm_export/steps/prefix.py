@@ -22,7 +22,7 @@ from edgevlm_export.streaming.observed_cache import ObservedCache
 from edgevlm_export.streaming.samples import of_text
 from edgevlm_export.writing.bundle import file_records
 from edgevlm_runtime.asking.session import system_message
-from edgevlm_runtime.bundle.manifest import PrefixCache
+from edgevlm_runtime.bundle.decoder_info import PrefixCache
 from edgevlm_runtime.errors import ExportError, PromptError
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer

@@ -116,21 +116,21 @@ class StreamedModel:
             return asking.encode_image(self.model, pixels)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids [..., S] to embeddings [..., S, hidden], as the runtime hands them to the graph."""
+        """Token ids [..., S] to embeddings [..., S, row width], as the runtime has them: zeros in `image_columns`."""
         with self._looking_up(), torch.no_grad():
             found: Tensor = self.table(tokens.clamp(max=self.table.num_embeddings - 1))
-        return found
+        return nn.functional.pad(found, (0, sum(columns.width for columns in self.family.image_columns)))
 
     def decode(self, samples: Samples, observe: Observe | None = None, cache: Cache | None = None) -> Tensor:
         """The head's input [sequences, length, hidden], from embeddings; one module's weights in memory at a time.
 
         What the family's text model is called with is made here, for all who look at it.
         """
-        entry, text_model = self.edits.entry, self.family.text_model
-        embeddings = samples.embeddings if entry is None else entry(samples.embeddings)
-        arguments = self.family.text_arguments(embeddings, samples.named)
+        arguments = self.family.text_arguments(samples.embeddings, samples.named)
+        if (entry := self.edits.entry) is not None:
+            arguments["inputs_embeds"] = entry(arguments["inputs_embeds"])
         with self._streaming(observe=observe):
-            output = text_model(**arguments, past_key_values=cache, use_cache=cache is not None)
+            output = self.family.text_model(**arguments, past_key_values=cache, use_cache=cache is not None)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
@@ -164,8 +164,13 @@ class StreamedModel:
             bias = None if head.bias is None else self.weights.rows(f"{self.names[head]}.bias", start, stop)
             for logits, state in zip(into, states, strict=True):
                 with torch.no_grad():
-                    logits[:, start:stop] = nn.functional.linear(state, weight, bias).numpy()
+                    logits[:, start:stop] = self.capped(nn.functional.linear(state, weight, bias)).numpy()
             start = stop
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """The head's products as the model's own class hands them out."""
+        cap = self.family.logit_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def holding(self, part: nn.Module) -> AbstractContextManager[None]:
         """Within, the parameters of `part` are in memory."""

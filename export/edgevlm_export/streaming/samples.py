@@ -44,13 +44,13 @@ class Samples:
     """Sequences of embeddings in the model's own space (no transform applied)."""
 
     embeddings: Tensor
-    """float32 [sequences, length, hidden]."""
+    """float32 [sequences, length, row width]: with the family's image columns behind them, as the runtime has them."""
     real: Tensor
     """bool [sequences, length]: false for padding."""
     text: Tensor
     """bool [sequences, length]: positions that hold text, whose next token is of interest."""
     named: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further inputs of the decoder for these positions, by the names that the family gives them."""
+    """Further arguments of the text model for these positions (`Family.text_arguments`)."""
 
     @property
     def rows(self) -> int:
@@ -147,7 +147,7 @@ def assemble(
 ) -> Samples:
     """Samples from `prompts`, then texts `tokens` [sequences, S], all padded to the longest of them.
 
-    `embed`: token ids to embeddings; `images`: the embeddings of all images of a prompt [tokens, hidden].
+    `embed`: token ids to embeddings; `images`: the embeddings of all images of a prompt [tokens, row width].
     Raises `ExportError` when they are not as many as the prompt has places.
     """
     length = max([tokens.shape[1], *(len(prompt.ids) for prompt in prompts)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgevlm_runtime.bundle.manifest import KVLayout
+from edgevlm_runtime.bundle.decoder_info import KVLayout
 from edgevlm_runtime.engines.base import Array, Binding, Cache, Graph
 from edgevlm_runtime.errors import EdgeVLMError
 

@@ -15,6 +15,7 @@ from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.precision.plans import choose
 from edgevlm_export.streaming.model import StreamedModel
 from edgevlm_export.streaming.samples import Samples
+from edgevlm_runtime.bundle.decoder_info import ImageColumns
 from tests.support import checkpoints
 
 
@@ -35,3 +36,16 @@ def test_the_decoder_gets_what_its_family_names(tmp_path: Path, monkeypatch: pyt
     samples = Samples(embeddings, everywhere, everywhere, {"position_ids": positions})
     torch.testing.assert_close(model.decode(samples)[0], wanted, atol=1e-5, rtol=1e-5)
     assert (model.decode(replace(samples, named={}))[0] - wanted).abs().max() > 1e-2
+    columns = (ImageColumns("early", 3), ImageColumns("late", 2))  # rows become wider; the model is told of the rest
+    monkeypatch.setattr(Qwen25VL, "image_columns", columns)
+    monkeypatch.setattr(
+        Qwen25VL, "column_arguments", lambda _, given: {f"{name}_features": given[name] for name in given}
+    )
+    rows = torch.cat([embeddings, torch.ones(*embeddings.shape[:2], 3), torch.zeros(*embeddings.shape[:2], 2)], -1)
+    told = model.family.text_arguments(rows, samples.named)
+    assert list(told) == ["inputs_embeds", "early_features", "late_features", "position_ids"]
+    assert torch.equal(told["inputs_embeds"], embeddings)
+    assert [(told[name].shape[-1], float(told[name].mean())) for name in list(told)[1:3]] == [(3, 1.0), (2, 0.0)]
+    words = model.embed(inputs["input_ids"])
+    assert words.shape == rows.shape
+    assert not words[..., -5:].any()
