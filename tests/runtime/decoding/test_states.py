@@ -1,4 +1,4 @@
-"""What layers carry beside keys and values: copies come back as they were, however runs and rewinds follow each other."""
+"""What layers carry beside keys and values: copies come back as they were, whatever order runs and rewinds have."""
 
 from __future__ import annotations
 
