@@ -208,7 +208,7 @@ def test_ctrl_c_leaves_nothing_behind(tiny_checkpoint, output):
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("writing"):
+        if line.startswith("write: "):
             break
     else:
         pytest.fail("the export ended before it wrote")
