@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from edgevlm_export.families.decoder import Wiring, check_decoder, decoder_source, rotates_outside, windows
 from edgevlm_export.finite import is_finite
 from edgevlm_export.graphs.source import GraphSource
-from edgevlm_runtime.bundle.decoder_info import ImageColumns
+from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
 from edgevlm_runtime.errors import CheckpointError
 
 
@@ -141,6 +141,11 @@ class Family(ABC):
         return ()
 
     @property
+    def states(self) -> tuple[StateInfo, ...]:
+        """What layers without keys and values carry from run to run, float32."""
+        return ()
+
+    @property
     def logit_cap(self) -> float | None:
         """Soft cap of the logits, where the model's own class applies one."""
         return None
@@ -160,6 +165,7 @@ class Family(ABC):
             columns=self.image_columns,
             arguments=self.column_arguments,
             masks={f"block_mask_window_{size}" if size else "block_mask": size for size in sizes},
+            states=self.states,
             logit_cap=self.logit_cap,
         )
 

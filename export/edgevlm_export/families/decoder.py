@@ -12,14 +12,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.graphs import ops
 from edgevlm_export.graphs.source import GraphSource, Port
-from edgevlm_runtime.bundle.decoder_info import ImageColumns
+from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
 from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 
 DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "qwen2_5_vl_text"})
 """`model_type`s of text models whose attention this module's operator reproduces, each held to by a test."""
 
-PAST = "past_key_values."
+PAST, STATE = "past_key_values.", "past_state."
 HEAD_MULTIPLE = 16
 """Head sizes that ONNX Runtime's GroupQueryAttention rotates on a processor are multiples of this."""
 
@@ -43,7 +43,18 @@ def kv_shape(config: PreTrainedConfig) -> KVShape:
     """Read the cache's shape off a text config."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return KVShape(config.num_hidden_layers, kv_heads, head_dim)
+    return KVShape(len(attention_layers(config)), kv_heads, head_dim)
+
+
+ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+"""Types of layers that have keys and values, as `layer_types` of a config says."""
+
+
+def attention_layers(config: PreTrainedConfig) -> tuple[int, ...]:
+    """Layers that have keys and values."""
+    layers = range(config.num_hidden_layers)
+    kinds = getattr(config, "layer_types", None)
+    return tuple(layers) if kinds is None else tuple(layer for layer in layers if kinds[layer] in ATTENTION)
 
 
 def check_decoder(config: PreTrainedConfig) -> None:
@@ -108,6 +119,8 @@ class Wiring:
     """What the text model is called with for these, by name, [B, S, width] each."""
     masks: Mapping[str, int] = field(default_factory=dict)
     """Masks of tokens that see later ones, each with the window of its layers; none where no token does."""
+    states: tuple[StateInfo, ...] = ()
+    """What layers without keys and values carry from run to run."""
     logit_cap: float | None = None
     """Logits are held within plus and minus this by a hyperbolic tangent (Gemma 2's soft cap)."""
 
@@ -152,6 +165,8 @@ class Decoder(nn.Module):
             total=given["total_sequence_length"],
             tables=(self.cos, self.sin) if inside else None,
             block_rows=given.get(BLOCK_ROWS),
+            layers=attention_layers(self._text[0].config),
+            states={state.name: given[f"{STATE}{state.name}"] for state in self._wiring.states},
             block_masks={window: given[name] for name, window in self._wiring.masks.items()},
         )
         with ops.bind_cache(cache) as binding:
@@ -208,10 +223,12 @@ def decoder_source(
         ports.append(Port("position_ids", torch.int64, shape))
     names = [f"{layer}.{part}" for layer in range(kv.layers) for part in ("key", "value")]
     ports += [Port(f"{PAST}{name}", torch.float32, cache) for name in names]
+    ports += [Port(f"{STATE}{state.name}", torch.float32, state.shape) for state in wiring.states]
+    presents = [f"present.{name}" for name in names] + [f"present_state.{state.name}" for state in wiring.states]
     return GraphSource(
         module=Decoder(model, text_model, head, context, wiring, [port.name for port in ports]),
         inputs=tuple(ports),
-        outputs=(*([] if head is None else ["logits"]), *(f"present.{name}" for name in names)),
+        outputs=(*([] if head is None else ["logits"]), *presents),
         sizes={"sequence": 5, "rows": 3, "max_tokens": 17, "block": 4, "seen": 7},
         rotary=wiring.rotary,
         fixed={"max_tokens": context},

@@ -18,7 +18,7 @@ They keep every decision about kernels, caches and number formats out of the tra
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,14 +88,30 @@ class CacheBinding:
     """What these see, bool [B, T'] each, by the window of the layer (0 is none)."""
     rotated: bool = False
     """Whether the layer that is being traced has rotated its queries and keys."""
+    layers: Sequence[int] = ()
+    """Which of the model's layers have keys and values; all where none is named."""
+    states: Mapping[str, Tensor] = field(default_factory=dict)
+    """What other layers carry from run to run, by name."""
     present: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    new_states: dict[str, Tensor] = field(default_factory=dict)
+
+    def cache(self, layer: int) -> list[Tensor]:
+        """Past key and value of a layer."""
+        slot = self.layers.index(layer) if self.layers else layer
+        return self.past[2 * slot : 2 * slot + 2]
 
     def outputs(self) -> list[Tensor]:
-        """The presents in the order of `past`."""
-        return [tensor for layer in sorted(self.present) for tensor in self.present[layer]]
+        """The presents in the order of `past`, then the new states in the order of the old."""
+        presents = [tensor for layer in sorted(self.present) for tensor in self.present[layer]]
+        return presents + [self.new_states[name] for name in self.states]
 
 
 _binding: list[CacheBinding] = []
+
+
+def bound_cache() -> CacheBinding:
+    """That of the decoder being traced, for modules of a family that carry a state."""
+    return _binding[-1]
 
 
 @contextmanager
@@ -158,7 +174,7 @@ def _attention_function(  # noqa: PLR0913, PLR0917 (the signature is transformer
     if not getattr(module, "is_causal", False):
         return attention(q, k, v, heads, scale).view(batch, length, heads, dim), None
     binding, layer = _binding[-1], int(module.layer_idx)  # type: ignore[arg-type]
-    past_key, past_value = binding.past[2 * layer : 2 * layer + 2]
+    past_key, past_value = binding.cache(layer)
     attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": key.shape[1], "scale": float(scale)}
     if sliding_window is not None:
         attributes["sliding_window"] = int(sliding_window)

@@ -81,7 +81,12 @@ def _schema(plan: ExportPlan) -> int:
     """The oldest schema that says all of it: bundles of which an older runtime makes the same keep it."""
     names = {port.name for port in plan.graphs["decoder"].source.inputs}
     family = plan.family
-    later = family.image_columns or family.attention != "causal" or ("position_ids" in names and not family.mrope)
+    later = (
+        family.image_columns
+        or family.states
+        or family.attention != "causal"
+        or ("position_ids" in names and not family.mrope)
+    )
     return SCHEMA_VERSION if later else 2
 
 
@@ -166,6 +171,7 @@ def _decoder_info(plan: ExportPlan, table: EmbeddingTable) -> DecoderInfo:
         step_inputs=graph.step_inputs,
         image_columns=plan.family.image_columns,
         attention=plan.family.attention,
+        states=plan.family.states,
     )
 
 

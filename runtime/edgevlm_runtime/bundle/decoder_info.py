@@ -46,6 +46,18 @@ class KVLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class StateInfo:
+    """What a layer without keys and values carries from position to position, overwritten at each run.
+
+    The decoder's input is `past_state.{name}`, its output `present_state.{name}`; zeros before the first position.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PrefixCache:
     """Keys and values of the tokens that prompts begin with, computed at export by the PyTorch model in float32.
 
@@ -100,6 +112,8 @@ class DecoderInfo:
     """What image tokens bring beside their embeddings: rows of the projector are as wide as all together."""
     attention: str = "causal"
     """Which tokens see later ones: a key of `decoding.attention.PATTERNS` ("causal", "images", "prefix")."""
+    states: tuple[StateInfo, ...] = ()
+    """What is carried beside the KV cache; the layers that have keys and values are numbered without those others."""
 
     @property
     def row_width(self) -> int:

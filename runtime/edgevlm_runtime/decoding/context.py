@@ -9,7 +9,7 @@ Where tokens see later ones (`edgevlm_runtime.decoding.attention`), no more is r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,11 +91,14 @@ class Context:
                 return None
             rows = self._embed(prompt, first, stop, embeddings_of)
             self._run.prefill(rows, self._feeds(prompt, first, stop), blocks)
-        for first, stop in chunks(self.length, len(prompt), self._chunk, blocks):
-            if cancelled():
-                return None
-            last = np.array([stop - first - 1], dtype=np.int64)
-            logits = self._extend(prompt, first, stop, last, embeddings_of)[0]
+        for begin, end in pairwise([self.length, *self._snapshot_places(prompt), len(prompt)]):
+            for first, stop in chunks(begin, end, self._chunk, blocks):
+                if cancelled():
+                    return None
+                last = np.array([stop - first - 1], dtype=np.int64)
+                logits = self._extend(prompt, first, stop, last, embeddings_of)[0]
+            if end < len(prompt):
+                self._run.kv.snapshot()
         return logits
 
     def score(self, prompt: Prompt, embeddings_of: EmbeddingsOf, rows: Ids | None = None) -> Logits:
@@ -130,6 +133,7 @@ class Context:
         """Logits [n, vocab] after each of `token_ids` [n], had they been generated; the cache is then as it was."""
         place = self.length
         size = min(self._chunk, self._rows)
+        self._run.kv.snapshot()
         try:
             parts = [self._appended(token_ids[start:stop]) for start, stop in chunks(0, token_ids.size, size)]
         finally:  # what a failed run leaves behind is not what `_held` says
@@ -143,10 +147,18 @@ class Context:
         return self._run.forward(embeddings, np.arange(count, dtype=np.int64), feeds)
 
     def _in_cache(self, identities: Ids, blocks: Blocks) -> int:
-        return reusable(common_prefix(self._held[: self.length], identities[:-1]), blocks)
+        shared = reusable(common_prefix(self._held[: self.length], identities[:-1]), blocks)
+        return self._run.kv.reachable(shared)
 
     def _in_bundle(self, identities: Ids, blocks: Blocks) -> int:
         return 0 if self._baked is None else reusable(self._baked.shared(identities[:-1]), blocks)
+
+    def _snapshot_places(self, prompt: Prompt) -> list[int]:
+        """Where states that are overwritten are copied: behind each image, which is what further questions share."""
+        if not self._run.kv.states:
+            return []
+        stops = {max(span.stop for span in prompt.images if span.image == image) for image in _numbers(prompt)}
+        return sorted(stop for stop in stops if self.length < stop < len(prompt))
 
     def _begin(self, prompt: Prompt, identities: Ids, start: int) -> None:
         """Keep the first `start` positions, which the cache has; what follows will be those of `prompt`."""
@@ -200,3 +212,7 @@ class Context:
             rows = np.arange(span.row, span.row + span.length, dtype=np.int64)
             identities[span.start : span.stop] = -1 - rows - (number << 32)
         return identities
+
+
+def _numbers(prompt: Prompt) -> set[int]:
+    return {span.image for span in prompt.images}

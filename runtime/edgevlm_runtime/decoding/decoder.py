@@ -51,7 +51,7 @@ class Decoder:
         self.extra_inputs = tuple(
             name
             for name in graph.inputs
-            if name not in (*_OWN_INPUTS, *columns) and not name.startswith("past_key_values.")
+            if name not in (*_OWN_INPUTS, *columns) and not name.startswith(("past_key_values.", "past_state."))
         )
         """What each run is told beside embeddings, rows and cache."""
         self.step_inputs = make_step_inputs(info.step_inputs, fixed_rows(graph))
@@ -62,7 +62,7 @@ class Decoder:
 
     def new_run(self, capacity: int) -> DecoderRun:
         """A KV cache of `capacity` tokens with the graph bound to it."""
-        return DecoderRun(self, KVCache(self.graph, self.info.kv, capacity))
+        return DecoderRun(self, KVCache(self.graph, self.info.kv, capacity, self.info.states))
 
 
 class DecoderRun:
@@ -184,6 +184,15 @@ def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outpu
     parts = [f"{layer}.{part}" for layer in range(info.kv.layers) for part in ("key", "value")]
     wanted = {f"past_key_values.{part}": info.kv.dtype for part in parts}
     _check_names(graph, wanted, [f"present.{part}" for part in parts])
+    states = [state.name for state in info.states]
+    _check_names(graph, [f"past_state.{name}" for name in states], [f"present_state.{name}" for name in states])
+    for state in info.states:
+        shape = tuple(graph.inputs[f"past_state.{state.name}"].shape)
+        if shape != state.shape:
+            raise BundleError(
+                f"the decoder's state {state.name!r} has shape {shape}, not {state.shape} as the manifest says: "
+                "export the model again"
+            )
     _check_sizes(graph, info, outputs)
     for name, dtype in wanted.items():
         if graph.inputs[name].dtype != np.dtype(dtype):
