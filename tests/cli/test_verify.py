@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.seal import write_manifest
+
 Copy = Callable[[], Path]
 
 
@@ -159,8 +161,7 @@ def test_every_bad_file_is_listed(invoke, bundle):
 
 
 def test_a_manifest_that_is_no_json(invoke, bundle):
-    (bundle / "manifest.json").write_text("{")
-    (bundle / "manifest.sha256").unlink()
+    write_manifest(bundle, "{")
     result = invoke("verify", bundle)
     assert result.exit_code == 1
     assert "manifest.json" in result.stderr
@@ -182,8 +183,7 @@ def test_no_bundle(invoke, refused, tmp_path, bundle):
 
 def test_a_newer_bundle_is_not_judged(invoke, refused, bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
-    (bundle / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 99}))
-    (bundle / "manifest.sha256").unlink()
+    write_manifest(bundle, {**manifest, "schema_version": 99})
     assert "newer" in refused(invoke("verify", bundle))
 
 

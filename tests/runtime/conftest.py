@@ -24,6 +24,8 @@ from edgevlm_runtime.bundle import manifest as schema
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from tests.support.seal import seal  # noqa: E402
+
 LAYERS, HEADS, KV_HEADS, HEAD_DIM, HIDDEN, CONTEXT = 2, 2, 1, 16, 32, 256
 SIDE, PATCHES, FEATURES, TOKENS = 8, 4, 12, 4
 SPECIAL = ("<s>", "</s>", "<image>", "<|user|>", "<|assistant|>", "<|system|>")
@@ -200,6 +202,7 @@ def make_bundle(folder: Path, positions: str = "linear") -> Path:
     table = np.random.default_rng(4).standard_normal((VOCAB, HIDDEN)).astype(np.float32)
     (folder / "embeddings.bin").write_bytes(b"\0" * 16 + table.tobytes())
     (folder / schema.MANIFEST_NAME).write_bytes(schema.encode(describe(folder, positions)))
+    seal(folder)
     return folder
 
 
@@ -230,6 +233,7 @@ def rewrite() -> Callable[..., None]:
         data = json.loads(file.read_text())
         change(data)
         file.write_text(json.dumps(data))
+        seal(folder)
 
     return apply
 

@@ -31,6 +31,7 @@ from edgevlm_runtime.checks.selftest import run_self_test
 from edgevlm_runtime.checks.verification import check_files
 from edgevlm_runtime.decoding import tuning
 from edgevlm_runtime.errors import EdgeVLMError
+from tests.support.seal import write_manifest
 
 Put = Callable[[Path], object]
 
@@ -88,7 +89,7 @@ def seal(folder: Path, **fields: object) -> None:
                 continue
             found = file.read_bytes()
             data["files"][name] = {"sha256": hashlib.sha256(found).hexdigest(), "bytes": len(found)}
-    (folder / schema.MANIFEST_NAME).write_text(json.dumps(data))
+    write_manifest(folder, data)
 
 
 def ask(folder: Path, **options: Any) -> None:
@@ -226,6 +227,6 @@ def test_a_graph_by_another_name_is_the_same_graph(bundle: Path) -> None:
     data = json.loads((bundle / schema.MANIFEST_NAME).read_text())
     data["files"]["projector.ort"] = data["files"].pop("projector.onnx")
     data["graphs"]["projector"]["file"] = "projector.ort"
-    (bundle / schema.MANIFEST_NAME).write_text(json.dumps(data))
+    write_manifest(bundle, data)
     vlm = edgevlm_runtime.load(bundle, threads=1)
     assert vlm.ask(bundle / "selftest/image.png", "hi", max_new_tokens=1).token_ids

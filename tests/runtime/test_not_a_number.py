@@ -24,6 +24,8 @@ from tests.runtime.conftest import HIDDEN, VOCAB
 onnx = pytest.importorskip("onnx")
 from onnx import numpy_helper  # noqa: E402
 
+from tests.support.seal import write_manifest  # noqa: E402
+
 PICTURE = Image.new("RGB", (9, 9), "red")
 MESSAGES = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
 
@@ -49,7 +51,7 @@ def damaged(bundle: Path, folder: Path, graph: str, weight: str, value: float) -
         "image": "selftest/image.png", "prompt": "hi", "token_ids": [1], "embeddings": "selftest/embeddings.npy",
         "tolerance": 1e30,
     }  # fmt: skip
-    (folder / schema.MANIFEST_NAME).write_text(json.dumps(data))
+    write_manifest(folder, data)
     return folder
 
 

@@ -75,7 +75,7 @@ class PrefixCache:
 class StepInputs:
     """What the decoder graph is told about the cache at each run.
 
-    `kind` names a file in `decoding/step_inputs/`: "in_place" (GroupQueryAttention's sequence lengths) or
+    `kind` is a key of `decoding.step_inputs.KINDS`: "in_place" (GroupQueryAttention's sequence lengths) or
     "static" (write index, masks and position ids of a cache with a fixed length, `DecoderInfo.max_context`).
     """
 
@@ -103,7 +103,7 @@ class DecoderInfo:
     max_context: int
     """Tokens of prompt, images and answer together that positions and the rotary tables allow."""
     positions: str
-    """How position ids are made: a name in `edgevlm_runtime/decoding/positions/` ("linear", "mrope")."""
+    """How position ids are made: a key of `decoding.positions.SCHEMES` ("linear", "mrope")."""
     kv: KVLayout
     embedding: EmbeddingTable
     step_inputs: StepInputs = field(default_factory=StepInputs)

@@ -55,8 +55,8 @@ class Bundle:
         where = str(folder / schema.MANIFEST_NAME)
         sealed = verify == "none" or _check_manifest_digest(folder, data)
         manifest = schema.decode(data, where)
-        if not sealed and manifest.model.checkpoint is not None:  # its exporter wrote one
-            log.warning("%s has no %s: its manifest is used unchecked", folder, schema.MANIFEST_DIGEST_NAME)
+        if not sealed:
+            _without_digest(folder, manifest)
         _check_runtime_version(manifest.min_runtime_version, where)
         _check_references(manifest, where)
         check_values(manifest, where)
@@ -143,7 +143,7 @@ def _read_manifest(folder: Path) -> bytes:
 
 
 def _check_manifest_digest(folder: Path, data: bytes) -> bool:
-    """Compare the manifest with its digest; False where there is none, as in bundles of early exporters."""
+    """Compare the manifest with its digest; False where there is none, as in the first bundles (schema 1)."""
     file = folder / schema.MANIFEST_DIGEST_NAME
     try:
         line = read_bytes(file, schema.MANIFEST_DIGEST_BYTES)
@@ -154,6 +154,13 @@ def _check_manifest_digest(folder: Path, data: bytes) -> bool:
     if line.split()[:1] != [hashlib.sha256(data).hexdigest().encode()]:
         raise BundleAltered(f"{folder / schema.MANIFEST_NAME} is not what {file.name} says: {_AGAIN}")
     return True
+
+
+def _without_digest(folder: Path, manifest: Manifest) -> None:
+    """Raise `BundleIncomplete`, but for the first schema, whose bundles may have none: that is told."""
+    if manifest.schema_version > 1:
+        raise BundleIncomplete(f"missing file: {folder / schema.MANIFEST_DIGEST_NAME}: {_AGAIN}")
+    log.warning("%s has no %s: its manifest is used unchecked", folder, schema.MANIFEST_DIGEST_NAME)
 
 
 def _check_runtime_version(wanted: str, where: str) -> None:

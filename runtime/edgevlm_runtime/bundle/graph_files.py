@@ -62,8 +62,6 @@ _FIXED = {1: 8, 5: 4}
 _LONGEST_VARINT = 10
 _MOST_FIELDS = 4_000_000
 """Of all messages together: some thirty times what a large model's graph has."""
-_MOST_FIELDS = 4_000_000
-"""Of all messages together: some thirty times what a large model's graph has."""
 _FOREIGN = b"EPContext"
 """The operator of a graph that was compiled for one provider: it names a file in an attribute of its own."""
 
@@ -103,7 +101,6 @@ def external_files(file: Path) -> set[str]:
 def _locations(data: mmap.mmap) -> Iterator[str]:
     pending = [(Message.MODEL, 0, len(data))]
     seen = 0
-    seen = 0
     while pending:
         kind, start, stop = pending.pop()
         if kind is Message.ENTRY:
@@ -111,9 +108,6 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
             continue
         parts = PARTS[kind]
         for number, first, last in _fields(data, start, stop):
-            seen += 1
-            if seen > _MOST_FIELDS:
-                raise _NoGraph(f"more than {_MOST_FIELDS} fields")
             seen += 1
             if seen > _MOST_FIELDS:
                 raise _NoGraph(f"more than {_MOST_FIELDS} fields")

@@ -75,12 +75,15 @@ def _png(image: Image.Image, data: bytes | None) -> Samples:
     return Samples(16, used=used if bare else 16)
 
 
-def _pgm(image: Image.Image, data: bytes | None) -> Samples:
-    """The header's greatest value, to which Pillow scales unless it is the type's own."""
-    if image.mode != "I":
+def _pnm(image: Image.Image, data: bytes | None) -> Samples:
+    """The header's greatest value, to which Pillow scales unless it is the type's own: 65535 is what writers put there
+    for any number of bits, and says nothing of how many are used."""
+    found = None if data is None else _PNM_HEADER.match(data)
+    greatest = 255 if found is None else int(found[1])
+    if image.mode != "I" and greatest < 256:
         return Samples()
-    found = None if data is None else _PGM_HEADER.match(data)
-    return Samples(16, used=16, signed=False, scaled=found is not None and int(found[1]) != 65535)
+    scaled = found is not None and greatest != 65535
+    return Samples(16, used=16 if scaled else None, signed=False, scaled=scaled)
 
 
 def _jpeg_2000(image: Image.Image, data: bytes | None) -> Samples:
@@ -91,7 +94,7 @@ def _jpeg_2000(image: Image.Image, data: bytes | None) -> Samples:
 READERS: dict[str, Callable[[Image.Image, bytes | None], Samples]] = {
     "TIFF": _tiff,
     "PNG": _png,
-    "PPM": _pgm,
+    "PPM": _pnm,
     "JPEG2000": _jpeg_2000,
 }
 """By Pillow's name of the format."""
@@ -101,7 +104,7 @@ _MAX, _S_MIN, _S_MAX = 281, 340, 341
 _PNG_DEPTH = 24
 """Place of the bit depth: behind the signature, the header's length, its name, width and height."""
 _PNG_SBIT = re.compile(rb"\0\0\0[\1-\4]sBIT(.)", re.DOTALL)
-_PGM_HEADER = re.compile(rb"P[25](?:(?:\s|#[^\n\r]*[\n\r])+\d+){2}(?:\s|#[^\n\r]*[\n\r])+(\d{1,10})\s")
+_PNM_HEADER = re.compile(rb"P[2356](?:(?:\s|#[^\n\r]*[\n\r])+\d+){2}(?:\s|#[^\n\r]*[\n\r])+(\d{1,10})\s")
 """Width, height and greatest value, with comments between them."""
 
 

@@ -26,7 +26,8 @@ from edgevlm_runtime.images.notices import tell_once
 
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Pillow's modes with one sample per pixel of more than 8 bits."""
-COLOURS = ("RGB", "RGBA")
+COLOURS = {"RGB": 3, "RGBA": 3, "RGBX": 3, "RGBa": 3, "CMYK": 4, "YCbCr": 1, "LAB": 1}
+"""Modes with several samples per pixel, and how many of them can be bright; Pillow reads 8 bits of each."""
 HOW = "give --image-depth BITS (image_bit_depth=BITS in Python)"
 _STRIP = 1 << 18
 """Samples converted at once: they are float64 meanwhile."""
@@ -156,7 +157,7 @@ def _check_colour(image: Image.Image, where: str, samples: Samples, bits: int | 
         raise ImageError(
             f"{where}: a colour picture that uses {used} of 16 bits cannot be read: save it with 8 bits per colour"
         )
-    brightest = int(np.asarray(image)[..., :3].max())
+    brightest = int(np.asarray(image)[..., : COLOURS[image.mode]].max())
     if used is None and 0 < brightest < _LEAST_REACH * 256:
         raise ImageError(
             f"{where}: a colour picture that seems to use the lower ones of its 16 bits: "

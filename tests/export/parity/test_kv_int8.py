@@ -18,6 +18,7 @@ from edgevlm_export.calibration.kv_ranges import KVRanges
 from edgevlm_export.precision.kv_cache import quantize_cache, stored
 from edgevlm_runtime.errors import EdgeVLMError, ExportError
 from tests.support import checkpoints
+from tests.support.seal import write_manifest
 
 TEXT = "describe this image what is in the picture is there a scratch "
 ENGLISH = Path(__file__).parents[3] / "benchmarks" / "english.txt"
@@ -200,7 +201,6 @@ def test_damaged_manifests(tmp_path, tiny_bundle):
     data = json.loads(file.read_text())
     data["decoder"]["kv"]["dtype"] = "int8"
     data["decoder"]["prefix"] = None
-    file.write_text(json.dumps(data))
-    (folder / "manifest.sha256").unlink()
+    write_manifest(folder, data)
     with pytest.raises(EdgeVLMError, match="holds float32, not int8 as the manifest says"):
         edgevlm_runtime.load(folder, verify="size")

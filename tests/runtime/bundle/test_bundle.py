@@ -17,6 +17,7 @@ from edgevlm_runtime.bundle import manifest as schema
 from edgevlm_runtime.bundle.folder import Bundle, _release, altered_files
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, BundleTooNew, EdgeVLMError
 from edgevlm_runtime.installing import upgrade
+from tests.support.seal import seal
 
 FILES = (
     "chat_template.jinja",
@@ -123,6 +124,7 @@ def test_newer_runtime_wanted(own_bundle: Path, rewrite: Rewrite) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"schema_version": "x"}', "\x00\xff"])
 def test_not_a_manifest(own_bundle: Path, text: str) -> None:
     (own_bundle / schema.MANIFEST_NAME).write_text(text, encoding="latin-1")
+    seal(own_bundle)
     with pytest.raises(BundleError) as error:
         Bundle.open(own_bundle)
     _one_line(error, schema.MANIFEST_NAME)
@@ -214,9 +216,10 @@ def test_altered_manifest(own_bundle: Path, rewrite: Rewrite, verify: str) -> No
     """Even where it still makes sense: it holds the digest of every other file, and its own lies beside it."""
     manifest = own_bundle / schema.MANIFEST_NAME
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    (own_bundle / schema.MANIFEST_DIGEST_NAME).write_text(f"{digest}  {schema.MANIFEST_NAME}\n")
     assert Bundle.open(own_bundle, verify).digest == digest
+    told = (own_bundle / schema.MANIFEST_DIGEST_NAME).read_text()
     rewrite(own_bundle, lambda data: data["generation"].update(max_new_tokens=3))
+    (own_bundle / schema.MANIFEST_DIGEST_NAME).write_text(told)
     with pytest.raises(BundleAltered) as error:
         Bundle.open(own_bundle, verify)
     _one_line(error, str(manifest), schema.MANIFEST_DIGEST_NAME)
@@ -224,6 +227,24 @@ def test_altered_manifest(own_bundle: Path, rewrite: Rewrite, verify: str) -> No
     (own_bundle / schema.MANIFEST_DIGEST_NAME).write_text("")
     with pytest.raises(BundleAltered):
         Bundle.open(own_bundle, verify)
+
+
+@pytest.mark.parametrize("verify", ["full", "size"])
+@pytest.mark.parametrize("checkpoint", [None, {"sha256": "0", "covers": "all"}])
+def test_a_manifest_without_its_digest(
+    own_bundle: Path, rewrite: Rewrite, verify: str, checkpoint: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Refused whatever it says of itself, but for the first schema, whose bundles may have none: told, each time."""
+    digest = own_bundle / schema.MANIFEST_DIGEST_NAME
+    rewrite(own_bundle, lambda data: data["model"].update(checkpoint=checkpoint))
+    digest.unlink()
+    with pytest.raises(BundleIncomplete) as error:
+        Bundle.open(own_bundle, verify)
+    _one_line(error, str(digest), "export the bundle again")
+    rewrite(own_bundle, lambda data: data.update(schema_version=1))
+    digest.unlink()
+    assert Bundle.open(own_bundle, verify).manifest.schema_version == 1
+    assert "used unchecked" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -270,6 +291,7 @@ def test_values_that_make_no_sense(own_bundle: Path, rewrite: Rewrite, place: st
 def test_a_manifest_nested_without_end(own_bundle: Path) -> None:
     text = '{"schema_version": 1, "x": ' + "[" * 100_000 + "]" * 100_000 + "}"
     (own_bundle / schema.MANIFEST_NAME).write_text(text)
+    seal(own_bundle)
     with pytest.raises(BundleError) as error:
         Bundle.open(own_bundle)
     _one_line(error, schema.MANIFEST_NAME)

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgevlm_runtime.bundle import graph_files
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.graph_files import PARTS, Message, external_files
 from edgevlm_runtime.checks.verification import check_files
 from edgevlm_runtime.errors import BundleError
 
 onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper  # noqa: E402
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper  # noqa: E402
 
 NAMES = {
     Message.MODEL: "ModelProto",
@@ -254,3 +255,16 @@ def test_weights_that_the_manifest_names(handmade_bundle: Path, tmp_path: Path, 
     rewrite(folder, seal)
     assert external_files(file) == {"weights/p.bin"}
     Bundle.open(folder)
+
+
+@pytest.mark.parametrize(("nodes", "allowed"), [(10, True), (11, False)])
+def test_as_many_fields_as_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int, allowed: bool) -> None:
+    """Each field counts one: a model's graph, and in it as many nodes, none of which has a field."""
+    monkeypatch.setattr(graph_files, "_MOST_FIELDS", 11)
+    file = tmp_path / "graph.onnx"
+    file.write_bytes(ModelProto(graph=GraphProto(node=[NodeProto() for _ in range(nodes)])).SerializeToString())
+    if allowed:
+        assert external_files(file) == set()
+    else:
+        with pytest.raises(BundleError, match="more than 11 fields"):
+            external_files(file)

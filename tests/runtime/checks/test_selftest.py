@@ -94,6 +94,8 @@ def test_the_image_cache_hides_nothing(tested: Path, tmp_path: Path) -> None:
 
 
 class _Zero:
+    inputs = ("image_features",)
+
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"image_embeddings": np.zeros((1, 4, 32), np.float32)}
 

@@ -17,6 +17,7 @@ from edgevlm_runtime import VLM
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.contexts import PICTURES, Part, embeddings_of, new_context, prefill, prompt_of
+from tests.support.seal import write_manifest
 
 onnx = pytest.importorskip("onnx")
 
@@ -35,7 +36,7 @@ def filled(request: pytest.FixtureRequest, handmade_bundle: Path, mrope_bundle: 
     data["graphs"]["prefill"] = {**data["graphs"]["decoder"], "file": "prefill.onnx"}
     content = (folder / "prefill.onnx").read_bytes()
     data["files"]["prefill.onnx"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    manifest.write_text(json.dumps(data))
+    write_manifest(folder, data)
     model = edgevlm_runtime.load(folder, threads=1)
     assert model.pipeline.decoder.prefill_graph is not None
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -294,3 +295,43 @@ def test_eight_bits_are_left_alone(mode: str, bits: int | None, caplog: pytest.L
         found = load_image(source, LoadOptions(bit_depth=bits))
         assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).max() <= 3
     assert caplog.text == ""
+
+
+def _pnm(kind: str, values: NDArray[Any]) -> bytes:
+    height, width = values.shape[:2]
+    return f"{kind}\n{width} {height}\n65535\n".encode() + values.astype(">u2").tobytes()
+
+
+def _tiff_of_inks(values: NDArray[Any]) -> bytes:
+    """CMYK of 16 bits per ink, uncompressed; Pillow cannot write it."""
+    height, width, inks = values.shape
+    words = {256: width, 257: height, 259: 1, 262: 5, 277: inks, 278: height}
+    entries = 8
+    start = 8 + 2 + 12 * entries + 4
+    table = b"".join(
+        struct.pack("<HHII", tag, 3 if tag in (259, 262, 277) else 4, 1, words[tag]) for tag in sorted(words)
+    )
+    bits = struct.pack("<HHII", 258, 3, inks, start)
+    place = struct.pack("<HHII", 273, 4, 1, start + 2 * inks)
+    rows = sorted([*(table[at : at + 12] for at in range(0, len(table), 12)), bits, place])
+    rows.sort(key=lambda row: struct.unpack("<H", row[:2]))
+    head = b"II*\0" + struct.pack("<IH", 8, entries) + b"".join(rows) + b"\0" * 4
+    return head + struct.pack("<4H", *[16] * inks) + values.astype("<u2").tobytes()
+
+
+DEEP_FILES = {
+    "PGM": lambda grey: _pnm("P5", grey),
+    "PPM": lambda grey: _pnm("P6", np.stack([grey] * 3, 2)),
+    "CMYK TIFF": lambda grey: _tiff_of_inks(np.stack([grey] * 4, 2)),
+}
+
+
+@pytest.mark.parametrize("name", DEEP_FILES)
+@pytest.mark.parametrize("bits", [10, 12])
+def test_sixteen_stored_bits_say_nothing_of_those_used(name: str, bits: int) -> None:
+    """65535 is what writers put into a header whatever their sensor has; inks have no header at all."""
+    low = at_depth(scene(), bits).astype(np.uint16)
+    with pytest.raises(ImageError, match=r"--image-depth|16 bits"):
+        load_image(DEEP_FILES[name](low))
+    full = at_depth(scene(), 16).astype(np.uint16)
+    assert np.asarray(load_image(DEEP_FILES[name](full))).std() > 20
