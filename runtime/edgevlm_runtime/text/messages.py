@@ -61,6 +61,18 @@ def count_images(turns: Sequence[Turn]) -> int:
     return sum(part.text is None for turn in turns for part in turn.parts)
 
 
+def check_unicode(text: str, where: str) -> str:
+    """The text. Raises `PromptError`, with the place, for characters that are none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"{where} is not text: character {error.start + 1} is half of a surrogate pair, as bytes that are "
+            "not UTF-8 become: give it in UTF-8"
+        ) from None
+    return text
+
+
 def _turn(message: object, where: str) -> Turn:
     if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
         raise PromptError(f"{where} must be a mapping with 'role' and 'content', nothing else")
@@ -68,7 +80,7 @@ def _turn(message: object, where: str) -> Turn:
     if not isinstance(role, str):
         raise PromptError(f"{where}: the role must be a text, not {type(role).__name__}")
     if isinstance(content, str):
-        return Turn(str(role), (Part(str(content)),), whole=True)
+        return Turn(str(role), (Part(check_unicode(str(content), where)),), whole=True)
     if not isinstance(content, list | tuple):
         raise PromptError(f"{where}: the content must be a text or a list of parts, not {type(content).__name__}")
     return Turn(str(role), tuple(_part(part, where) for part in content), whole=False)
@@ -79,7 +91,7 @@ def _part(part: Any, where: str) -> Part:
     if kind == "image":
         return Part(None)
     if kind == "text" and isinstance(part.get("text"), str) and isinstance(part.get("literal", False), bool):
-        return Part(str(part["text"]), part.get("literal", False))
+        return Part(check_unicode(str(part["text"]), where), part.get("literal", False))
     raise PromptError(
         f'{where}: a part must be {{"type": "text", "text": ...}} or {{"type": "image"}}, not {str(part)[:80]!r}'
     )

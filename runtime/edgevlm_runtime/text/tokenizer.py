@@ -22,6 +22,7 @@ from functools import cached_property
 from edgevlm_runtime.errors import BundleError, BundleIncomplete, EdgeVLMError, PromptError, reason
 from edgevlm_runtime.installing import pip_install
 from edgevlm_runtime.reading import read_text, why
+from edgevlm_runtime.text.messages import check_unicode
 from edgevlm_runtime.text.tokenizer_parts import TokenCount, longest_growth, part_of
 
 try:
@@ -97,7 +98,7 @@ class Tokenizer:
 
     def normalized(self, text: str) -> str:
         """`text` as the model's vocabulary sees it. Raises `PromptError` as `encode` does."""
-        _check_unicode(text)
+        check_unicode(text, "the prompt")
         normalizer = self._backend.normalizer
         with _told(PromptError, *_FAILS):
             return text if normalizer is None else str(normalizer.normalize_str(text))
@@ -127,7 +128,7 @@ class Tokenizer:
         `bos_token` already; that is what `processor.apply_chat_template(tokenize=True)` of transformers does. Special
         tokens written out in the text become those tokens. Raises `PromptError` for text that is not Unicode.
         """
-        _check_unicode(text)
+        check_unicode(text, "the prompt")
         begun = bos_token is not None and text.startswith(bos_token)
         with _told(PromptError, *_FAILS):
             return self._backend.encode(text, add_special_tokens=not begun).ids
@@ -220,16 +221,6 @@ def _check_growth(backend: tokenizers.Tokenizer) -> None:
         growth = longest_growth(parts)
         if growth > MOST_GROWTH:
             raise ValueError(f"its {name} may make a text {growth:.3g} times longer, {MOST_GROWTH} is allowed")
-
-
-def _check_unicode(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"the prompt is not text: character {error.start + 1} is half of a surrogate pair, as bytes that are "
-            "not UTF-8 become: give it in UTF-8"
-        ) from None
 
 
 def _is_control(token: tokenizers.AddedToken) -> bool:

@@ -239,6 +239,8 @@ def test_text_that_is_no_unicode(vlm: VLM) -> None:
     """What the command line makes of bytes that are not UTF-8."""
     broken = b"caf\xe9".decode(errors="surrogateescape")
     with vlm.session() as session, vlm.session(system=broken) as other:
+        with pytest.raises(PromptError, match="message 1 is not text: character 4 "):
+            session.ask(broken)  # where the user wrote it, not where the template puts it
         for ask in (
             lambda: session.ask(broken),
             lambda: other.ask("hello"),

@@ -165,7 +165,7 @@ FILTERS: dict[str, Bound] = {
     "sort": _sorted,
     "string": _escaped,
     "sum": _summed,
-    "title": None,
+    "title": _escaped,  # it makes a list of the words
     "tojson": _as_json,
     "trim": _stripped,
     "truncate": None,
