@@ -105,6 +105,11 @@ class Family(ABC):
         this config is of; None where the config does not tell."""
         return None
 
+    @classmethod
+    def template_image(cls, config: PreTrainedConfig) -> int:
+        """The token by which chat templates show an image; the one that stands for its rows in most families."""
+        return config.image_token_id  # type: ignore[no-any-return]
+
     @property
     def positions(self) -> str:
         """The runtime's name for how positions are made."""
@@ -152,6 +157,15 @@ class Family(ABC):
 
     def column_arguments(self, columns: Mapping[str, Tensor]) -> dict[str, Any]:
         """What the text model is called with for `image_columns`, by name, [B, S, width] each, zeros for text."""
+        return {}
+
+    def block_arguments(self, embeddings: Tensor, blocks: Tensor) -> dict[str, Any]:
+        """What the text model is called with beside `embeddings` [B, S, hidden] where tokens see later ones.
+
+        `blocks`: int64 [B, S], tokens of one sequence that see each other have the same number, all others -1
+        (`edgevlm_runtime.decoding.attention.PATTERNS` says which these are). The masks are transformers' own. Nothing
+        for families whose attention is causal.
+        """
         return {}
 
     @property

@@ -16,7 +16,7 @@ from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
 from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 
-DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "qwen2_5_vl_text"})
+DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "qwen2_5_vl_text"})
 """`model_type`s of text models whose attention this module's operator reproduces, each held to by a test."""
 
 PAST, STATE = "past_key_values.", "past_state."

@@ -52,13 +52,20 @@ def choose(
     text = given or own or _published(folder, config, tokenizer)
     if text is None:
         raise CheckpointError(f"no chat template: {folder}: put one into chat_template.jinja, or {HINT}")
-    id_ = config.image_token_id
-    image = tokenizer.convert_ids_to_tokens(id_) if isinstance(id_, int) and 0 <= id_ < len(tokenizer) else None
+    image = shown_image(config, tokenizer)
     after = get_family(config.model_type).after_image if config.model_type in FAMILIES else None
     for flat in (None, None if after is None else f"{image}{after}"):
         if image is not None and _shows(text, tokenizer, image, flat):
             return ChosenTemplate(text, flat, _turn_end(text, flat, tokenizer))
     return ChosenTemplate(text)
+
+
+def shown_image(config: PreTrainedConfig, tokenizer: Any) -> str | None:
+    """The token by which the family's chat templates show an image; None where the tokenizer has none such."""
+    family = get_family(config.model_type) if config.model_type in FAMILIES else None
+    id_ = config.image_token_id if family is None else family.template_image(config)
+    known = isinstance(id_, int) and 0 <= id_ < len(tokenizer)
+    return str(tokenizer.convert_ids_to_tokens(id_)) if known else None
 
 
 def special_tokens(tokenizer: Any) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Context:
         self._held = np.zeros(capacity, dtype=np.int64)
         self._numbers: dict[str, int] = {}
         self._images: ImageSpans = ()
-        self._blocks_of = get_pattern(decoder.info.attention)
+        self._blocks_of = get_pattern(decoder.info.attention).blocks
 
     @property
     def capacity(self) -> int:

@@ -34,6 +34,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         f"smolvlm-{name}": lambda folder, name=name: checkpoints.smolvlm(folder, name, **VARIED)
         for name in checkpoints.SMOLVLM_SHAPES
     },
+    **{
+        f"gemma3-{name}": lambda folder, name=name: checkpoints.gemma3(folder, name, **VARIED)
+        for name in checkpoints.GEMMA3_SHAPES
+    },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
         f"qwen2_5_vl-{name}": lambda folder, name=name: checkpoints.qwen2_5_vl(folder, name, **VARIED)

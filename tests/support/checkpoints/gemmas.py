@@ -1,0 +1,79 @@
+"""Gemma 3 checkpoints, with the file names and config keys of `google/gemma-3-4b-it`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import Gemma3Config
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+from edgevlm_export import chat_templates
+from tests.support.checkpoints.weights import save, write_json
+from tests.support.checkpoints.words import tokenizer
+
+TURNS = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+GEMMA3_SHAPES: dict[str, dict[str, Any]] = {
+    # a window longer than an image and shorter than the prompt; the layout of the first publication
+    "window-24": {"heads": 4, "kv": 2, "dim": 24, "hidden": 96, "window": 24, "image": 84, "side": 3, "tied": True},
+    # a window shorter than an image: its first tokens are out of sight of its last ones
+    "window-6": {"heads": 3, "kv": 1, "dim": 40, "hidden": 72, "window": 6, "image": 112, "side": 4, "tied": False},
+}
+
+
+def gemma3(folder: Path, shape: str = "window-24", **save_options: Any) -> Path:
+    """A Gemma 3 checkpoint; `save_options` as for `save`."""
+    s = GEMMA3_SHAPES[shape]
+    words = tokenizer(TURNS["image_token"], ("<start_of_turn>", "<end_of_turn>", *TURNS.values()), TURNS)
+    ids = words.convert_tokens_to_ids
+    text = {
+        "model_type": "gemma3_text",
+        "hidden_size": s["hidden"],
+        "intermediate_size": 112,
+        "num_hidden_layers": 3,
+        "num_attention_heads": s["heads"],
+        "num_key_value_heads": s["kv"],
+        "head_dim": s["dim"],
+        "query_pre_attn_scalar": s["dim"] + 3,
+        "max_position_embeddings": 640,
+        "sliding_window": s["window"],
+        "sliding_window_pattern": 2,
+        "rope_theta": 1_000_000.0,
+        "rope_local_base_freq": 10_000.0,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "vocab_size": len(words),
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "tie_word_embeddings": s["tied"],
+    }
+    vision = {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "image_size": s["image"],
+        "patch_size": 14,
+        "vision_use_head": False,
+    }
+    config = Gemma3Config(
+        text_config=text,
+        vision_config=vision,
+        mm_tokens_per_image=s["side"] ** 2,
+        image_token_index=ids(TURNS["image_token"]),
+        boi_token_index=ids(TURNS["boi_token"]),
+        eoi_token_index=ids(TURNS["eoi_token"]),
+        eos_token_id=[2, ids("<end_of_turn>")],
+        tie_word_embeddings=s["tied"],
+    )
+    save(folder, config, **save_options)
+    words.chat_template = chat_templates.named("gemma3")
+    words.save_pretrained(folder)
+    Gemma3ImageProcessorPil(
+        size={"height": s["image"], "width": s["image"]}, image_seq_length=s["side"] ** 2
+    ).save_pretrained(folder)
+    write_json(
+        folder / "processor_config.json", {"processor_class": "Gemma3Processor", "image_seq_length": s["side"] ** 2}
+    )
+    return folder
