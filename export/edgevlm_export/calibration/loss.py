@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgevlm_export.families.decoder import soft_cap
 from edgevlm_export.finite import is_finite
 from edgevlm_export.streaming.forward import streamed
 from edgevlm_export.streaming.model import StreamedModel
@@ -55,7 +56,7 @@ class Loss:
         with torch.no_grad():
             for start in range(0, len(rows), CHUNK):
                 x = model.finish(rows[start : start + CHUNK])
-                chosen = torch.log_softmax(x @ weight.t(), -1)
+                chosen = torch.log_softmax(soft_cap(x @ weight.t(), model.family.logit_cap), -1)
                 if not is_finite(chosen):
                     raise ExportError("the model overflows: its own logits are no finite numbers in float32")
                 wanted[start : start + CHUNK] = chosen.numpy()

@@ -83,6 +83,8 @@ class Family(ABC):
     after_image: ClassVar[str | None] = None
     """What published prompts write between an image's token and the text, for chat templates that take a message's
     content as one string only; None where they are of no use to the family."""
+    plain_prompts: ClassVar[bool] = False
+    """Whether published usage has no chat template, and transformers' processor writes the prompt around a text."""
     mrope: ClassVar[bool] = False
     """Whether positions are inputs of the decoder (multimodal rotary embedding)."""
     attention: ClassVar[str] = "causal"
@@ -109,6 +111,10 @@ class Family(ABC):
     def template_image(cls, config: PreTrainedConfig) -> int:
         """The token by which chat templates show an image; the one that stands for its rows in most families."""
         return config.image_token_id  # type: ignore[no-any-return]
+
+    @classmethod
+    def prepare_tokenizer(cls, tokenizer: Any) -> None:
+        """Do to a loaded tokenizer what the family's processor in transformers does to it."""
 
     @property
     def positions(self) -> str:
@@ -180,6 +186,7 @@ class Family(ABC):
             arguments=self.column_arguments,
             masks={f"block_mask_window_{size}" if size else "block_mask": size for size in sizes},
             states=self.states,
+            whole=self.attention == "prefix",
             logit_cap=self.logit_cap,
         )
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.gemma3.modeling_gemma3 import create_masks_for_vision_model
 
 from edgevlm_export.families.base import Family, Normalization, Normalize
-from edgevlm_export.families.llava import check_tower
+from edgevlm_export.families.llava import Projector, check_tower
 from edgevlm_export.graphs.source import GraphSource, Port
 
 
@@ -83,22 +83,8 @@ class VisionEncoder(nn.Module):
         self.normalize = Normalize(normalization, axes=2)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        features: Tensor = self.model.model.vision_tower(
-            self.normalize(pixels.permute(0, 3, 1, 2))
-        ).last_hidden_state
+        features: Tensor = self.model.model.vision_tower(self.normalize(pixels.permute(0, 3, 1, 2))).last_hidden_state
         return features
-
-
-class Projector(nn.Module):
-    """Squares of patches averaged, normed and projected: [N, patches, width] to [N, tokens, hidden]."""
-
-    def __init__(self, model: PreTrainedModel):
-        super().__init__()
-        self.model = model
-
-    def forward(self, image_features: Tensor) -> Tensor:
-        embeddings: Tensor = self.model.model.multi_modal_projector(image_features)
-        return embeddings
 
 
 FAMILY = Gemma3

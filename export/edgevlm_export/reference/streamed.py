@@ -23,6 +23,7 @@ from edgevlm_export.checkpoints.generation import read_generation
 from edgevlm_export.checkpoints.weights.ties import tied_weights, untie
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.decoder import soft_cap
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import load_processor, translate
 from edgevlm_export.reference.loaded import LoadedWeights
@@ -45,9 +46,11 @@ class StreamedReference:
         processor: Any,
         defaults: GenerationDefaults,
         flat_image: str | None = None,
+        logit_cap: float | None = None,
     ) -> None:
-        """`model`: a skeleton, of which `text_model` is a part; `flat_image`: as in `asking.model_inputs`."""
-        self._flat_image = flat_image
+        """`model`: a skeleton, of which `text_model` is a part; `flat_image`: as in `asking.model_inputs`; `logit_cap`:
+        as of the family."""
+        self._flat_image, self._logit_cap = flat_image, logit_cap
         self.model = model
         self.folder: Path = weights.folder
         self._weights = weights
@@ -83,7 +86,7 @@ class StreamedReference:
         for tied in set(tied_weights(built)) - set(weights.ties):
             untie(built, tied)
         defaults = read_generation(folder, config, parts.tokenizer, parts.turn_end).defaults
-        return cls(built, family.text_model, weights, join(parts, config), defaults, parts.flat_image)
+        return cls(built, family.text_model, weights, join(parts, config), defaults, parts.flat_image, family.logit_cap)
 
     @property
     def name(self) -> str:
@@ -105,7 +108,9 @@ class StreamedReference:
         """
         inputs = [
             asking.with_continuation(
-                asking.model_inputs(self._processor, prompt.question, prompt.images, self._flat_image), prompt.answer
+                asking.model_inputs(self._processor, prompt.question, prompt.images, self._flat_image),
+                prompt.answer,
+                self.model.config.model_type,
             )
             for prompt in prompts
         ]
@@ -149,7 +154,8 @@ class StreamedReference:
             weight = self._weights.rows(f"{name}.weight", start, stop)
             bias = None if head.bias is None else self._weights.rows(f"{name}.bias", start, stop)
             for logits, state in zip(made, states, strict=True):
-                logits[:, start:stop] = nn.functional.linear(state, weight, bias).numpy()
+                part = nn.functional.linear(state, weight, bias)
+                logits[:, start:stop] = soft_cap(part, self._logit_cap).numpy()
         return made
 
     def _own(

@@ -65,7 +65,7 @@ def test_named_templates_write_what_the_language_models_own_do(name: str, chat: 
 
 
 def test_every_name_is_a_template_that_shows_images() -> None:
-    assert set(chat_templates.NAMES) == {*SAME, "llava-llama3", "llava-phi3"}
+    assert set(chat_templates.NAMES) == {*SAME, "llava-llama3", "llava-phi3", "paligemma"}
     for name in chat_templates.NAMES:
         assert len(chat_templates.control_tokens(name)) >= 1
 
@@ -83,9 +83,7 @@ def test_a_published_checkpoint_gets_its_template(vicuna: Path, caplog: pytest.L
 @pytest.mark.parametrize("name", [None, "someone/vicuna", "lmsys/vicuna-7b-v1.5-16k"])
 def test_any_other_checkpoint_does_not(vicuna: Path, name: str | None) -> None:
     change(vicuna / "config.json", lambda config: config["text_config"].update(_name_or_path=name))
-    words = (
-        "no chat template: .*: put one into chat_template.jinja, or pass --chat-template with a file or one of llava-1"
-    )
+    words = "no chat template: .*: put one into chat_template.jinja, or pass --chat-template with a file or one of gemma3, llava-1"
     with pytest.raises(CheckpointError, match=words):
         load(vicuna)
 
@@ -163,7 +161,7 @@ def _huge(folder: Path) -> Path:
     [
         (lambda folder: folder / "none", "no such chat template"),
         (lambda folder: folder, "no such chat template"),
-        (lambda _: "llava", "no such chat template: llava: pass a file, or one of llava-1.5, "),
+        (lambda _: "llava", "no such chat template: llava: pass a file, or one of gemma3, llava-1.5, "),
         (lambda _: "a\0b", "no such chat template|cannot read the chat template"),
         (_fifo, "no such chat template"),
         (_unreadable, "cannot read the chat template"),

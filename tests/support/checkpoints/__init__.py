@@ -4,7 +4,7 @@ Weights are drawn wide enough that greedy answers vary with image and question. 
 """
 
 from tests.support.checkpoints.decoders import DECODERS
-from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, gemma3
+from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.llavas import TOWERS, llava
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import QWEN_SHAPES, qwen2_5_vl
@@ -17,6 +17,7 @@ __all__ = [
     "DECODERS",
     "GEMMA3_SHAPES",
     "LAYOUTS",
+    "PALIGEMMA_SHAPES",
     "QWEN_SHAPES",
     "SMOLVLM_SHAPES",
     "SPECIAL",
@@ -25,6 +26,7 @@ __all__ = [
     "gemma3",
     "idefics3",
     "llava",
+    "paligemma",
     "published",
     "qwen2_5_vl",
     "randomize",

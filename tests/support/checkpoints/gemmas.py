@@ -1,4 +1,5 @@
-"""Gemma 3 checkpoints, with the file names and config keys of `google/gemma-3-4b-it`."""
+"""Gemma 3 and PaliGemma checkpoints, with the file names and config keys of `google/gemma-3-4b-it` and
+`google/paligemma2-3b-mix-224`."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Gemma3Config
+from transformers import Gemma3Config, PaliGemmaConfig
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.paligemma.processing_paligemma import EXTRA_TOKENS
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from edgevlm_export import chat_templates
 from tests.support.checkpoints.weights import save, write_json
@@ -20,6 +23,24 @@ GEMMA3_SHAPES: dict[str, dict[str, Any]] = {
     # a window shorter than an image: its first tokens are out of sight of its last ones
     "window-6": {"heads": 3, "kv": 1, "dim": 40, "hidden": 72, "window": 6, "image": 112, "side": 4, "tied": False},
 }
+
+PALIGEMMA_SHAPES: dict[str, dict[str, Any]] = {
+    "1": {"kind": "gemma", "heads": 4, "kv": 1, "dim": 24, "hidden": 72, "more": {}},
+    "2": {
+        "kind": "gemma2",
+        "heads": 4,
+        "kv": 2,
+        "dim": 40,
+        "hidden": 64,
+        "more": {
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 12,
+            "attn_logit_softcapping": 3.0,
+            "final_logit_softcapping": 0.5,
+        },
+    },
+}
+"""The second with windows shorter than an image and the prompt, and with both of Gemma 2's caps."""
 
 
 def gemma3(folder: Path, shape: str = "window-24", **save_options: Any) -> Path:
@@ -48,19 +69,9 @@ def gemma3(folder: Path, shape: str = "window-24", **save_options: Any) -> Path:
         "pad_token_id": 0,
         "tie_word_embeddings": s["tied"],
     }
-    vision = {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 48,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "image_size": s["image"],
-        "patch_size": 14,
-        "vision_use_head": False,
-    }
     config = Gemma3Config(
         text_config=text,
-        vision_config=vision,
+        vision_config=_siglip(s["image"]),
         mm_tokens_per_image=s["side"] ** 2,
         image_token_index=ids(TURNS["image_token"]),
         boi_token_index=ids(TURNS["boi_token"]),
@@ -78,6 +89,60 @@ def gemma3(folder: Path, shape: str = "window-24", **save_options: Any) -> Path:
         folder / "processor_config.json", {"processor_class": "Gemma3Processor", "image_seq_length": s["side"] ** 2}
     )
     return folder
+
+
+def paligemma(folder: Path, shape: str = "1", **save_options: Any) -> Path:
+    """A PaliGemma checkpoint, the first or the second; `save_options` as for `save`."""
+    s = PALIGEMMA_SHAPES[shape]
+    words = tokenizer("<image>")
+    words.add_tokens(EXTRA_TOKENS)
+    words.chat_template = None
+    text = {
+        "model_type": s["kind"],
+        "hidden_size": s["hidden"],
+        "intermediate_size": 112,
+        "num_hidden_layers": 3,
+        "num_attention_heads": s["heads"],
+        "num_key_value_heads": s["kv"],
+        "head_dim": s["dim"],
+        "max_position_embeddings": 640,
+        "num_image_tokens": 9,
+        "vocab_size": len(words) + 6,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        **s["more"],
+    }
+    config = PaliGemmaConfig(
+        text_config=text,
+        vision_config={**_siglip(42), "projection_dim": s["hidden"], "num_image_tokens": 9},
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        projection_dim=s["hidden"],
+        hidden_size=s["hidden"],
+        vocab_size=len(words),
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    save(folder, config, adjust=_vary, **save_options)
+    words.save_pretrained(folder)
+    SiglipImageProcessorPil(
+        size={"height": 42, "width": 42}, image_seq_length=9, processor_class="PaliGemmaProcessor"
+    ).save_pretrained(folder)
+    return folder
+
+
+def _siglip(side: int) -> dict[str, Any]:
+    return {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "image_size": side,
+        "patch_size": 14,
+        "vision_use_head": False,
+    }
 
 
 def _vary(name: str, parameter: torch.Tensor) -> None:
