@@ -83,7 +83,7 @@ class Loss:
             for start in range(0, length, CHUNK):
                 part = slice(start, min(start + CHUNK, length))
                 feeds = {}
-                if "position_ids" in decoder.extra_inputs:  # as for the reference: every token one further
+                if decoder.info.positions == "mrope":  # as for the reference: every token one further
                     feeds["position_ids"] = np.broadcast_to(np.arange(part.start, part.stop), (3, 1, part.stop - start))
                 rows = np.flatnonzero(text[part])
                 logits = run.forward(embeddings[part], rows if rows.size else np.zeros(1, np.int64), feeds)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from edgevlm_export.families.blocks import BLOCKS
 from edgevlm_export.families.decoder import Wiring, check_decoder, decoder_source, rotates_outside, windows
 from edgevlm_export.finite import is_finite
 from edgevlm_export.graphs.source import GraphSource
@@ -113,7 +114,7 @@ class Family(ABC):
         return config.image_token_id  # type: ignore[no-any-return]
 
     @classmethod
-    def prepare_tokenizer(cls, tokenizer: Any) -> None:
+    def prepare_tokenizer(cls, tokenizer: Any) -> None:  # noqa: B027 (most do nothing)
         """Do to a loaded tokenizer what the family's processor in transformers does to it."""
 
     @property
@@ -165,14 +166,20 @@ class Family(ABC):
         """What the text model is called with for `image_columns`, by name, [B, S, width] each, zeros for text."""
         return {}
 
-    def block_arguments(self, embeddings: Tensor, blocks: Tensor) -> dict[str, Any]:
-        """What the text model is called with beside `embeddings` [B, S, hidden] where tokens see later ones.
+    def block_arguments(self, embeddings: Tensor, images: Tensor, asked: Tensor) -> dict[str, Any]:
+        """What the text model is called with beside `embeddings` [B, S, hidden], padded on the right, so that tokens
+        see later ones as in the model; nothing where its attention is causal.
 
-        `blocks`: int64 [B, S], tokens of one sequence that see each other have the same number, all others -1
-        (`edgevlm_runtime.decoding.attention.PATTERNS` says which these are). The masks are transformers' own. Nothing
-        for families whose attention is causal.
+        `images`: bool [B, S], where image tokens are; `asked`: int64 [B], tokens of each sequence that are a prompt, its
+        answer apart (0 for a text that is none).
         """
-        return {}
+        blocks = BLOCKS.get(self.attention)
+        return {} if blocks is None else {"attention_mask": self.block_masks(embeddings, blocks(images, asked))}
+
+    def block_masks(self, embeddings: Tensor, blocks: Tensor) -> Any:
+        """transformers' own masks, where tokens with one number in `blocks` [B, S] see each other (-1 is none); to be
+        overridden where attention is not causal."""
+        raise NotImplementedError
 
     @property
     def wiring(self) -> Wiring:

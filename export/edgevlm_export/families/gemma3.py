@@ -47,8 +47,8 @@ class Gemma3(Family):
             sizes={"images": 2},
         )
 
-    def block_arguments(self, embeddings: Tensor, blocks: Tensor) -> dict[str, Any]:
-        masks = create_masks_for_vision_model(
+    def block_masks(self, embeddings: Tensor, blocks: Tensor) -> Any:
+        return create_masks_for_vision_model(
             config=self.text_config,
             inputs_embeds=embeddings,
             attention_mask=None,
@@ -56,7 +56,6 @@ class Gemma3(Family):
             position_ids=None,
             block_sequence_ids=blocks,
         )
-        return {"attention_mask": masks}
 
 
 def siglip_encoder(family: Family) -> GraphSource:

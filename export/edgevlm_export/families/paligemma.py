@@ -61,8 +61,8 @@ class PaliGemma(Family):
             sizes={"images": 2},
         )
 
-    def block_arguments(self, embeddings: Tensor, blocks: Tensor) -> dict[str, Any]:
-        masks = create_masks_for_generate(
+    def block_masks(self, embeddings: Tensor, blocks: Tensor) -> Any:
+        return create_masks_for_generate(
             config=self.text_config,
             inputs_embeds=embeddings,
             attention_mask=None,
@@ -70,7 +70,6 @@ class PaliGemma(Family):
             position_ids=None,
             block_sequence_ids=blocks,
         )
-        return {"attention_mask": masks}
 
 
 FAMILY = PaliGemma
