@@ -114,8 +114,9 @@ class Family(ABC):
         return config.image_token_id  # type: ignore[no-any-return]
 
     @classmethod
-    def prepare_tokenizer(cls, tokenizer: Any) -> None:  # noqa: B027 (most do nothing)
-        """Do to a loaded tokenizer what the family's processor in transformers does to it."""
+    def prepare_tokenizer(cls, tokenizer: Any) -> Any:
+        """A loaded tokenizer, after what the family's processor in transformers does to it."""
+        return tokenizer
 
     @property
     def positions(self) -> str:
@@ -170,8 +171,8 @@ class Family(ABC):
         """What the text model is called with beside `embeddings` [B, S, hidden], padded on the right, so that tokens
         see later ones as in the model; nothing where its attention is causal.
 
-        `images`: bool [B, S], where image tokens are; `asked`: int64 [B], tokens of each sequence that are a prompt, its
-        answer apart (0 for a text that is none).
+        `images`: bool [B, S], where image tokens are; `asked`: int64 [B], tokens of each sequence that are a prompt,
+        its answer apart (0 for a text that is none).
         """
         blocks = BLOCKS.get(self.attention)
         return {} if blocks is None else {"attention_mask": self.block_masks(embeddings, blocks(images, asked))}

@@ -34,9 +34,9 @@ class PaliGemma(Family):
         return "paligemma"
 
     @classmethod
-    def prepare_tokenizer(cls, tokenizer: Any) -> None:
-        tokenizer.add_bos_token = False
-        tokenizer.add_eos_token = False
+    def prepare_tokenizer(cls, tokenizer: Any) -> Any:
+        tokenizer.add_bos_token = tokenizer.add_eos_token = False
+        return tokenizer
 
     @property
     def text_model(self) -> nn.Module:

@@ -59,7 +59,7 @@ def load_processor(folder: Path, config: PreTrainedConfig, chat_template: str | 
         raise CheckpointError(f"no tokenizer.json: {folder}: save the tokenizer in the form of the tokenizers library")
     family = get_family(config.model_type) if config.model_type in FAMILIES else None
     if family is not None:
-        family.prepare_tokenizer(tokenizer)
+        tokenizer = family.prepare_tokenizer(tokenizer)
     own = _template(settings.get("chat_template")) or _template(tokenizer.chat_template)
     template = choose(folder, config, tokenizer, own, chat_template)
     return CheckpointProcessor(

@@ -18,12 +18,32 @@ from tests.support.checkpoints.words import tokenizer
 
 TURNS = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
 GEMMA3_SHAPES: dict[str, dict[str, Any]] = {
-    # a window longer than an image and shorter than the prompt; the layout of the first publication
-    "window-24": {"heads": 4, "kv": 2, "dim": 24, "hidden": 96, "window": 24, "image": 84, "side": 3, "tied": True},
-    # a window shorter than an image: its first tokens are out of sight of its last ones
-    "window-6": {"heads": 3, "kv": 1, "dim": 40, "hidden": 72, "window": 6, "image": 112, "side": 4, "tied": False},
+    # a window longer than an image and shorter than the prompt; names of config keys and weights as first published
+    "window-24": {
+        "heads": 4,
+        "kv": 2,
+        "dim": 24,
+        "hidden": 96,
+        "window": 24,
+        "image": 84,
+        "side": 3,
+        "tied": True,
+        "published": True,
+    },
+    # a window shorter than an image: its first tokens are out of sight of its last ones; names as today's transformers
+    # writes them
+    "window-6": {
+        "heads": 3,
+        "kv": 1,
+        "dim": 40,
+        "hidden": 72,
+        "window": 6,
+        "image": 112,
+        "side": 4,
+        "tied": False,
+        "published": False,
+    },
 }
-
 PALIGEMMA_SHAPES: dict[str, dict[str, Any]] = {
     "1": {"kind": "gemma", "heads": 4, "kv": 1, "dim": 24, "hidden": 72, "more": {}},
     "2": {
@@ -69,17 +89,21 @@ def gemma3(folder: Path, shape: str = "window-24", **save_options: Any) -> Path:
         "pad_token_id": 0,
         "tie_word_embeddings": s["tied"],
     }
-    config = Gemma3Config(
-        text_config=text,
-        vision_config=_siglip(s["image"]),
-        mm_tokens_per_image=s["side"] ** 2,
-        image_token_index=ids(TURNS["image_token"]),
-        boi_token_index=ids(TURNS["boi_token"]),
-        eoi_token_index=ids(TURNS["eoi_token"]),
-        eos_token_id=[2, ids("<end_of_turn>")],
-        tie_word_embeddings=s["tied"],
-    )
-    save(folder, config, adjust=_vary, **save_options)
+    whole = {
+        "text_config": text,
+        "vision_config": _siglip(s["image"]),
+        "mm_tokens_per_image": s["side"] ** 2,
+        "image_token_index": ids(TURNS["image_token"]),
+        "boi_token_index": ids(TURNS["boi_token"]),
+        "eoi_token_index": ids(TURNS["eoi_token"]),
+        "eos_token_id": [2, ids("<end_of_turn>")],
+        "tie_word_embeddings": s["tied"],
+    }
+    config = Gemma3Config(**whole)
+    save(folder, config, adjust=_vary, save_original_format=s["published"], **save_options)
+    if s["published"]:  # the config in the words of its time
+        architecture = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3"}
+        write_json(folder / "config.json", {**architecture, **whole})
     words.chat_template = chat_templates.named("gemma3")
     words.save_pretrained(folder)
     Gemma3ImageProcessorPil(
@@ -154,3 +178,5 @@ def _vary(name: str, parameter: torch.Tensor) -> None:
         parameter.mul_(0.3)
     if name.endswith("language_model.norm.weight"):
         parameter.add_(8.0)  # logits of a size at which a difference of 1e-3 means something, the head tied or not
+    if name.endswith("lm_head.weight"):
+        parameter.mul_(0.1)
