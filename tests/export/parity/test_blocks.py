@@ -21,10 +21,11 @@ from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.preprocessing import load_processor, translate
 from edgevlm_export.reference import Forced, Reference, StreamedReference
 from edgevlm_runtime.errors import ExportError
-from tests.export.parity.test_parity import CASES, QUESTIONS, pictures, text_part
+from tests.export.parity.test_parity import CASES, MORE, QUESTIONS, pictures, text_part
 
 TOKENS = 24
 FAMILIES = ("gemma3-window-24", "gemma3-window-6", "paligemma-2")
+MORE_FAMILIES = [pytest.param(name, marks=pytest.mark.slow) for name in sorted(MORE)]
 LONG = "is there a scratch on any of the parts that this picture shows, and what else is there to see? " * 2
 """With one image more than twenty chunks of four tokens, and longer than every window."""
 
@@ -41,7 +42,9 @@ class Case:
         return self.reference.processor.chat_template is not None
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module", params=[pytest.param(FAMILIES[0], marks=pytest.mark.slow), *FAMILIES[1:], *MORE_FAMILIES]
+)
 def case(request, tmp_path_factory, export_bundle) -> Case:
     folder = CASES[request.param](tmp_path_factory.mktemp("blocks") / request.param)
     return Case(folder, export_bundle(folder), Reference.load(str(folder)))

@@ -80,7 +80,13 @@ class Pair:
         return self.reference.answer(question, images, max_new_tokens=TOKENS).token_ids
 
 
-@pytest.fixture(scope="module", params=CASES)
+MORE = {"gemma3-no-window", "gemma3-groups-of-5", "paligemma-1-untied", "paligemma-2-window-40"}
+"""Further configurations, for `make test-full`."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in MORE else ()) for name in CASES]
+)
 def pair(request, tmp_path_factory, export_bundle) -> Pair:
     checkpoint = CASES[request.param](tmp_path_factory.mktemp("parity") / request.param)
     return Pair(edgevlm_runtime.load(export_bundle(checkpoint)), Reference.load(str(checkpoint)))

@@ -43,6 +43,28 @@ GEMMA3_SHAPES: dict[str, dict[str, Any]] = {
         "tied": False,
         "published": False,
     },
+    "no-window": {
+        "heads": 2,
+        "kv": 2,
+        "dim": 16,
+        "hidden": 64,
+        "window": 600,
+        "image": 56,
+        "side": 2,
+        "tied": True,
+        "published": False,
+    },
+    "groups-of-5": {
+        "heads": 5,
+        "kv": 1,
+        "dim": 56,
+        "hidden": 80,
+        "window": 16,
+        "image": 84,
+        "side": 6,
+        "tied": False,
+        "published": True,
+    },
 }
 PALIGEMMA_SHAPES: dict[str, dict[str, Any]] = {
     "1": {"kind": "gemma", "heads": 4, "kv": 1, "dim": 24, "hidden": 72, "more": {}},
@@ -58,6 +80,15 @@ PALIGEMMA_SHAPES: dict[str, dict[str, Any]] = {
             "attn_logit_softcapping": 3.0,
             "final_logit_softcapping": 0.5,
         },
+    },
+    "1-untied": {"kind": "gemma", "heads": 3, "kv": 3, "dim": 16, "hidden": 60, "more": {"tie_word_embeddings": False}},
+    "2-window-40": {
+        "kind": "gemma2",
+        "heads": 6,
+        "kv": 2,
+        "dim": 64,
+        "hidden": 96,
+        "more": {"query_pre_attn_scalar": 64, "sliding_window": 40, "attn_logit_softcapping": 50.0},
     },
 }
 """The second with windows shorter than an image and the prompt, and with both of Gemma 2's caps."""
@@ -147,6 +178,7 @@ def paligemma(folder: Path, shape: str = "1", **save_options: Any) -> Path:
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
+        tie_word_embeddings=s["more"].get("tie_word_embeddings", True),
     )
     save(folder, config, adjust=_vary, **save_options)
     words.save_pretrained(folder)
