@@ -54,6 +54,8 @@ class Options:
         edges |= {"exact_height": exact_height, "exact_width": exact_width}
         check_options(self.image_token, self.tokens, height=self.height, width=self.width, **edges)
         check_options(self.before + self.after)
+        if self.image_token in self.before + self.after:
+            raise ValueError("before and after must not have the image token in them")
         if self.exact is not None and self.shortest_edge is not None:
             raise ValueError("exact and shortest_edge exclude each other")
         Image.Resampling(self.resample)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import GemmaTokenizer
+from transformers.models.paligemma.processing_paligemma import EXTRA_TOKENS
 
 from edgevlm_export.checkpoints.checkpoint import load_config
 from edgevlm_export.joint_processor import join
@@ -21,11 +24,44 @@ from edgevlm_runtime.errors import CheckpointError, PromptError, UnsupportedMode
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
 from tests.support import checkpoints
+from tests.support.checkpoints.gemmas import TURNS
 from tests.support.checkpoints.weights import write_json
+
+
+def with_gemmas_tokenizer(folder: Path) -> Path:
+    """The checkpoint with a tokenizer of the class that is published: bytes for what it lacks, spaces merged to the
+    left, `<bos>` before every text unless told otherwise, line breaks that become one token. Its ids are other ones."""
+    config = json.loads((folder / "config.json").read_text())
+    pieces = ["▁", "\n", "\n\n", "\n\n\n", *"abcdehinoprstuw?.,'", "▁a", "▁ab", "ab"]
+    first = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    merges = [("a", "b"), ("▁", "a"), ("▁a", "b"), ("\n", "\n"), ("\n\n", "\n")]
+    named = TURNS if config["model_type"] == "gemma3" else {}
+    turns = ["<start_of_turn>", "<end_of_turn>", *TURNS.values()] if named else ["<image>"]
+    made = GemmaTokenizer(
+        vocab={piece: index for index, piece in enumerate([*first, *pieces])},
+        merges=merges,
+        extra_special_tokens=named,
+        add_bos_token=True,
+    )
+    made.add_tokens(turns, special_tokens=True)
+    if named:
+        made.chat_template = (folder / "chat_template.jinja").read_text()
+    else:
+        made.add_tokens(EXTRA_TOKENS)
+    made.save_pretrained(folder)
+    keys = {"boi_token": "boi_token_index", "eoi_token": "eoi_token_index", "image_token": "image_token_index"}
+    ids = {
+        keys[name]: made.convert_tokens_to_ids(token) for name, token in (named or {"image_token": "<image>"}).items()
+    }
+    write_json(folder / "config.json", {**config, **ids})
+    return folder
+
 
 MAKE: dict[str, Callable[[Path], Path]] = {
     "gemma3": lambda folder: checkpoints.gemma3(folder, "window-6"),
     "paligemma": checkpoints.paligemma,
+    "gemma3 with Gemma's tokenizer": lambda folder: with_gemmas_tokenizer(checkpoints.gemma3(folder)),
+    "paligemma with Gemma's tokenizer": lambda folder: with_gemmas_tokenizer(checkpoints.paligemma(folder)),
 }
 TEXTS = st.text("ab \n<>é图", max_size=12)
 
@@ -125,8 +161,6 @@ def test_what_stands_for_an_image_is_no_text(tmp_path: Path, token: str) -> None
 
 
 def _change(folder: Path, file: str, **values: Any) -> None:
-    import json
-
     content = json.loads((folder / file).read_text())
     write_json(folder / file, {**content, **values})
 

@@ -67,7 +67,8 @@ def _check_head_size(past: ir.Value | None) -> None:
     dim = past.shape[3] if past is not None and past.shape is not None else None
     if isinstance(dim, int) and dim % HEAD_MULTIPLE:
         raise UnsupportedModel(
-            f"heads of {dim} numbers: ONNX Runtime's attention takes multiples of {HEAD_MULTIPLE}: use --target tensorrt"
+            f"head size {dim} not supported: ONNX Runtime's attention takes multiples of {HEAD_MULTIPLE}: use "
+            "--target tensorrt"
         )
 
 
