@@ -47,7 +47,8 @@ class Loss:
         )
         try:
             with streamed(model.model, model.load, changes=model.changes):
-                model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False)
+                causal = model.family.block_arguments(samples.embeddings)
+                model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False, **causal)
         finally:
             hook.remove()
         weight, rows = model.head(), states[0][samples.text]

@@ -34,7 +34,8 @@ def calibrate(plan: ExportPlan, material: Material, spool: Spool, progress: Prog
         rounding = _rounding(decoder, spool, progress, "calibrating")
         rounding.real = samples.real
         with streamed(model.model, model.load, rounding, changes=model.changes):
-            model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False)
+            causal = model.family.block_arguments(samples.embeddings)
+            model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False, **causal)
 
 
 def _rounding(formats: Mapping[str, Blockwise], spool: Spool, progress: Progress, stage: str) -> Rounding:

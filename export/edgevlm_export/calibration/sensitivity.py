@@ -81,7 +81,8 @@ class Sensitivity:
         try:
             with streamed(self.model.model, self.model.load, changes=self.model.changes):
                 embeddings = self.model.enter(self.samples.embeddings)
-                self.model.text_model(inputs_embeds=embeddings, use_cache=False)
+                causal = self.model.family.block_arguments(embeddings)
+                self.model.text_model(inputs_embeds=embeddings, use_cache=False, **causal)
         finally:
             for hook in hooks:
                 hook.remove()

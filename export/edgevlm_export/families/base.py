@@ -167,15 +167,21 @@ class Family(ABC):
         """What the text model is called with for `image_columns`, by name, [B, S, width] each, zeros for text."""
         return {}
 
-    def block_arguments(self, embeddings: Tensor, images: Tensor, asked: Tensor) -> dict[str, Any]:
+    def block_arguments(
+        self, embeddings: Tensor, images: Tensor | None = None, asked: Tensor | None = None
+    ) -> dict[str, Any]:
         """What the text model is called with beside `embeddings` [B, S, hidden], padded on the right, so that tokens
         see later ones as in the model; nothing where its attention is causal.
 
         `images`: bool [B, S], where image tokens are; `asked`: int64 [B], tokens of each sequence that are a prompt,
-        its answer apart (0 for a text that is none).
+        its answer apart (0 for a text that is none). Without them no token sees a later one.
         """
-        blocks = BLOCKS.get(self.attention)
-        return {} if blocks is None else {"attention_mask": self.block_masks(embeddings, blocks(images, asked))}
+        find = BLOCKS.get(self.attention)
+        if find is None:
+            return {}
+        causal = torch.full(embeddings.shape[:2], -1)
+        blocks = causal if images is None or asked is None else find(images, asked)
+        return {"attention_mask": self.block_masks(embeddings, blocks)}
 
     def block_masks(self, embeddings: Tensor, blocks: Tensor) -> Any:
         """transformers' own masks, where tokens with one number in `blocks` [B, S] see each other (-1 is none); to be

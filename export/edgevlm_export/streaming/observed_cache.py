@@ -21,7 +21,8 @@ ObserveKV = Callable[[int, Tensor, Tensor], None]
 def run_observed(model: StreamedModel, embeddings: Tensor, observe: ObserveKV) -> None:
     """Forward `embeddings` [batch, S, hidden], in the model's own space, through all layers from position 0 on."""
     with streamed(model.model, model.load, changes=model.changes):
-        model.text_model(inputs_embeds=model.enter(embeddings), past_key_values=_ObservedCache(observe), use_cache=True)
+        cache, causal = _ObservedCache(observe), model.family.block_arguments(embeddings)
+        model.text_model(inputs_embeds=model.enter(embeddings), past_key_values=cache, use_cache=True, **causal)
 
 
 class _ObservedCache(PassThroughCache):
