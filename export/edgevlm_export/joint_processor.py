@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
+from edgevlm_export.families import FAMILIES, get_family
 from edgevlm_export.preprocessing import CheckpointProcessor, load_processor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
@@ -43,7 +44,7 @@ def join(parts: CheckpointProcessor, config: PreTrainedConfig) -> Any:
     if VIDEO in joint.get_attributes():
         arguments[VIDEO] = None
     try:
-        return joint(**arguments, chat_template=parts.chat_template)
+        return joint(**arguments, chat_template=None if _plain(config) else parts.chat_template)
     except ImportError as error:
         raise UnsupportedModel(f"transformers cannot load the processor of {parts.folder}: {reason(error)}") from error
     except Exception as error:  # processors check their arguments with several exception types
@@ -56,6 +57,11 @@ def _processor_class(parts: CheckpointProcessor, config: PreTrainedConfig) -> ty
     if found is None:
         raise UnsupportedModel(f"transformers has no processor for {name or config.model_type}: {parts.folder}")
     return found
+
+
+def _plain(config: PreTrainedConfig) -> bool:
+    """Whether the processor writes prompts itself; the template that the bundle gets in its place is not its affair."""
+    return config.model_type in FAMILIES and get_family(config.model_type).plain_prompts
 
 
 def _without_video(base: type[ProcessorMixin]) -> Any:

@@ -92,19 +92,19 @@ class Sensitivity:
         gradient = torch.zeros_like(states)
         rows, text = states[self.samples.text], torch.zeros_like(states[self.samples.text])
         generator = torch.Generator().manual_seed(SEED)
-        name = self.model.head_name
+        name, cap = self.model.head_name, self.model.family.logit_cap
         weight = self.model.weights.read(name).float()
         for start in range(0, len(rows), CHUNK):
             hidden = rows[start : start + CHUNK].clone().requires_grad_()
             with torch.enable_grad():
                 x = self.model.finish(hidden)
-                chosen = torch.log_softmax(self.model.capped(nn.functional.linear(x, weight)), -1)
+                chosen = torch.log_softmax(soft_cap(nn.functional.linear(x, weight), cap), -1)
                 tokens = torch.multinomial(chosen.detach().exp(), 1, generator=generator)
                 chosen.gather(-1, tokens).sum().backward()
             assert hidden.grad is not None
             text[start : start + CHUNK] = hidden.grad
             for fmt in self.formats.get(name, ()):
-                found = torch.log_softmax(self.model.capped(self._simulated(name, fmt, x.detach(), weight)), -1)
+                found = torch.log_softmax(soft_cap(self._simulated(name, fmt, x.detach(), weight), cap), -1)
                 wanted = chosen.detach()
                 self._add(name, fmt, float((wanted.exp() * (wanted - found)).sum()))
         gradient[self.samples.text] = text

@@ -32,6 +32,13 @@ ALIASES: dict[str, ModelAlias] = {
     "smolvlm1-500m": ModelAlias("HuggingFaceTB/SmolVLM-500M-Instruct", "idefics3", "SmolVLM, the first, 500M"),
     "qwen2.5-vl": ModelAlias("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", "Qwen2.5-VL, 3B"),
     "qwen2.5-vl-7b": ModelAlias("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", "Qwen2.5-VL, 7B"),
+    "gemma3": ModelAlias("google/gemma-3-4b-it", "gemma3", "Gemma 3, 4B (Gemma terms of use)"),
+    "gemma3-12b": ModelAlias("google/gemma-3-12b-it", "gemma3", "Gemma 3, 12B (Gemma terms of use)"),
+    "paligemma": ModelAlias("google/paligemma-3b-mix-224", "paligemma", "PaliGemma, 3B (Gemma terms of use)"),
+    "paligemma2": ModelAlias("google/paligemma2-3b-mix-224", "paligemma", "PaliGemma 2, 3B (Gemma terms of use)"),
+    "paligemma2-448": ModelAlias(
+        "google/paligemma2-3b-mix-448", "paligemma", "PaliGemma 2, 3B, larger images (Gemma terms of use)"
+    ),
 }
 """Every alias, in the order `edgevlm models` lists them."""
 

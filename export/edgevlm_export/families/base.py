@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from edgevlm_export.families.blocks import BLOCKS
 from edgevlm_export.families.decoder import Wiring, check_decoder, decoder_source, rotates_outside, windows
 from edgevlm_export.finite import is_finite
 from edgevlm_export.graphs.source import GraphSource
@@ -83,6 +84,8 @@ class Family(ABC):
     after_image: ClassVar[str | None] = None
     """What published prompts write between an image's token and the text, for chat templates that take a message's
     content as one string only; None where they are of no use to the family."""
+    plain_prompts: ClassVar[bool] = False
+    """Whether published usage has no chat template, and transformers' processor writes the prompt around a text."""
     mrope: ClassVar[bool] = False
     """Whether positions are inputs of the decoder (multimodal rotary embedding)."""
     attention: ClassVar[str] = "causal"
@@ -105,6 +108,16 @@ class Family(ABC):
         this config is of; None where the config does not tell."""
         return None
 
+    @classmethod
+    def template_image(cls, config: PreTrainedConfig) -> int:
+        """The token by which chat templates show an image; the one that stands for its rows in most families."""
+        return config.image_token_id  # type: ignore[no-any-return]
+
+    @classmethod
+    def prepare_tokenizer(cls, tokenizer: Any) -> Any:
+        """A loaded tokenizer, after what the family's processor in transformers does to it."""
+        return tokenizer
+
     @property
     def positions(self) -> str:
         """The runtime's name for how positions are made."""
@@ -124,7 +137,8 @@ class Family(ABC):
         widths = [columns.width for columns in self.image_columns]
         embeddings, *parts = rows.split([rows.shape[-1] - sum(widths), *widths], dim=-1)
         columns = {one.name: part for one, part in zip(self.image_columns, parts, strict=True)}
-        return {"inputs_embeds": embeddings, **self.column_arguments(columns), **named}
+        causal = self.block_arguments(embeddings)
+        return {"inputs_embeds": embeddings, **causal, **self.column_arguments(columns), **named}
 
     @property
     def embedding_scale(self) -> float:
@@ -165,6 +179,27 @@ class Family(ABC):
         """What the text model is called with for `image_columns`, by name, [B, S, width] each, zeros for text."""
         return {}
 
+    def block_arguments(
+        self, embeddings: Tensor, images: Tensor | None = None, asked: Tensor | None = None
+    ) -> dict[str, Any]:
+        """What the text model is called with beside `embeddings` [B, S, hidden], padded on the right, so that tokens
+        see later ones as in the model; nothing where its attention is causal.
+
+        `images`: bool [B, S], where image tokens are; `asked`: int64 [B], tokens of each sequence that are a prompt,
+        its answer apart (0 for a text that is none). Without them no token sees a later one.
+        """
+        find = BLOCKS.get(self.attention)
+        if find is None:
+            return {}
+        causal = torch.full(embeddings.shape[:2], -1)
+        blocks = causal if images is None or asked is None else find(images, asked)
+        return {"attention_mask": self.block_masks(embeddings, blocks)}
+
+    def block_masks(self, embeddings: Tensor, blocks: Tensor) -> Any:
+        """transformers' own masks, where tokens with one number in `blocks` [B, S] see each other (-1 is none); to be
+        overridden where attention is not causal."""
+        raise NotImplementedError
+
     @property
     def wiring(self) -> Wiring:
         """What the decoder graph has beside tokens' embeddings and causal attention."""
@@ -177,6 +212,7 @@ class Family(ABC):
             arguments=self.column_arguments,
             masks={f"block_mask_window_{size}" if size else "block_mask": size for size in sizes},
             states=self.states,
+            whole=self.attention == "prefix",
             logit_cap=self.logit_cap,
         )
 

@@ -16,7 +16,9 @@ from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
 from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 
-DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "qwen2_5_vl_text"})
+DECODERS = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "qwen2_5_vl_text"}
+)
 """`model_type`s of text models whose attention this module's operator reproduces, each held to by a test."""
 
 PAST, STATE = "past_key_values.", "past_state."
@@ -121,6 +123,8 @@ class Wiring:
     """Masks of tokens that see later ones, each with the window of its layers; none where no token does."""
     states: tuple[StateInfo, ...] = ()
     """What layers without keys and values carry from run to run."""
+    whole: bool = False
+    """Whether a prompt is computed in one run, whatever its length."""
     logit_cap: float | None = None
     """Logits are held within plus and minus this by a hyperbolic tangent (Gemma 2's soft cap)."""
 
@@ -180,9 +184,12 @@ class Decoder(nn.Module):
         if head is None:
             return tuple(binding.outputs())
         logits = head(hidden.index_select(1, given["logits_rows"]))
-        if (cap := self._wiring.logit_cap) is not None:
-            logits = torch.tanh(logits / cap) * cap
-        return (logits, *binding.outputs())
+        return (soft_cap(logits, self._wiring.logit_cap), *binding.outputs())
+
+
+def soft_cap(values: Tensor, cap: float | None) -> Tensor:
+    """Held within plus and minus `cap` by a hyperbolic tangent, where there is one."""
+    return values if cap is None else torch.tanh(values / cap) * cap
 
 
 @torch.no_grad()
@@ -232,5 +239,6 @@ def decoder_source(
         sizes={"sequence": 5, "rows": 3, "max_tokens": 17, "block": 4, "seen": 7},
         rotary=wiring.rotary,
         fixed={"max_tokens": context},
+        ranges={"sequence": (1, 1, context)} if wiring.whole else {},
         masks=wiring.masks,
     )

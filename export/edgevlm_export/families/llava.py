@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -47,11 +49,7 @@ class Llava(Family):
         return int(self.config.vision_config.hidden_size) * len(self.layers)
 
     def vision_encoder(self) -> GraphSource:
-        if self.config.vision_config.model_type not in TOWERS:
-            raise UnsupportedModel(
-                f"vision tower not supported: {self.config.vision_config.model_type}: "
-                f"supported are {', '.join(sorted(TOWERS))}"
-            )
+        check_tower(self.config.vision_config, TOWERS)
         depth = int(self.config.vision_config.num_hidden_layers)
         if not self.layers or any(not -depth - 1 <= layer <= depth for layer in self.layers):
             raise CheckpointError(f"vision_feature_layer {list(self.layers)} is not in a tower of {depth} layers")
@@ -78,6 +76,14 @@ class Llava(Family):
         side = int(self.config.vision_config.patch_size)
         height, width = (int(self.image_options[name]) // side for name in ("height", "width"))
         return height * width + 1
+
+
+def check_tower(config: PreTrainedConfig, supported: AbstractSet[str]) -> None:
+    """Raise `UnsupportedModel` for a vision tower whose `model_type` is not among those `supported`."""
+    if config.model_type not in supported:
+        raise UnsupportedModel(
+            f"vision tower not supported: {config.model_type}: supported are {', '.join(sorted(supported))}"
+        )
 
 
 class VisionEncoder(nn.Module):

@@ -30,6 +30,10 @@ PRODUCT = "edgevlm.product"
 """Marks a value that is the product of a gated MLP, whatever was done to it since."""
 
 
+SOFT_CAP = frozenset({"Div", "Tanh", "Mul"})
+"""Operators of a soft cap: a division by the cap, a hyperbolic tangent, a multiplication."""
+
+
 def rows_of(value: ir.Value | None) -> Rows:
     """What is known of the rows of a value."""
     found: Rows = Rows.ANY if value is None else value.meta.get(ROWS, Rows.ANY)
@@ -76,6 +80,17 @@ def weight_name(layer: ir.Node) -> str:
 def read_once(value: ir.Value) -> bool:
     """Whether one input of one node reads it, and it is no output of the graph."""
     return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def gives_logits(layer: ir.Node) -> bool:
+    """Whether a layer's result is an output of its graph, as it is or held within a soft cap."""
+    value = layer.outputs[0]
+    while not value.is_graph_output():
+        users = value.consumers()
+        if len(users) != 1 or users[0].op_type not in SOFT_CAP:
+            return False
+        value = users[0].outputs[0]
+    return True
 
 
 def insert_before(

@@ -171,9 +171,11 @@ def _attention_function(  # noqa: PLR0913, PLR0917 (the signature is transformer
     batch, heads, length, dim = query.shape
     q, k, v = _rows(query), _rows(key), _rows(value)
     scale = dim**-0.5 if scaling is None else scaling
-    if not getattr(module, "is_causal", False):
+    if not _binding:
         return attention(q, k, v, heads, scale).view(batch, length, heads, dim), None
     binding, layer = _binding[-1], int(module.layer_idx)  # type: ignore[arg-type]
+    if not getattr(module, "is_causal", False) and binding.block_rows is None:
+        raise UnsupportedModel(f"{type(module).__name__} attends in both directions, which the graph would not do")
     past_key, past_value = binding.cache(layer)
     attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": key.shape[1], "scale": float(scale)}
     if sliding_window is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgevlm_export.graphs.edit import PRODUCT, Rows, rows_of, weight_name
+from edgevlm_export.graphs.edit import PRODUCT, Rows, gives_logits, rows_of, weight_name
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.base import WeightJob
@@ -45,7 +45,7 @@ def _linear_layers(graph: ir.Model) -> list[ir.Node]:
 
 def _role(node: ir.Node) -> str | None:
     """What a linear layer is in its graph (`precision.plan.ROLES`)."""
-    if node.outputs[0].is_graph_output():
+    if gives_logits(node):
         return "head"
     x = node.inputs[0]
     source = x.producer() if x is not None else None

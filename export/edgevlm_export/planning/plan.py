@@ -164,6 +164,11 @@ def plan_export(
         preprocessing.image.options,
         max_context(text, context, get_target(target).context),
     )
+    if precision.prefill is not None and family.attention == "prefix":
+        raise ExportError(
+            f"a prefill graph would never run: {config.model_type} computes a prompt in one run, its last token and "
+            "logits included: leave out --prefill"
+        )
     progress("reading the checkpoint", 1, 1)
     graphs: dict[str, GraphPlan] = {}
     kept = table_names(family)

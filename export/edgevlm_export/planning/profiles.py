@@ -26,7 +26,7 @@ def profiles(graph: str, source: GraphSource) -> tuple[Profile, ...]:
     if not names:
         return ()
     if names == {"sequence", "rows"}:
-        chunk = min(PREFILL_CHUNK, *source.fixed.values())
+        chunk = min(source.ranges.get("sequence", (1, 1, PREFILL_CHUNK))[2], *source.fixed.values())
         rows = min(PREFILL_ROWS, chunk)
         return (
             Profile("prefill", {"sequence": (1, min(DEFAULT_CHUNK, chunk), chunk), "rows": (1, 1, rows)}),

@@ -2,7 +2,7 @@
 
 The operator rotates, quantizes and stores new keys and values itself, and multiplies with the stored integers; scales
 are constants of the graph, calibrated at export (`edgevlm_export.calibration.kv_ranges`). Nothing else in the graph
-changes, whatever form its queries, keys and values come in.
+changes, whatever form its queries, keys and values come in, but that others who read the cache multiply by the scales.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ SMALLEST = 1e-9
 """No scale is zero."""
 _KEY_SCALE = 12
 """Place of GroupQueryAttention's `k_scale` among its inputs; `v_scale` follows."""
+_PRESENT = 1
+"""Place of the keys among its outputs; the values follow."""
 _QUANT_TYPES = {"tensor": "PER_TENSOR", "channel": "PER_CHANNEL"}
 
 
@@ -88,6 +90,7 @@ def _quantize(model: ir.Model, node: ir.Node, shared: str, name: str, scales: Sc
         value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(list(scales[place].shape))
         model.graph.register_initializer(value)
         node.replace_input_with(_KEY_SCALE + place, value)
+        _widen_readers(node, node.outputs[_PRESENT + place], scales[place])
     kind = _QUANT_TYPES[shared]
     for attribute in (
         ir.AttrString("k_quant_type", kind),
@@ -95,6 +98,22 @@ def _quantize(model: ir.Model, node: ir.Node, shared: str, name: str, scales: Sc
         ir.AttrInt64("kv_cache_bit_width", 8),
     ):
         node.attributes[attribute.name] = attribute
+
+
+def _widen_readers(node: ir.Node, present: ir.Value, scale: Tensor) -> None:
+    """Let the operators beside the attention that read slices of the cache (`dialects.blockwise`) have its values."""
+    channels = (node.attributes["kv_num_heads"].as_int(), 1, -1) if scale.numel() > 1 else (1,)
+    steps = scale.float().reshape(channels).numpy()
+    for reader in [user for user in present.consumers() if user.op_type == "Slice"]:
+        assert reader.graph is not None
+        held = reader.outputs[0]
+        users = list(held.uses())
+        constant = ir.node("Constant", [], attributes={"value": ir.tensor(steps)})
+        cast = ir.node("Cast", [held], attributes={"to": ir.DataType.FLOAT})
+        wide = ir.node("Mul", [cast.outputs[0], constant.outputs[0]])
+        reader.graph.insert_after(reader, [constant, cast, wide])
+        for user, place in users:
+            user.replace_input_with(place, wide.outputs[0])
 
 
 def stored(rows: Tensor, scale: Tensor) -> NDArray[np.int8]:

@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from edgevlm_export import chat_templates
 from edgevlm_export.families import FAMILIES, get_family
 from edgevlm_runtime.bundle.manifest import PromptFormat
-from edgevlm_runtime.errors import CheckpointError, PromptError
+from edgevlm_runtime.errors import CheckpointError, PromptError, UnsupportedModel
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
 
@@ -49,11 +49,12 @@ def choose(
     Raises `CheckpointError` when there is none. One that shows no image in either form is returned as it is:
     whoever puts it to use says so.
     """
+    if config.model_type in FAMILIES and get_family(config.model_type).plain_prompts:
+        return _plain(folder, config, own, given)
     text = given or own or _published(folder, config, tokenizer)
     if text is None:
         raise CheckpointError(f"no chat template: {folder}: put one into chat_template.jinja, or {HINT}")
-    id_ = config.image_token_id
-    image = tokenizer.convert_ids_to_tokens(id_) if isinstance(id_, int) and 0 <= id_ < len(tokenizer) else None
+    image = shown_image(config, tokenizer)
     after = get_family(config.model_type).after_image if config.model_type in FAMILIES else None
     for flat in (None, None if after is None else f"{image}{after}"):
         if image is not None and _shows(text, tokenizer, image, flat):
@@ -61,9 +62,34 @@ def choose(
     return ChosenTemplate(text)
 
 
+def shown_image(config: PreTrainedConfig, tokenizer: Any) -> str | None:
+    """The token by which the family's chat templates show an image; None where the tokenizer has none such."""
+    family = get_family(config.model_type) if config.model_type in FAMILIES else None
+    id_ = config.image_token_id if family is None else family.template_image(config)
+    known = isinstance(id_, int) and 0 <= id_ < len(tokenizer)
+    return str(tokenizer.convert_ids_to_tokens(id_)) if known else None
+
+
 def special_tokens(tokenizer: Any) -> dict[str, Any]:
     """Names that a template may use, with their tokens, as transformers gives them."""
     return dict(tokenizer.special_tokens_map)
+
+
+def _plain(folder: Path, config: PreTrainedConfig, own: str | None, given: str | None) -> ChosenTemplate:
+    """The template that writes what the family's processor in transformers makes of a text, in place of any other.
+
+    Raises `UnsupportedModel` for one of the user's: the processor would not know of it.
+    """
+    name = get_family(config.model_type).published_template(config)
+    assert name is not None
+    if given not in {None, chat_templates.named(name)}:
+        raise UnsupportedModel(
+            f"{config.model_type} has no chat: transformers writes its prompts without a template: leave out "
+            "--chat-template"
+        )
+    if own is not None:
+        logger.warning("the chat template in %s is not used: transformers writes %s's prompts", folder, name)
+    return ChosenTemplate(chat_templates.named(name))
 
 
 def _turn_end(template: str, flat_image: str | None, tokenizer: Any) -> int | None:

@@ -41,7 +41,7 @@ def image_token(processor: CheckpointProcessor, default: str) -> str:
 
 
 def _fixed(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Options:
-    """CLIP, SigLIP, LLaVA."""
+    """CLIP, SigLIP, LLaVA; PaliGemma, whose images are SigLIP's."""
     source = processor.image_processor
     pads = bool(getattr(source, "do_pad", False))
     if pads and not hasattr(source, "pad_to_square"):
@@ -60,7 +60,7 @@ def _fixed(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Op
         )
     return fixed.Options(
         image_token=image_token(processor, "<image>"),
-        tokens=_patch_tokens(processor, config, height, width),
+        tokens=COUNTS.get(config.model_type, _patch_tokens)(processor, config, height, width),
         height=height,
         width=width,
         exact=exact,
@@ -70,6 +70,17 @@ def _fixed(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Op
         center_crop=bool(source.do_center_crop),
         pad_color=_pad_color(source.image_mean) if pads else None,
     )
+
+
+def _gemma3(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Options:
+    """Gemma 3: the tokens that begin and end an image, and empty lines, stand around its own."""
+    if getattr(processor.image_processor, "do_pan_and_scan", False):
+        raise _unsupported(processor, "do_pan_and_scan")
+    begin, soft, end = processor.tokenizer.convert_ids_to_tokens(
+        [config.boi_token_id, config.image_token_id, config.eoi_token_id]
+    )
+    options = _fixed(processor, config)
+    return dataclasses.replace(options, image_token=soft, before=f"\n\n{begin}", after=f"{end}\n\n")
 
 
 def _tiles(processor: CheckpointProcessor, config: PreTrainedConfig) -> tiles.Options:
@@ -126,6 +137,7 @@ _TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConf
     "CLIPImageProcessor": ("fixed", _fixed),
     "SiglipImageProcessor": ("fixed", _fixed),
     "LlavaImageProcessor": ("fixed", _fixed),
+    "Gemma3ImageProcessor": ("fixed", _gemma3),
     "SmolVLMImageProcessor": ("tiles", _tiles),
     "Idefics3ImageProcessor": ("tiles", _tiles),
     "Qwen2VLImageProcessor": ("native", _native),
@@ -166,6 +178,40 @@ def _patch_tokens(processor: CheckpointProcessor, config: PreTrainedConfig, heig
             "num_additional_image_tokens in processor_config.json"
         )
     return int(tokens)
+
+
+def _stated_tokens(
+    processor: CheckpointProcessor, config: PreTrainedConfig, height: int, width: int, stated: Any, made: int
+) -> int:
+    """Image tokens for each image where the processor states a number. Raises `CheckpointError` for another than the
+    model makes of one."""
+    if stated != made:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: image_seq_length is {stated}, the model "
+            f"makes {made} tokens of an image of {width} x {height} pixels"
+        )
+    return made
+
+
+def _pooled_tokens(processor: CheckpointProcessor, config: PreTrainedConfig, height: int, width: int) -> int:
+    """Gemma 3: `Gemma3Processor` counts 256 where its settings say nothing."""
+    made = int(config.mm_tokens_per_image**0.5) ** 2
+    return _stated_tokens(processor, config, height, width, processor.settings.get("image_seq_length", 256), made)
+
+
+def _all_patches(processor: CheckpointProcessor, config: PreTrainedConfig, height: int, width: int) -> int:
+    """PaliGemma: the image processor's settings have the number."""
+    side = config.vision_config.patch_size
+    made = (height // side) * (width // side)
+    stated = getattr(processor.image_processor, "image_seq_length", None)
+    return _stated_tokens(processor, config, height, width, stated, made)
+
+
+COUNTS: dict[str, Callable[[CheckpointProcessor, PreTrainedConfig, int, int], int]] = {
+    "gemma3": _pooled_tokens,
+    "paligemma": _all_patches,
+}
+"""Model type to how many tokens an image of fixed size (height, width) has, where not counted as LLaVA's."""
 
 
 def _pad_color(mean: Any) -> tuple[int, int, int]:

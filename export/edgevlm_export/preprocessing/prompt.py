@@ -6,7 +6,7 @@ import json
 
 from transformers import PreTrainedConfig
 
-from edgevlm_export.preprocessing.chat_template import HINT, special_tokens
+from edgevlm_export.preprocessing.chat_template import HINT, shown_image, special_tokens
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing, PromptFormat
 from edgevlm_runtime.errors import CheckpointError, PromptError, UnsupportedModel
@@ -57,7 +57,7 @@ def prompt_format(
     result = PromptFormat(
         chat_template=CHAT_TEMPLATE,
         tokenizer=TOKENIZER,
-        image_token=token,
+        image_token=shown_image(config, processor.tokenizer) or token,
         image_token_id=token_id,
         bos_token=special.pop("bos_token", None),
         eos_token=special.pop("eos_token", None),

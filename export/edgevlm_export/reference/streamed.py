@@ -83,7 +83,9 @@ class StreamedReference:
         `progress` is told how many layers are done, and of how many.
         """
         inputs = [
-            asking.with_continuation(self.streamed.inputs(prompt.question, prompt.images), prompt.answer)
+            asking.with_continuation(
+                self.streamed.inputs(prompt.question, prompt.images), prompt.answer, self.model.config.model_type
+            )
             for prompt in prompts
         ]
         ids = [one["input_ids"][0].numpy() for one in inputs]

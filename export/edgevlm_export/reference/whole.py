@@ -111,7 +111,7 @@ class Reference:
         self, question: str | Sequence[Message], images: Sequence[ImageFile] = (), continuation: Sequence[int] = ()
     ) -> tuple[Ids, Array]:
         """Token ids [S] of a prompt and of `continuation` after it, and logits [S, vocab] for each of them."""
-        inputs = asking.with_continuation(self.inputs(question, images), continuation)
+        inputs = asking.with_continuation(self.inputs(question, images), continuation, self.model.config.model_type)
         logits = asking.numbers(self.model(**inputs).logits[0], "logits")
         return inputs["input_ids"][0].numpy(), logits
 

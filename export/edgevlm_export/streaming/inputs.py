@@ -67,12 +67,30 @@ def model_inputs(
     """
     opened = [_picture(processor, image) for image in images]
     messages = _conversation(question, len(opened))
+    if processor.chat_template is None:
+        return _of_a_text(processor, messages, opened)
     text = ProcessorMixin.apply_chat_template(
         processor, _plain(messages, flat_image), add_generation_prompt=True, tokenize=False
     )
     bos = processor.tokenizer.bos_token
     special = {"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}
     return dict(processor(text=text, images=opened or None, return_tensors="pt", **special))
+
+
+def _of_a_text(processor: Any, messages: Sequence[Message], opened: list[Image.Image]) -> Inputs:
+    """Arguments for one question, by a processor that writes the prompt around a text itself (PaliGemma's).
+
+    It takes no text without an image: such a prompt is what it writes otherwise, without the image.
+    """
+    (message,) = messages
+    text = _content(message["content"], processor.image_token)
+    if opened:
+        inputs = dict(processor(text=text, images=opened, return_tensors="pt"))
+        del inputs["labels"]  # for training
+        return inputs
+    whole = f"{processor.tokenizer.bos_token}{text}\n"
+    options = {"add_special_tokens": False, "return_token_type_ids": True}
+    return dict(processor.tokenizer(whole, return_tensors="pt", **options))
 
 
 def pixel_inputs(processor: Any, image: ImageFile, flat_image: str | None = None) -> Inputs:
@@ -85,13 +103,15 @@ def without_text(inputs: Inputs) -> Inputs:
     return {name: value for name, value in inputs.items() if name not in OF_TEXT}
 
 
-def with_continuation(inputs: Inputs, continuation: Sequence[int]) -> Inputs:
-    """`inputs` with tokens behind the prompt."""
+def with_continuation(inputs: Inputs, continuation: Sequence[int], model_type: str) -> Inputs:
+    """`inputs` of a model of that type with tokens behind the prompt."""
+    suffix = get_family(model_type).attention == "prefix"  # where token types tell the answer from the prompt
+    ones = {"attention_mask", "token_type_ids"} if suffix else {"attention_mask"}
     more = torch.tensor([list(continuation)], dtype=inputs["input_ids"].dtype)
     longer = dict(inputs)
     for name in OF_TEXT:
         if name in inputs:
-            fill = more if name == "input_ids" else torch.full_like(more, int(name == "attention_mask"))
+            fill = more if name == "input_ids" else torch.full_like(more, int(name in ones))
             longer[name] = torch.cat([inputs[name], fill], dim=1)
     return longer
 

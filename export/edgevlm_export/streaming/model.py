@@ -18,6 +18,7 @@ from transformers import Cache, PreTrainedModel
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.families.base import Family
+from edgevlm_export.families.decoder import soft_cap
 from edgevlm_export.graphs.transforms.edits import Edits
 from edgevlm_export.joint_processor import join
 from edgevlm_export.planning.plan import ExportPlan, table_names
@@ -164,13 +165,9 @@ class StreamedModel:
             bias = None if head.bias is None else self.weights.rows(f"{self.names[head]}.bias", start, stop)
             for logits, state in zip(into, states, strict=True):
                 with torch.no_grad():
-                    logits[:, start:stop] = self.capped(nn.functional.linear(state, weight, bias)).numpy()
+                    part = nn.functional.linear(state, weight, bias)
+                    logits[:, start:stop] = soft_cap(part, self.family.logit_cap).numpy()
             start = stop
-
-    def capped(self, logits: Tensor) -> Tensor:
-        """The head's products as the model's own class hands them out."""
-        cap = self.family.logit_cap
-        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def holding(self, part: nn.Module) -> AbstractContextManager[None]:
         """Within, the parameters of `part` are in memory."""

@@ -42,11 +42,8 @@ class Sampler:
     def take(self, rows: int, held_back: bool = False) -> samples.Samples:
         """About `rows` positions of prompts with images and of text. `held_back`: none of those that are taken without.
 
-        Raises `ExportError` for a text that is too short, an image that does not fit the model, and a model whose image
-        tokens see later ones: the text model would have to be told which.
+        Raises `ExportError` for a text that is too short and an image that does not fit the model.
         """
-        if self.plan.family.attention != "causal":
-            raise ExportError("tokens that see later ones cannot be calibrated: take --fp32 or --fp16, without --kv")
         layout = self.layout(rows, held_back)
         taken = layout.prompts
         logger.info("samples: %d prompts with images, sequences of %d tokens", len(taken), layout.length)

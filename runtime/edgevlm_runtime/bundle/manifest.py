@@ -87,7 +87,8 @@ class ImageProcessing:
 
 @dataclass(frozen=True, slots=True)
 class PromptFormat:
-    """How messages become tokens. The chat template renders one `image_token` for each image."""
+    """How messages become tokens. The chat template renders one `image_token` for each image; `image_token_id` stands
+    for each of its rows (most families have one token for both)."""
 
     chat_template: str
     tokenizer: str

@@ -1,13 +1,14 @@
 """Which tokens see which: every token sees those before it, and within a block also those after it.
 
-A block is a run of positions that attend to each other in both directions, as an image's tokens do in Gemma 3 and a
-whole prompt does in PaliGemma. Keys and values within a block depend on all of it, so a block is computed in one run of
-the graph, and is reused whole or not at all.
+A block is a run of positions that attend to each other in both directions, as an image's tokens do in Gemma 3 (in its
+sliding layers within the window) and a whole prompt does in PaliGemma. Keys and values within a block depend on all of
+it, so a block is computed in one run of the graph, and is reused whole or not at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 from edgevlm_runtime.errors import BundleError
@@ -32,9 +33,23 @@ def prefix(prompt: Prompt) -> Blocks:
     return ((0, len(prompt)),) if len(prompt) else ()
 
 
-Pattern = Callable[[Prompt], Blocks]
-PATTERNS: dict[str, Pattern] = {"causal": causal, "images": images, "prefix": prefix}
-"""`DecoderInfo.attention` to the blocks of a prompt."""
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Which tokens of a prompt see later ones."""
+
+    blocks: Callable[[Prompt], Blocks]
+    """The blocks of a prompt."""
+    windows_hold: bool = True
+    """Whether a layer's sliding window hides a block's own tokens as well, those that lie before the window; otherwise
+    a token sees all of its block in every layer."""
+
+
+PATTERNS: dict[str, Pattern] = {
+    "causal": Pattern(causal),
+    "images": Pattern(images),
+    "prefix": Pattern(prefix, windows_hold=False),
+}
+"""`DecoderInfo.attention` to the pattern."""
 
 
 def get_pattern(name: str) -> Pattern:

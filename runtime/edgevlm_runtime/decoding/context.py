@@ -53,7 +53,7 @@ class Context:
         self._held = np.zeros(capacity, dtype=np.int64)
         self._numbers: dict[str, int] = {}
         self._images: ImageSpans = ()
-        self._blocks_of = get_pattern(decoder.info.attention)
+        self._blocks_of = get_pattern(decoder.info.attention).blocks
 
     @property
     def capacity(self) -> int:
@@ -117,8 +117,11 @@ class Context:
             if chunk == baked > 0 and self._baked is not None:
                 self._baked.copy(self._run.kv, baked)
             first, last = np.searchsorted(wanted, (chunk, stop))
-            here = wanted[first:last] - chunk if last > first else np.zeros(1, dtype=np.int64)  # a graph wants one
-            logits[first:last] = self._extend(prompt, chunk, stop, here, embeddings_of)[: last - first]
+            for begin in range(first, max(last, first + 1), self._rows):
+                self._run.kv.rewind(chunk)  # a block may have more rows than the graph gives logits of at once
+                end = min(begin + self._rows, last)
+                here = wanted[begin:end] - chunk if end > begin else np.zeros(1, dtype=np.int64)  # a graph wants one
+                logits[begin:end] = self._extend(prompt, chunk, stop, here, embeddings_of)[: end - begin]
         return logits
 
     def step(self, token_id: int) -> Logits:

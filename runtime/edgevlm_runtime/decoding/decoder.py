@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.bundle.decoder_info import DecoderInfo
-from edgevlm_runtime.decoding.attention import Blocks
+from edgevlm_runtime.decoding.attention import Blocks, get_pattern
 from edgevlm_runtime.decoding.embeddings import Rows, TokenEmbeddings
 from edgevlm_runtime.decoding.kv_cache import KVCache, fixed_rows
 from edgevlm_runtime.decoding.step_inputs import make_step_inputs
@@ -54,7 +54,7 @@ class Decoder:
             if name not in (*_OWN_INPUTS, *columns) and not name.startswith(("past_key_values.", "past_state."))
         )
         """What each run is told beside embeddings, rows and cache."""
-        self.step_inputs = make_step_inputs(info.step_inputs, fixed_rows(graph))
+        self.step_inputs = make_step_inputs(info.step_inputs, fixed_rows(graph), get_pattern(info.attention))
         told = (*columns, *self.step_inputs.names)
         _check_graph(graph, info, (*_OWN_INPUTS, *told), ("logits",))
         if prefill_graph is not None:

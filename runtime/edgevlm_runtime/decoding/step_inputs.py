@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.bundle.decoder_info import StepInputs
-from edgevlm_runtime.decoding.attention import Blocks
+from edgevlm_runtime.decoding.attention import Blocks, Pattern
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.errors import BundleError
 from edgevlm_runtime.registry import Registry
@@ -46,10 +46,11 @@ class InPlace:
                                            every mask with its window); T is 0 where B is
     """
 
-    def __init__(self, info: StepInputs, cache_rows: int | None) -> None:
+    def __init__(self, info: StepInputs, cache_rows: int | None, pattern: Pattern) -> None:
         blocks = (BLOCK_ROWS, *info.masks) if info.masks else ()
         self.names: tuple[str, ...] = ("seqlens_k", "total_sequence_length", *blocks)
         self._masks = dict(info.masks)
+        self._pattern = pattern
 
     def feeds(self, past: int, positions: int, blocks: Blocks = ()) -> Mapping[str, Array]:
         """See `CacheInputs.feeds`."""
@@ -64,7 +65,7 @@ class InPlace:
             feeds[BLOCK_ROWS] = places - past
             slots = np.arange(total if places.size else 0)
             for name, window in self._masks.items():
-                feeds[name] = _seen(places, slots, window, blocks)
+                feeds[name] = _seen(places, slots, window, blocks, self._pattern)
         return feeds
 
 
@@ -77,34 +78,37 @@ class Static:
                                           (`StepInputs.masks` names every mask input with its window)
     """
 
-    def __init__(self, info: StepInputs, cache_rows: int | None) -> None:
+    def __init__(self, info: StepInputs, cache_rows: int | None, pattern: Pattern) -> None:
         """Raises `BundleError` for a graph without a fixed cache length."""
         if cache_rows is None or not info.masks:
             raise BundleError("the decoder graph fixes no cache length, or names no mask: export the model again")
         self.names: tuple[str, ...] = ("write_indices", *info.masks)
         self._masks = dict(info.masks)
         self._slots = np.arange(cache_rows)
+        self._pattern = pattern
 
     def feeds(self, past: int, positions: int, blocks: Blocks = ()) -> Mapping[str, Array]:
         """See `CacheInputs.feeds`."""
         places = np.arange(past, past + positions, dtype=np.int64)
         feeds: dict[str, Array] = {"write_indices": places[:1], "position_ids": places[None]}
         for name, window in self._masks.items():
-            feeds[name] = _seen(places, self._slots, window, blocks)[None, None]
+            feeds[name] = _seen(places, self._slots, window, blocks, self._pattern)[None, None]
         return feeds
 
 
-def _seen(places: NDArray[np.int64], slots: NDArray[np.int64], window: int, blocks: Blocks) -> NDArray[np.bool_]:
+def _seen(
+    places: NDArray[np.int64], slots: NDArray[np.int64], window: int, blocks: Blocks, pattern: Pattern
+) -> NDArray[np.bool_]:
     """bool [S, T]: token at place p sees slots p - window + 1 .. p; all up to p where the window is 0; and, in a block,
-    all of the block."""
+    all of the block, or what of it is not before the window."""
     seen: NDArray[np.bool_] = slots <= places[:, None]
-    if window:
-        seen &= slots > places[:, None] - window
+    near = slots > places[:, None] - window if window else True
+    seen &= near
     for start, stop in blocks:
         inside = (places >= start) & (places < stop)
         if inside.any():
             seen[np.ix_(inside, (slots >= start) & (slots < stop))] = True
-    return seen
+    return seen & near if pattern.windows_hold else seen
 
 
 def _in_blocks(start: int, stop: int, blocks: Blocks) -> NDArray[np.int64]:
@@ -122,10 +126,10 @@ KINDS = Registry(
 """`StepInputs.kind` to what makes the inputs."""
 
 
-def make_step_inputs(info: StepInputs, cache_rows: int | None) -> CacheInputs:
+def make_step_inputs(info: StepInputs, cache_rows: int | None, pattern: Pattern) -> CacheInputs:
     """The inputs that `info` names. `cache_rows`: the cache's length where the graph fixes it.
 
     Raises `BundleError` for a kind that this runtime does not know, or a graph that is not of this kind.
     """
-    made: CacheInputs = KINDS.get(info.kind)(info, cache_rows)
+    made: CacheInputs = KINDS.get(info.kind)(info, cache_rows, pattern)
     return made

@@ -44,12 +44,18 @@ class Options:
     center_crop: bool = False
     pad_color: tuple[int, int, int] | None = None
     """Pad to a square with this colour before anything else."""
+    before: str = ""
+    """What the placeholder has before the image tokens, and `after` behind them."""
+    after: str = ""
 
     def __post_init__(self) -> None:
         exact_height, exact_width = self.exact or (None, None)
         edges = {"shortest_edge": self.shortest_edge, "longest_edge": self.longest_edge}
         edges |= {"exact_height": exact_height, "exact_width": exact_width}
         check_options(self.image_token, self.tokens, height=self.height, width=self.width, **edges)
+        check_options(self.before + self.after)
+        if self.image_token in self.before + self.after:
+            raise ValueError("before and after must not have the image token in them")
         if self.exact is not None and self.shortest_edge is not None:
             raise ValueError("exact and shortest_edge exclude each other")
         Image.Resampling(self.resample)
@@ -60,7 +66,7 @@ class Processor:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._placeholder = options.image_token * options.tokens
+        self._placeholder = f"{options.before}{options.image_token * options.tokens}{options.after}"
 
     def __call__(self, image: Image.Image) -> PreparedImage:
         options = self.options

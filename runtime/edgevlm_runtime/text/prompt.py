@@ -52,6 +52,9 @@ class PromptEncoder:
         self.tokenizer = tokenizer
         self._template = ChatTemplate(template, {**variables, **prompt_format.template_variables})
         self._letters = Letters(tokenizer, template)
+        row = tokenizer.added_token(prompt_format.image_token_id)
+        self._of_images = tuple(dict.fromkeys([prompt_format.image_token, row or prompt_format.image_token]))
+        """What shows an image, and what stands for each of its rows, where that is another token."""
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], prompt_format: PromptFormat) -> PromptEncoder:
@@ -112,11 +115,13 @@ class PromptEncoder:
         if not turns:
             raise PromptError("no messages: give at least one")
         for index, turn in enumerate(turns):
-            if any(token in (part.text or "") for part in turn.texts() if not part.literal):
-                raise PromptError(
-                    f"message {index + 1} contains {token!r}, which stands for an image: "
-                    'take it out, or give the image as a part {"type": "image"}'
-                )
+            plain = [part.text or "" for part in turn.texts() if not part.literal]
+            for written in self._of_images:
+                if any(written in text for text in plain):
+                    raise PromptError(
+                        f"message {index + 1} contains {written!r}, which stands for an image: "
+                        'take it out, or give the image as a part {"type": "image"}'
+                    )
         shield = self._letters.shield(turns)
         shown = turns if shield is None else [turn.with_texts(shield.on) for turn in turns]
         rendered = self._template.render(

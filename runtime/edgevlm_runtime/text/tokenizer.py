@@ -121,6 +121,10 @@ class Tokenizer:
         """The id of `token`, None when the vocabulary does not have it."""
         return self._backend.token_to_id(token)
 
+    def added_token(self, id_: int) -> str | None:
+        """The text of an added token, None for an id that is none's."""
+        return next((text for text, (own, _) in self._added.items() if own == id_), None)
+
     def encode(self, text: str, bos_token: str | None = None) -> list[int]:
         """Tokens of a rendered prompt.
 

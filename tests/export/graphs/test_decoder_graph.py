@@ -11,6 +11,7 @@ from edgevlm_export.checkpoints import skeleton
 from edgevlm_export.families.decoder import Wiring, decoder_source
 from edgevlm_export.planning.graph_plan import plan_graph
 from edgevlm_export.precision.plan import GraphPrecision
+from edgevlm_runtime.errors import UnsupportedModel
 
 LAYERS = 24
 
@@ -34,6 +35,19 @@ def graph():
     model = skeleton.build(config)
     source = decoder_source(model, model.model.language_model, model.lm_head, text, context=4096, wiring=Wiring())
     return plan_graph("decoder", source, model, GraphPrecision("fp32"))
+
+
+def test_heads_that_the_operator_refuses():
+    """In one line, before a weight is read: ONNX Runtime would say it at the first question."""
+    text = Qwen2Config(hidden_size=40, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, vocab_size=99)
+    tower = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=28
+    )
+    model = skeleton.build(LlavaConfig(vision_config=tower, text_config=text, image_token_index=7))
+    head, wiring = model.lm_head, Wiring(outside=True)
+    source = decoder_source(model, model.model.language_model, head, text, context=64, wiring=wiring)
+    with pytest.raises(UnsupportedModel, match="head size 20 not supported"):
+        plan_graph("decoder", source, model, GraphPrecision("fp32"))
 
 
 def test_at_most_16_nodes_a_layer(graph):

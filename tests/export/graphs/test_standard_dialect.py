@@ -21,7 +21,7 @@ from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.precision.plans import STANDARD_PLANS, choose
 from edgevlm_runtime.decoding.decoder import DecoderRun
 from edgevlm_runtime.errors import UnsupportedModel
-from tests.export.parity.test_parity import CASES
+from tests.export.parity.test_parity import CASES, MORE
 from tests.support import checkpoints
 from tests.support.decoders import TextModel, write_decoder
 
@@ -30,8 +30,9 @@ TOKENS = 12
 ELSEWHERE = (
     *("llava-qwen2", "llava-siglip", "llava-two-layers"),
     *("smolvlm-tiles", "smolvlm-odd-shuffle", "qwen2_5_vl-window-4", "qwen2_5_vl-window-3"),
+    *("llava-gemma2-caps-and-windows", *(name for name in CASES if name.startswith("paligemma")), *MORE),
 )
-"""Cases whose decoder another case has, or `test_standard_bundles`, which answers whole questions."""
+"""Cases whose decoder another case has, or `test_standard_bundles` and `test_blocks`, which answer whole questions."""
 FLOAT = STANDARD_PLANS["fp32"].decoder
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 import edgevlm_runtime
 from edgevlm_export.reference import Reference
+from edgevlm_runtime.errors import PromptError
 from tests.support import checkpoints
 
 TOKENS = 32
@@ -33,6 +34,14 @@ CASES: dict[str, Callable[[Path], Path]] = {
     **{
         f"smolvlm-{name}": lambda folder, name=name: checkpoints.smolvlm(folder, name, **VARIED)
         for name in checkpoints.SMOLVLM_SHAPES
+    },
+    **{
+        f"gemma3-{name}": lambda folder, name=name: checkpoints.gemma3(folder, name, **VARIED)
+        for name in checkpoints.GEMMA3_SHAPES
+    },
+    **{
+        f"paligemma-{name}": lambda folder, name=name: checkpoints.paligemma(folder, name, **VARIED)
+        for name in checkpoints.PALIGEMMA_SHAPES
     },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
@@ -56,6 +65,11 @@ class Pair:
         prefix = self.vlm.manifest.decoder.prefix
         return len(prefix.token_ids) if prefix else 0
 
+    @property
+    def reuses(self) -> bool:
+        """Whether a prompt's keys and values serve the next one: not where every token of it sees all the others."""
+        return self.vlm.manifest.decoder.attention != "prefix"
+
     def about(self, picture: int, question: str) -> tuple[int, ...]:
         """The reference's answer about one of `pictures`, asked once."""
         if (picture, question) not in self.known:
@@ -66,7 +80,13 @@ class Pair:
         return self.reference.answer(question, images, max_new_tokens=TOKENS).token_ids
 
 
-@pytest.fixture(scope="module", params=CASES)
+MORE = {"gemma3-no-window", "gemma3-groups-of-5", "paligemma-1-untied", "paligemma-2-window-40"}
+"""Further configurations, for `make test-full`."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in MORE else ()) for name in CASES]
+)
 def pair(request, tmp_path_factory, export_bundle) -> Pair:
     checkpoint = CASES[request.param](tmp_path_factory.mktemp("parity") / request.param)
     return Pair(edgevlm_runtime.load(export_bundle(checkpoint)), Reference.load(str(checkpoint)))
@@ -87,7 +107,8 @@ def test_many_questions_in_one_session(pair):
             for number, question in enumerate(QUESTIONS):
                 answer = session.ask(question, max_new_tokens=TOKENS)
                 assert answer.token_ids == pair.about(picture, question), (image.size, question)
-                assert (answer.prefix_tokens_reused >= pair.baked + answer.image_tokens) == (number > 0)
+                reused = answer.prefix_tokens_reused
+                assert (reused >= pair.baked + answer.image_tokens) == (number > 0) if pair.reuses else reused == 0
 
 
 def test_answers_vary(pair):
@@ -115,6 +136,12 @@ def test_no_image(pair):
 
 def test_two_turn_chat(pair):
     image = pictures()[2]
+    if not pair.reuses:  # PaliGemma has no turns
+        with pair.vlm.chat(image) as chat:
+            chat.ask(QUESTIONS[0], max_new_tokens=8)
+            with pytest.raises(PromptError, match="knows no system prompt and no turns"):
+                chat.ask(QUESTIONS[1], max_new_tokens=TOKENS)
+        return
     with pair.vlm.chat(image) as chat:
         first = chat.ask(QUESTIONS[0], max_new_tokens=8)
         second = chat.ask(QUESTIONS[1], max_new_tokens=TOKENS)

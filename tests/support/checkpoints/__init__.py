@@ -4,6 +4,7 @@ Weights are drawn wide enough that greedy answers vary with image and question. 
 """
 
 from tests.support.checkpoints.decoders import DECODERS
+from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.llavas import TOWERS, llava
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import QWEN_SHAPES, qwen2_5_vl
@@ -14,14 +15,18 @@ from tests.support.checkpoints.words import CHAT_TEMPLATE, SPECIAL, tokenizer
 __all__ = [
     "CHAT_TEMPLATE",
     "DECODERS",
+    "GEMMA3_SHAPES",
     "LAYOUTS",
+    "PALIGEMMA_SHAPES",
     "QWEN_SHAPES",
     "SMOLVLM_SHAPES",
     "SPECIAL",
     "TOWERS",
     "Layout",
+    "gemma3",
     "idefics3",
     "llava",
+    "paligemma",
     "published",
     "qwen2_5_vl",
     "randomize",

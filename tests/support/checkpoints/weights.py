@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,23 @@ def randomize(model: PreTrainedModel, seed: int, gain: float = 0.9) -> None:
                 parameter.add_(noise * 0.1)
 
 
-def save(folder: Path, config: PreTrainedConfig, seed: int = 0, gain: float = 0.9, **save_options: Any) -> Path:
-    """Random weights for `config`, saved as safetensors. `seed` and `gain` as for `randomize`."""
+def save(
+    folder: Path,
+    config: PreTrainedConfig,
+    seed: int = 0,
+    gain: float = 0.9,
+    adjust: Callable[[str, torch.Tensor], object] = lambda name, parameter: None,
+    **save_options: Any,
+) -> Path:
+    """Random weights for `config`, saved as safetensors. `seed` and `gain` as for `randomize`; `adjust` is told each
+    parameter's name and may change it in place."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # one-dimensional weights keep part of what the constructor drew
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
     randomize(model, seed, gain)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            adjust(name, parameter)
     model.save_pretrained(folder, **save_options)
     return folder
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -25,14 +28,17 @@ CHAT_TEMPLATE = (
 )
 
 
-def tokenizer(image_token: str) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with the special tokens of the three families."""
+def tokenizer(
+    image_token: str, more: Sequence[str] = (), named: Mapping[str, str] = MappingProxyType({})
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with the special tokens of the first families, and `more`; `named` are attributes of it."""
+    special = [*SPECIAL, *more]
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=len(SPECIAL) + 300,
-        special_tokens=SPECIAL,
+        vocab_size=len(special) + 300,
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -42,7 +48,7 @@ def tokenizer(image_token: str) -> PreTrainedTokenizerFast:
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
-        additional_special_tokens=SPECIAL[3:],
-        extra_special_tokens={"image_token": image_token},
+        additional_special_tokens=special[3:],
+        extra_special_tokens={"image_token": image_token, **named},
         chat_template=CHAT_TEMPLATE.replace("IMAGE", image_token),
     )

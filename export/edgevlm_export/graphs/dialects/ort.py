@@ -19,6 +19,10 @@ from edgevlm_export.graphs.edit import MICROSOFT, constant_before, insert_before
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_runtime.bundle.decoder_info import StepInputs
+from edgevlm_runtime.errors import UnsupportedModel
+
+HEAD_MULTIPLE = 8
+"""What the size of GroupQueryAttention's heads must be a multiple of."""
 
 
 def lower(model: ir.Model, source: GraphSource) -> StepInputs:
@@ -40,6 +44,7 @@ def fuse(model: ir.Model) -> None:
 def _causal_attention(node: ir.Node) -> None:
     """Inputs map one to one; a sliding window of w keys including the token itself is local_window_size w."""
     q, k, v, past_k, past_v, seqlens_k, total, *tables = node.inputs
+    _check_head_size(past_k)
     blocks = [tables.pop() for _ in range(2)][::-1] if "blocks" in node.attributes else []
     attributes = {
         "num_heads": node.attributes["num_heads"].as_int(),
@@ -55,6 +60,16 @@ def _causal_attention(node: ir.Node) -> None:
     attention = replace(node, "GroupQueryAttention", inputs, attributes, MICROSOFT)
     if blocks:
         blockwise.attend(attention, *blocks)
+
+
+def _check_head_size(past: ir.Value | None) -> None:
+    """Raise `UnsupportedModel` for heads that the operator would refuse when it runs."""
+    dim = past.shape[3] if past is not None and past.shape is not None else None
+    if isinstance(dim, int) and dim % HEAD_MULTIPLE:
+        raise UnsupportedModel(
+            f"head size {dim} not supported: ONNX Runtime's attention takes multiples of {HEAD_MULTIPLE}: use "
+            "--target tensorrt"
+        )
 
 
 def _attention(node: ir.Node) -> None:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgevlm_export.graphs.edit import PRODUCT, ROWS, Rows, constant_before, insert_before, weight_name
+from edgevlm_export.graphs.edit import PRODUCT, ROWS, Rows, constant_before, gives_logits, insert_before, weight_name
 from edgevlm_export.graphs.transforms.edits import Edits, NotApplicable
 from edgevlm_export.graphs.transforms.orthogonal import Matrix, even
 from edgevlm_export.graphs.transforms.residual import is_op
@@ -57,7 +57,7 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> None:
 def _reads_product(layer: ir.Node) -> bool:
     """Whether this layer's input is the product of two layers' results, and its own no output of the graph."""
     producer = layer.inputs[0].producer() if layer.inputs[0] is not None else None
-    return producer is not None and producer.op_type == "Mul" and not layer.outputs[0].is_graph_output()
+    return producer is not None and producer.op_type == "Mul" and not gives_logits(layer)
 
 
 def _rotated(rotation: Matrix, x: Tensor, _: object = None) -> Tensor:

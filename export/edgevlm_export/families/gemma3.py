@@ -1,0 +1,89 @@
+"""Gemma 3 (Gemma Team 2025): a SigLIP tower, patches pooled to few tokens, sliding and global layers.
+
+An image's tokens see each other, in sliding layers within the window alone. The two kinds of layers have rotary tables
+of their own, so the graph's operators rotate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.gemma3.modeling_gemma3 import create_masks_for_vision_model
+
+from edgevlm_export.families.base import Family, Normalization, Normalize
+from edgevlm_export.families.llava import Projector, check_tower
+from edgevlm_export.graphs.source import GraphSource, Port
+
+
+class Gemma3(Family):
+    """`Gemma3ForConditionalGeneration`."""
+
+    model_type = "gemma3"
+    projector_module = "model.multi_modal_projector"
+    attention = "images"
+
+    @classmethod
+    def template_image(cls, config: PreTrainedConfig) -> int:
+        return config.boi_token_id  # type: ignore[no-any-return]
+
+    @property
+    def text_model(self) -> nn.Module:
+        text_model: nn.Module = self.model.model.language_model
+        return text_model
+
+    def vision_encoder(self) -> GraphSource:
+        return siglip_encoder(self)
+
+    def projector(self) -> GraphSource:
+        vision = self.config.vision_config
+        patches = (int(vision.image_size) // int(vision.patch_size)) ** 2
+        return GraphSource(
+            module=Projector(self.model),
+            inputs=(Port("image_features", torch.float32, ("images", patches, vision.hidden_size)),),
+            outputs=("image_embeddings",),
+            sizes={"images": 2},
+        )
+
+    def block_masks(self, embeddings: Tensor, blocks: Tensor) -> Any:
+        return create_masks_for_vision_model(
+            config=self.text_config,
+            inputs_embeds=embeddings,
+            attention_mask=None,
+            past_key_values=None,
+            position_ids=None,
+            block_sequence_ids=blocks,
+        )
+
+
+def siglip_encoder(family: Family) -> GraphSource:
+    """Pixels of one size through a SigLIP tower whose last, normed hidden states are the features.
+
+    Raises `UnsupportedModel` for another tower.
+    """
+    check_tower(family.config.vision_config, {"siglip_vision_model"})
+    height, width = family.image_options["height"], family.image_options["width"]
+    return GraphSource(
+        module=VisionEncoder(family.model, family.normalization),
+        inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
+        outputs=("image_features",),
+        sizes={"images": 2},
+    )
+
+
+class VisionEncoder(nn.Module):
+    """pixels uint8 [N, H, W, 3] to float32 [N, patches, width]."""
+
+    def __init__(self, model: PreTrainedModel, normalization: Normalization):
+        super().__init__()
+        self.model = model
+        self.normalize = Normalize(normalization, axes=2)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.model.model.vision_tower(self.normalize(pixels.permute(0, 3, 1, 2))).last_hidden_state
+        return features
+
+
+FAMILY = Gemma3

@@ -1,0 +1,256 @@
+"""Tokens that see later ones (Gemma 3's images, PaliGemma's prompts), wherever they stand and however a prompt is cut:
+token for token what transformers' generate gives, and what is reused is what a fresh run would compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import edgevlm_runtime
+from edgevlm_export.api import ExportOptions
+from edgevlm_export.checkpoints.checkpoint import load_config
+from edgevlm_export.families import get_family
+from edgevlm_export.families.base import Normalization
+from edgevlm_export.planning.plan import plan_export
+from edgevlm_export.preprocessing import load_processor, translate
+from edgevlm_export.reference import Forced, Reference, StreamedReference
+from edgevlm_runtime.errors import ExportError
+from tests.export.parity.test_parity import CASES, MORE, QUESTIONS, pictures, text_part
+
+TOKENS = 24
+FAMILIES = ("gemma3-window-6", "paligemma-2")
+MORE_FAMILIES = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("gemma3-window-24", "paligemma-1", *sorted(MORE))
+]
+LONG = "is there a scratch on any of the parts that this picture shows, and what else is there to see? " * 2
+"""With one image more than twenty chunks of four tokens, and longer than every window."""
+
+
+@dataclass(frozen=True)
+class Case:
+    folder: Path
+    bundle: Path
+    reference: Reference
+
+    @property
+    def turns(self) -> bool:
+        """Whether there are conversations, and prefixes that can be reused."""
+        return self.reference.processor.chat_template is not None
+
+
+@pytest.fixture(scope="module", params=[*FAMILIES, *MORE_FAMILIES])
+def case(request, tmp_path_factory, export_bundle) -> Case:
+    folder = CASES[request.param](tmp_path_factory.mktemp("blocks") / request.param)
+    return Case(folder, export_bundle(folder), Reference.load(str(folder)))
+
+
+def user(*parts: str | None) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "image"} if part is None else text_part(part) for part in parts]}
+
+
+def answered(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": [text_part(text)]}
+
+
+SINGLE = {
+    "none": [user(QUESTIONS[0])],
+    "start": [user(None, LONG)],
+    "middle": [user(LONG, None, QUESTIONS[1])],
+    "end": [user(LONG, None)],
+    "alone": [user(None)],
+    "two": [user(None, "and", None, QUESTIONS[0])],
+    "three side by side": [user(None, None, None, LONG)],
+}
+TURNS = {
+    "image in the second turn": [user(LONG), answered("no scratch"), user(QUESTIONS[1], None)],
+    "an image in each turn": [user(None, QUESTIONS[0]), answered("yes"), user(None, LONG)],
+}
+
+
+def count(messages: list[dict[str, Any]]) -> int:
+    return sum(part["type"] == "image" for message in messages for part in message["content"])
+
+
+def prompt_and_images(vlm: edgevlm_runtime.VLM, messages: list[dict[str, Any]], images: list[Image.Image]):
+    parts = vlm.pipeline
+    inputs = [parts.prepare(image) for image in images]
+    return parts.assemble(messages, inputs, parts.context_tokens), [
+        parts.encoder.encode(one).embeddings for one in inputs
+    ]
+
+
+def greedy(context: Any, prompt: Any, embeddings: Any, ends: tuple[int, ...]) -> tuple[int, ...]:
+    logits, tokens = context.prefill(prompt, embeddings.__getitem__), []
+    while len(tokens) < TOKENS and not (tokens and tokens[-1] in ends):
+        tokens.append(int(logits.argmax()))
+        logits = context.step(tokens[-1])
+    return tuple(tokens)
+
+
+@pytest.mark.parametrize("layout", [*SINGLE, *TURNS])
+def test_images_anywhere_in_chunks_of_any_size(case: Case, layout: str) -> None:
+    messages = {**SINGLE, **TURNS}[layout]
+    if layout in TURNS and not case.turns:
+        pytest.skip("no turns in this family")
+    images = pictures()[: count(messages)]
+    expected = case.reference.answer(messages, images, max_new_tokens=TOKENS).token_ids
+    ids, logits = case.reference.prompt_logits(messages, images)
+    for chunk in (1, 4, 37, 1024):
+        vlm = edgevlm_runtime.load(case.bundle, prefill_chunk=chunk, verify="size")
+        prompt, embeddings = prompt_and_images(vlm, messages, images)
+        context = vlm.pipeline.new_context()
+        assert greedy(context, prompt, embeddings, vlm.manifest.generation.eos_token_ids) == expected, chunk
+        found_ids, found = vlm.prompt_logits(messages, images)
+        np.testing.assert_array_equal(found_ids, ids)
+        assert np.abs(found - logits).max() < 1e-4, chunk
+
+
+def test_what_is_reused_is_what_a_fresh_run_computes(case: Case) -> None:
+    """One KV cache through prompts that share beginnings, some of which end within an image or a block."""
+    vlm = edgevlm_runtime.load(case.bundle, prefill_chunk=5, verify="size")
+    context, ends = vlm.pipeline.new_context(), vlm.manifest.generation.eos_token_ids
+    one, two = pictures()[:2]
+    asked = [
+        ([user(None, QUESTIONS[0])], [one]),
+        ([user(None, QUESTIONS[1])], [one]),
+        ([user(None, "and", None, QUESTIONS[1])], [one, two]),
+        ([user(None, "and", None, QUESTIONS[1])], [one, one]),
+        ([user(None, QUESTIONS[1])], [two]),
+        ([user(LONG, None)], [one]),
+        ([user(LONG, None, QUESTIONS[0])], [one]),
+        ([user(LONG)], []),
+    ]
+    reused = 0
+    for messages, images in asked:
+        prompt, embeddings = prompt_and_images(vlm, messages, images)
+        reused += context.shared_prefix(prompt)
+        found = greedy(context, prompt, embeddings, ends)
+        assert found == greedy(vlm.pipeline.new_context(), prompt, embeddings, ends)
+        assert found == case.reference.answer(messages, images, max_new_tokens=TOKENS).token_ids
+    assert (reused > 150) == case.turns
+    assert case.turns or (reused == 0 and vlm.manifest.decoder.prefix is None)
+
+
+def test_a_reference_layer_by_layer_reads_the_same(case: Case) -> None:
+    """Masks, token types and caps are those of the whole model, the answer behind the prompt causal."""
+    image = pictures()[2]
+    answer = case.reference.answer(QUESTIONS[0], [image], max_new_tokens=6).token_ids
+    prompts = [Forced(QUESTIONS[0], (image,), answer), Forced(QUESTIONS[1], (), answer)]
+    streamed = StreamedReference.load(str(case.folder))
+    for whole, part in zip(case.reference.read(prompts, 6), streamed.read(prompts, 6), strict=True):
+        np.testing.assert_array_equal(whole.token_ids, part.token_ids)
+        np.testing.assert_allclose(part.logits, whole.logits, atol=1e-5)
+        assert whole.own[: len(part.own)] == part.own
+
+
+def test_masks_of_a_batch_in_pytorch(case: Case) -> None:
+    """`Family.block_arguments` has the text model compute what the whole model does: prompts of two lengths with their
+    answers, padded."""
+    reference, images = case.reference, pictures()
+    model = reference.model
+    config = load_config(case.folder)
+    processor = load_processor(case.folder, config)
+    options = translate(processor, config).image.options
+    family = get_family(config.model_type)(model, Normalization.of(processor.image_processor), options, 640)
+    asked, embeddings, wanted, pictured = [], [], [], []
+
+    def entered(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        embeddings.append(kwargs["inputs_embeds"][0])
+
+    def left(_: Any, args: Any, output: Any) -> None:
+        wanted.append(output.last_hidden_state[0])
+
+    text = model.model.language_model
+    hooks = text.register_forward_pre_hook(entered, with_kwargs=True), text.register_forward_hook(left)
+    for messages, answer in ((SINGLE["middle"], (5, 9, 31)), (SINGLE["two"], (7,))):
+        given = images[: count(messages)]
+        asked.append(len(reference.prompt_logits(messages, given)[0]))
+        del embeddings[-1], wanted[-1]
+        ids, _ = reference.prompt_logits(messages, given, answer)
+        pictured.append(torch.from_numpy(ids == config.image_token_id))
+    for hook in hooks:
+        hook.remove()
+
+    def padded(rows: list[torch.Tensor]) -> torch.Tensor:
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    batch = padded(embeddings)
+    arguments = family.block_arguments(batch, padded(pictured), torch.tensor(asked))
+    with torch.inference_mode():
+        found = text(inputs_embeds=batch, use_cache=False, **arguments).last_hidden_state
+        causal = text(inputs_embeds=batch, use_cache=False, **family.block_arguments(batch)).last_hidden_state
+        other = torch.cat([batch[:, :-1], batch[:, :1]], dim=1)
+        again = text(inputs_embeds=other, use_cache=False, **family.block_arguments(other)).last_hidden_state
+    torch.testing.assert_close(again[:, :-1], causal[:, :-1], atol=1e-5, rtol=1e-4)  # no token sees a later one
+    for row, states in enumerate(wanted):
+        torch.testing.assert_close(
+            found[row, : len(states)], states, atol=1e-4, rtol=1e-3
+        )  # positions from 1, or from 0
+        assert (causal[row, : len(states)] - states).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "closeness"),
+    [
+        ({"precision": "fp16"}, 1e-5),
+        ({"kv": "int8"}, 1e-3),
+        ({"kv": "int8:channel"}, 1e-3),
+        ({"precision": "int8"}, 5e-3),
+    ],
+    ids=str,
+)
+def test_other_precisions(case: Case, export_bundle, options: dict[str, str], closeness: float) -> None:
+    """Mean KL of the next token over a prompt with an image, in nats, in chunks that hold no image whole."""
+    vlm = edgevlm_runtime.load(export_bundle(case.folder, **options), prefill_chunk=4, verify="size")
+    messages, images = SINGLE["middle"], pictures()[:1]
+    _, found = vlm.prompt_logits(messages, images)
+    _, wanted = case.reference.prompt_logits(messages, images)
+    p, q = (torch.log_softmax(torch.from_numpy(logits).double(), -1) for logits in (wanted, found))
+    assert 0 < float((p.exp() * (p - q)).sum(-1).mean()) < closeness
+    if options.get("precision") == "int8":  # a head behind a soft cap is a head
+        assert vlm.manifest.graphs["decoder"].exceptions == {"lm_head.weight": "int8b"}
+
+
+def test_a_prefill_graph(case: Case, export_bundle) -> None:
+    if not case.turns:
+        with pytest.raises(
+            ExportError, match="a prefill graph would never run: paligemma computes a prompt in one run"
+        ):
+            export_bundle(case.folder, prefill="fp32")
+        return
+    vlm = edgevlm_runtime.load(export_bundle(case.folder, prefill="fp32"), prefill_chunk=5, verify="size")
+    for messages in (SINGLE["middle"], SINGLE["end"], SINGLE["two"]):
+        images = pictures()[: count(messages)]
+        prompt, embeddings = prompt_and_images(vlm, messages, images)
+        found = greedy(vlm.pipeline.new_context(), prompt, embeddings, vlm.manifest.generation.eos_token_ids)
+        assert found == case.reference.answer(messages, images, max_new_tokens=TOKENS).token_ids
+
+
+def test_standard_operators(tmp_path: Path, export_bundle) -> None:
+    """All of it in the masks of a cache of fixed length; Gemma 2's caps within attention are refused."""
+    for name in ("gemma3-window-6", "paligemma-1"):
+        folder = CASES[name](tmp_path / name)
+        reference = Reference.load(str(folder))
+        bundle = export_bundle(folder, target="tensorrt-rtx", max_context=400)
+        vlm = edgevlm_runtime.load(bundle, prefill_chunk=16)
+        for messages in (SINGLE["middle"], SINGLE["two"]):
+            images = pictures()[: count(messages)]
+            prompt, embeddings = prompt_and_images(vlm, messages, images)
+            found = greedy(vlm.pipeline.new_context(), prompt, embeddings, vlm.manifest.generation.eos_token_ids)
+            assert found == reference.answer(messages, images, max_new_tokens=TOKENS).token_ids
+            assert (
+                np.abs(vlm.prompt_logits(messages, images)[1] - reference.prompt_logits(messages, images)[1]).max()
+                < 1e-4
+            )
+        largest = vlm.manifest.graphs["decoder"].largest("sequence")
+        assert largest == 400  # an engine takes a prompt that is one block
+    folder = CASES["paligemma-2"](tmp_path / "capped")
+    plan = ExportOptions(str(folder), target="tensorrt").plan
+    with pytest.raises(ExportError, match="soft-capped logits is not in this target's operators: use --target onnx"):
+        plan_export(folder, plan, 400, lambda *_: None, "tensorrt")
