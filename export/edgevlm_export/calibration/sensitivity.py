@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from edgevlm_export.calibration.loss import CHUNK
+from edgevlm_export.families.decoder import soft_cap
 from edgevlm_export.graphs.edit import Rows
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.base import Made
