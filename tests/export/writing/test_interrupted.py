@@ -14,6 +14,7 @@ import pytest
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions, export
 from edgevlm_runtime.errors import OutputError
+from tests.support import traces
 
 SCRIPT = """
 import os, signal, sys
@@ -41,7 +42,7 @@ POINTS = [
 
 def killed(checkpoint: Path, output: Path, stage: str, count: int, *more: str) -> None:
     arguments = [str(checkpoint), str(output), stage, str(count), *more]
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=False)
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=False, env=traces.for_children())
     assert done.returncode == -signal.SIGKILL
 
 
@@ -82,7 +83,8 @@ def test_another_export_finished_first(tiny_checkpoint, tiny_bundle, tmp_path):
 def test_killed_at_any_time(tiny_checkpoint, tmp_path):
     """At a moment that no stage names."""
     output = tmp_path / "bundle"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tiny_checkpoint), str(output), "", "0"])
+    command = [sys.executable, "-c", SCRIPT, str(tiny_checkpoint), str(output), "", "0"]
+    process = subprocess.Popen(command, env=traces.for_children())
     while not list(tmp_path.iterdir()):  # it has begun to write
         assert process.poll() is None
         time.sleep(0.01)
