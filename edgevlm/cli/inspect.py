@@ -13,8 +13,9 @@ from edgevlm.terminal.types import FilePath
 
 if TYPE_CHECKING:
     from edgevlm_runtime.bundle.certificate import Certificate
+    from edgevlm_runtime.bundle.decoder_info import KVLayout
     from edgevlm_runtime.bundle.folder import Bundle
-    from edgevlm_runtime.bundle.manifest import GraphInfo, KVLayout, Manifest, SelfTest
+from edgevlm_runtime.bundle.manifest import GraphInfo, Manifest, SelfTest
 
 THOUSAND_TOKENS = 1024
 

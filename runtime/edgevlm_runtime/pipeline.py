@@ -72,7 +72,7 @@ class Pipeline:
                 _image_cache(options),
                 f"{bundle.content_digest} {engine.identity}",
                 options.vision_batch,
-                manifest.decoder.hidden_size,
+                manifest.decoder.row_width,
                 str(bundle.path),
             ),
             Decoder(graphs["decoder"], manifest.decoder, embeddings, graphs.get("prefill"), str(bundle.path)),

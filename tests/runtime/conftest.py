@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import edgevlm_runtime
+from edgevlm_runtime.bundle import decoder_info
 from edgevlm_runtime.bundle import manifest as schema
 
 onnx = pytest.importorskip("onnx")
@@ -170,13 +171,13 @@ def describe(folder: Path, positions: str) -> schema.Manifest:
         min_runtime_version="0.1.0",
         model=schema.ModelInfo("tiny", "tiny", "Tiny", 1),
         graphs={name: _graph_info(folder, name) for name in ("vision_encoder", "projector", "decoder")},
-        decoder=schema.DecoderInfo(
+        decoder=decoder_info.DecoderInfo(
             hidden_size=HIDDEN,
             vocab_size=VOCAB,
             max_context=CONTEXT,
             positions=positions,
-            kv=schema.KVLayout(LAYERS, KV_HEADS, HEAD_DIM, "float32"),
-            embedding=schema.EmbeddingTable("embeddings.bin", 16, "float32", (VOCAB, HIDDEN)),
+            kv=decoder_info.KVLayout(LAYERS, KV_HEADS, HEAD_DIM, "float32"),
+            embedding=decoder_info.EmbeddingTable("embeddings.bin", 16, "float32", (VOCAB, HIDDEN)),
         ),
         image=schema.ImageProcessing(
             "fixed", {"image_token": "<image>", "tokens": TOKENS, "height": SIDE, "width": SIDE, "exact": [SIDE, SIDE]}

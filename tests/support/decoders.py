@@ -15,7 +15,7 @@ from edgevlm_export.families.decoder import kv_shape
 from edgevlm_export.planning.graph_plan import GraphPlan, plan_graph
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.writing.writer import write_graph
-from edgevlm_runtime.bundle import manifest
+from edgevlm_runtime.bundle import decoder_info
 from edgevlm_runtime.decoding.decoder import Decoder, DecoderRun
 from edgevlm_runtime.engines import make_engine
 from edgevlm_runtime.options import RuntimeOptions
@@ -87,13 +87,13 @@ def write_decoder(folder: Path, out: Path, precision: GraphPrecision, context: i
     out.mkdir()
     write_graph(plan, out, checkpoint.open_weights(folder, model), lambda count: None)
     text, kv = family.text_config, kv_shape(family.text_config)
-    table = manifest.EmbeddingTable("", 0, "float32", (text.vocab_size, text.hidden_size))
-    info = manifest.DecoderInfo(
+    table = decoder_info.EmbeddingTable("", 0, "float32", (text.vocab_size, text.hidden_size))
+    info = decoder_info.DecoderInfo(
         hidden_size=text.hidden_size,
         vocab_size=text.vocab_size,
         max_context=context,
         positions=family.positions,
-        kv=manifest.KVLayout(kv.layers, kv.kv_heads, kv.head_dim, plan.activations),
+        kv=decoder_info.KVLayout(kv.layers, kv.kv_heads, kv.head_dim, plan.activations),
         embedding=table,
         step_inputs=plan.step_inputs,
     )

@@ -6,6 +6,7 @@ There are three, and a fourth for prompts where one is asked for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.families.decoder import check_decoder, decoder_source
+from edgevlm_export.families.decoder import Wiring, check_decoder, decoder_source, rotates_outside, windows
 from edgevlm_export.finite import is_finite
 from edgevlm_export.graphs.source import GraphSource
+from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
 from edgevlm_runtime.errors import CheckpointError
 
 
@@ -83,6 +85,8 @@ class Family(ABC):
     content as one string only; None where they are of no use to the family."""
     mrope: ClassVar[bool] = False
     """Whether positions are inputs of the decoder (multimodal rotary embedding)."""
+    attention: ClassVar[str] = "causal"
+    """Which tokens see later ones: a key of `edgevlm_runtime.decoding.attention.PATTERNS`."""
 
     def __init__(
         self, model: PreTrainedModel, normalization: Normalization, image_options: dict[str, Any], context: int
@@ -131,11 +135,45 @@ class Family(ABC):
     def projector(self) -> GraphSource:
         """`image_features` to `image_embeddings`, in the decoder's space."""
 
+    @property
+    def image_columns(self) -> tuple[ImageColumns, ...]:
+        """What image tokens bring into the decoder beside their embeddings: the projector's rows end with them."""
+        return ()
+
+    @property
+    def states(self) -> tuple[StateInfo, ...]:
+        """What layers without keys and values carry from run to run, float32."""
+        return ()
+
+    @property
+    def logit_cap(self) -> float | None:
+        """Soft cap of the logits, where the model's own class applies one."""
+        return None
+
+    def column_arguments(self, columns: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What the text model is called with for `image_columns`, by name, [B, S, width] each, zeros for text."""
+        return {}
+
+    @property
+    def wiring(self) -> Wiring:
+        """What the decoder graph has beside tokens' embeddings and causal attention."""
+        blocks = self.attention != "causal"
+        sizes = windows(self.text_config) if blocks else ()
+        return Wiring(
+            mrope=self.mrope,
+            outside=blocks or rotates_outside(self.text_config),
+            columns=self.image_columns,
+            arguments=self.column_arguments,
+            masks={f"block_mask_window_{size}" if size else "block_mask": size for size in sizes},
+            states=self.states,
+            logit_cap=self.logit_cap,
+        )
+
     def decoder(self) -> GraphSource:
         """Embeddings to logits, with the KV cache."""
         head = self.model.get_output_embeddings()
-        return decoder_source(self.model, self.text_model, head, self.text_config, self.context, self.mrope)
+        return decoder_source(self.model, self.text_model, head, self.text_config, self.context, self.wiring)
 
     def prefill(self) -> GraphSource:
         """Embeddings into the KV cache, and nothing else: the decoder without its head."""
-        return decoder_source(self.model, self.text_model, None, self.text_config, self.context, self.mrope)
+        return decoder_source(self.model, self.text_model, None, self.text_config, self.context, self.wiring)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +12,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.graphs import ops
 from edgevlm_export.graphs.source import GraphSource, Port
+from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
+from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 
-DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "qwen2_5_vl_text"})
+DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "qwen2_5_vl_text"})
 """`model_type`s of text models whose attention this module's operator reproduces, each held to by a test."""
 
+PAST, STATE = "past_key_values.", "past_state."
 HEAD_MULTIPLE = 16
 """Head sizes that ONNX Runtime's GroupQueryAttention rotates on a processor are multiples of this."""
 
@@ -38,7 +43,18 @@ def kv_shape(config: PreTrainedConfig) -> KVShape:
     """Read the cache's shape off a text config."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return KVShape(config.num_hidden_layers, kv_heads, head_dim)
+    return KVShape(len(attention_layers(config)), kv_heads, head_dim)
+
+
+ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+"""Types of layers that have keys and values, as `layer_types` of a config says."""
+
+
+def attention_layers(config: PreTrainedConfig) -> tuple[int, ...]:
+    """Layers that have keys and values."""
+    layers = range(config.num_hidden_layers)
+    kinds = getattr(config, "layer_types", None)
+    return tuple(layers) if kinds is None else tuple(layer for layer in layers if kinds[layer] in ATTENTION)
 
 
 def check_decoder(config: PreTrainedConfig) -> None:
@@ -47,15 +63,23 @@ def check_decoder(config: PreTrainedConfig) -> None:
         raise UnsupportedModel(
             f"text decoder not supported: {config.model_type}: supported are {', '.join(sorted(DECODERS))}"
         )
-    if kv_shape(config).head_dim % HEAD_MULTIPLE:
-        raise UnsupportedModel(
-            f"attention heads of size {kv_shape(config).head_dim} are not supported: it must be a multiple of "
-            f"{HEAD_MULTIPLE}: {config.model_type}"
-        )
+
+
+def rotates_outside(config: PreTrainedConfig) -> bool:
+    """Whether the graph's own operators rotate queries and keys, by the checkpoint's rotary module: where the attention
+    operator cannot, or where its one table for all layers and whole heads is not what the model has."""
     rope = getattr(config, "rope_parameters", None) or {}
+    tables = [value for value in rope.values() if isinstance(value, dict)]  # one for each type of layer
     partial = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0)) or 1.0
-    if partial != 1.0:
-        raise UnsupportedModel(f"partial rotary embedding ({partial}) is not supported: {config.model_type}")
+    return bool(tables) or partial != 1.0 or kv_shape(config).head_dim % HEAD_MULTIPLE != 0
+
+
+def windows(config: PreTrainedConfig) -> tuple[int, ...]:
+    """The sliding windows of the decoder's layers, widest first; 0 is none."""
+    window = int(getattr(config, "sliding_window", None) or 0)
+    kinds = set(getattr(config, "layer_types", None) or (["sliding_attention"] if window else ["full_attention"]))
+    found = {window if "sliding" in kind else 0 for kind in kinds}
+    return tuple(sorted(found, key=lambda size: (size > 0, -size)))
 
 
 def rotary_limit(config: PreTrainedConfig) -> str | None:
@@ -81,6 +105,31 @@ def max_context(config: PreTrainedConfig, wanted: int | None, default: int = DEF
     return min(limit, wanted or default)
 
 
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a family's decoder graph has beside tokens' embeddings and causal attention."""
+
+    mrope: bool = False
+    """Position ids have three rows (multimodal rotary embedding)."""
+    outside: bool = False
+    """Whether the graph's own operators rotate (`rotates_outside`); with `mrope` they always do."""
+    columns: tuple[ImageColumns, ...] = ()
+    """What image tokens bring beside their embeddings."""
+    arguments: Callable[[Mapping[str, Tensor]], dict[str, Any]] = lambda columns: {}
+    """What the text model is called with for these, by name, [B, S, width] each."""
+    masks: Mapping[str, int] = field(default_factory=dict)
+    """Masks of tokens that see later ones, each with the window of its layers; none where no token does."""
+    states: tuple[StateInfo, ...] = ()
+    """What layers without keys and values carry from run to run."""
+    logit_cap: float | None = None
+    """Logits are held within plus and minus this by a hyperbolic tangent (Gemma 2's soft cap)."""
+
+    @property
+    def rotary(self) -> str:
+        """Key of `ops.ROTARY`."""
+        return "outside" if self.outside or self.mrope else "inside"
+
+
 class Decoder(nn.Module):
     """Wraps text model and head, inputs as `decoder_source` lists them. Without a head it only fills the cache."""
 
@@ -88,34 +137,52 @@ class Decoder(nn.Module):
     sin: Tensor
 
     def __init__(
-        self, model: PreTrainedModel, text_model: nn.Module, head: nn.Linear | None, context: int, mrope: bool
+        self,
+        model: PreTrainedModel,
+        text_model: nn.Module,
+        head: nn.Linear | None,
+        context: int,
+        wiring: Wiring,
+        names: Sequence[str],
     ) -> None:
         super().__init__()
         self.model = model
-        self._text, self._head, self._mrope = [text_model], [head], mrope  # in lists: `model` owns the parameters
-        if not mrope:
+        self._text, self._head = [text_model], [head]  # in lists: `model` owns the parameters
+        self._wiring, self._names = wiring, tuple(names)
+        if wiring.rotary == "inside":
             cos, sin = rotary_tables(text_model.rotary_emb, context)  # type: ignore[arg-type]
             self.register_buffer("cos", cos)
             self.register_buffer("sin", sin)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Returns logits [1, K, vocab], where there is a head, and the presents: key and value layer by layer."""
-        head, past = self._head[0], list(inputs)
-        inputs_embeds = past.pop(0)
-        logits_rows = past.pop(0) if head is not None else None
-        seqlens_k, total = past.pop(0), past.pop(0)
-        positions = past.pop(0) if self._mrope else torch.arange(inputs_embeds.shape[1])[None]
-        tables = None if self._mrope else (self.cos, self.sin)
-        with ops.bind_cache(ops.CacheBinding(past, seqlens_k, total, tables)) as binding:
+        head, given = self._head[0], dict(zip(self._names, inputs, strict=True))
+        embeds = given["inputs_embeds"]
+        inside = self._wiring.rotary == "inside"
+        cache = ops.CacheBinding(
+            past=[value for name, value in given.items() if name.startswith(PAST)],
+            seqlens_k=given["seqlens_k"],
+            total=given["total_sequence_length"],
+            tables=(self.cos, self.sin) if inside else None,
+            block_rows=given.get(BLOCK_ROWS),
+            layers=attention_layers(self._text[0].config),
+            states={state.name: given[f"{STATE}{state.name}"] for state in self._wiring.states},
+            block_masks={window: given[name] for name, window in self._wiring.masks.items()},
+        )
+        with ops.bind_cache(cache) as binding:
             hidden = self._text[0](
-                inputs_embeds=inputs_embeds,
-                position_ids=positions,
+                inputs_embeds=embeds,
+                position_ids=torch.arange(embeds.shape[1])[None] if inside else given["position_ids"],
                 past_key_values=ops.PassThroughCache(),
                 use_cache=True,
+                **self._wiring.arguments({columns.name: given[columns.name] for columns in self._wiring.columns}),
             ).last_hidden_state
-        if head is None or logits_rows is None:
+        if head is None:
             return tuple(binding.outputs())
-        return (head(hidden.index_select(1, logits_rows)), *binding.outputs())
+        logits = head(hidden.index_select(1, given["logits_rows"]))
+        if (cap := self._wiring.logit_cap) is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return (logits, *binding.outputs())
 
 
 @torch.no_grad()
@@ -133,7 +200,7 @@ def decoder_source(
     head: nn.Linear | None,
     config: PreTrainedConfig,
     context: int,
-    mrope: bool,
+    wiring: Wiring,
 ) -> GraphSource:
     """The decoder graph of one model; names and shapes are the contract with the runtime.
 
@@ -143,19 +210,27 @@ def decoder_source(
     cache = (1, kv.kv_heads, "max_tokens", kv.head_dim)
     ports = [
         Port("inputs_embeds", torch.float32, (1, "sequence", config.hidden_size)),
+        *(Port(columns.name, torch.float32, (1, "sequence", columns.width)) for columns in wiring.columns),
         *([] if head is None else [Port("logits_rows", torch.int64, ("rows",))]),
         Port("seqlens_k", torch.int32, (1,)),
         Port("total_sequence_length", torch.int32, ()),
     ]
-    if mrope:
-        ports.append(Port("position_ids", torch.int64, (3, 1, "sequence")))
+    if wiring.masks:
+        ports.append(Port(BLOCK_ROWS, torch.int64, ("block",)))
+        ports += [Port(name, torch.bool, ("block", "seen")) for name in wiring.masks]
+    if wiring.rotary == "outside":
+        shape = (3, 1, "sequence") if wiring.mrope else (1, "sequence")
+        ports.append(Port("position_ids", torch.int64, shape))
     names = [f"{layer}.{part}" for layer in range(kv.layers) for part in ("key", "value")]
-    ports += [Port(f"past_key_values.{name}", torch.float32, cache) for name in names]
+    ports += [Port(f"{PAST}{name}", torch.float32, cache) for name in names]
+    ports += [Port(f"{STATE}{state.name}", torch.float32, state.shape) for state in wiring.states]
+    presents = [f"present.{name}" for name in names] + [f"present_state.{state.name}" for state in wiring.states]
     return GraphSource(
-        module=Decoder(model, text_model, head, context, mrope),
+        module=Decoder(model, text_model, head, context, wiring, [port.name for port in ports]),
         inputs=tuple(ports),
-        outputs=(*([] if head is None else ["logits"]), *(f"present.{name}" for name in names)),
-        sizes={"sequence": 5, "rows": 3, "max_tokens": 17},
-        rotary="outside" if mrope else "inside",
+        outputs=(*([] if head is None else ["logits"]), *presents),
+        sizes={"sequence": 5, "rows": 3, "max_tokens": 17, "block": 4, "seen": 7},
+        rotary=wiring.rotary,
         fixed={"max_tokens": context},
+        masks=wiring.masks,
     )

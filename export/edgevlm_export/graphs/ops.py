@@ -8,8 +8,9 @@ They keep every decision about kernels, caches and number formats out of the tra
     RMSNorm(x, weight)                                  attribute epsilon
     Rotary(x, cos, sin)                                 x [1, S, heads*dim], cos and sin [S, dim/2]; attribute num_heads
     Attention(q, k, v[, valid])                         bidirectional; [B, S, heads*dim], valid [B, S] bool (keys)
-    CausalAttention(q, k, v, past_k, past_v, seqlens_k, total[, cos, sin])
-                                                        owns the KV cache [1, kv_heads, T, dim]; rotates by the tables
+    CausalAttention(q, k, v, past_k, past_v, seqlens_k, total[, cos, sin[, block_rows, block_mask]])
+                                                        owns the KV cache [1, kv_heads, T, dim]; rotates by the tables;
+                                                        rows [B] of the S see what the mask [B, T'] says instead
 
 `neutral_ops(model, rotary)` is the context in which a model's forward emits them.
 """
@@ -17,7 +18,7 @@ They keep every decision about kernels, caches and number formats out of the tra
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
+
+from edgevlm_runtime.errors import UnsupportedModel
 
 DOMAIN = "edgevlm"
 IMPLEMENTATION = "edgevlm"
@@ -79,14 +82,36 @@ class CacheBinding:
     total: Tensor
     tables: tuple[Tensor, Tensor] | None
     """cos and sin, [max_context, dim/2], when the operator rotates; None when the graph does."""
+    block_rows: Tensor | None = None
+    """Rows [B] of tokens that see later ones; None where none ever do."""
+    block_masks: Mapping[int, Tensor] = field(default_factory=dict)
+    """What these see, bool [B, T'] each, by the window of the layer (0 is none)."""
+    rotated: bool = False
+    """Whether the layer that is being traced has rotated its queries and keys."""
+    layers: Sequence[int] = ()
+    """Which of the model's layers have keys and values; all where none is named."""
+    states: Mapping[str, Tensor] = field(default_factory=dict)
+    """What other layers carry from run to run, by name."""
     present: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    new_states: dict[str, Tensor] = field(default_factory=dict)
+
+    def cache(self, layer: int) -> list[Tensor]:
+        """Past key and value of a layer."""
+        slot = self.layers.index(layer) if self.layers else layer
+        return self.past[2 * slot : 2 * slot + 2]
 
     def outputs(self) -> list[Tensor]:
-        """The presents in the order of `past`."""
-        return [tensor for layer in sorted(self.present) for tensor in self.present[layer]]
+        """The presents in the order of `past`, then the new states in the order of the old."""
+        presents = [tensor for layer in sorted(self.present) for tensor in self.present[layer]]
+        return presents + [self.new_states[name] for name in self.states]
 
 
 _binding: list[CacheBinding] = []
+
+
+def bound_cache() -> CacheBinding:
+    """That of the decoder being traced, for modules of a family that carry a state."""
+    return _binding[-1]
 
 
 @contextmanager
@@ -135,22 +160,35 @@ def _attention_function(  # noqa: PLR0913, PLR0917 (the signature is transformer
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in place of eager attention: one operator, [B, S, heads, dim] out."""
+    """What transformers calls in place of eager attention: one operator, [B, S, heads, dim] out.
+
+    Raises `UnsupportedModel` for what the operator would not do.
+    """
+    if attention_mask is not None or kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
+        raise UnsupportedModel(
+            f"{type(module).__name__} attends by a mask, a bias or sinks of its own, which the graph would leave out"
+        )
     batch, heads, length, dim = query.shape
     q, k, v = _rows(query), _rows(key), _rows(value)
     scale = dim**-0.5 if scaling is None else scaling
     if not getattr(module, "is_causal", False):
         return attention(q, k, v, heads, scale).view(batch, length, heads, dim), None
     binding, layer = _binding[-1], int(module.layer_idx)  # type: ignore[arg-type]
-    past_key, past_value = binding.past[2 * layer : 2 * layer + 2]
+    past_key, past_value = binding.cache(layer)
     attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": key.shape[1], "scale": float(scale)}
     if sliding_window is not None:
         attributes["sliding_window"] = int(sliding_window)
     if softcap is not None:
         attributes["softcap"] = float(softcap)
+    inputs: list[Tensor | None] = [q, k, v, past_key, past_value, binding.seqlens_k, binding.total]
+    inputs += (binding.tables or ()) if binding.rotated else ()
+    binding.rotated = False
+    if binding.block_rows is not None:
+        inputs += [binding.block_rows, binding.block_masks[sliding_window or 0]]
+        attributes["blocks"] = 1
     output, present_key, present_value = emit(
         "CausalAttention",
-        [q, k, v, past_key, past_value, binding.seqlens_k, binding.total, *(binding.tables or ())],
+        inputs,
         attributes,
         [(q.dtype, q.shape), (past_key.dtype, past_key.shape), (past_value.dtype, past_value.shape)],
     )
@@ -158,22 +196,33 @@ def _attention_function(  # noqa: PLR0913, PLR0917 (the signature is transformer
     return output.view(batch, length, heads, dim), None
 
 
+def _mask_function(*args: Any, allow_is_causal_skip: bool = True, **kwargs: Any) -> None:
+    """What transformers calls to make a mask: the operator has its own. Raises `UnsupportedModel` for one that is more
+    than causal attention within a window."""
+    if not allow_is_causal_skip:
+        raise UnsupportedModel("the text model attends by a mask that is not causal, which the graph would leave out")
+
+
 AttentionInterface.register(IMPLEMENTATION, _attention_function)
-AttentionMaskInterface.register(IMPLEMENTATION, lambda *args, **kwargs: None)
+AttentionMaskInterface.register(IMPLEMENTATION, _mask_function)
 
 
 def _rotate_inside(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     """Stands in for `apply_rotary_pos_emb` where the CausalAttention operator rotates."""
+    _binding[-1].rotated = True
     return q, k
 
 
 def _rotate_outside(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-    """Stands in for `apply_rotary_pos_emb` where positions are inputs (M-RoPE). Tables: [1, S, dim]."""
-    half = cos.shape[-1] // 2
-    cos, sin = cos[0, :, :half], sin[0, :, :half]
+    """Stands in for `apply_rotary_pos_emb` where positions are inputs. Tables: [1, S, width]; of each head the first
+    `width` numbers are rotated, which are all but in a partial rotary embedding."""
+    width = cos.shape[-1]
+    cos, sin = cos[0, :, : width // 2], sin[0, :, : width // 2]
 
     def rotate(x: Tensor) -> Tensor:
         batch, heads, length, dim = x.shape
+        if width < dim:
+            return torch.cat([rotate(x[..., :width]), x[..., width:]], dim=-1)
         return rotary(_rows(x), cos, sin, heads).view(batch, length, heads, dim).transpose(1, 2)
 
     return rotate(q), rotate(k)

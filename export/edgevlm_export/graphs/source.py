@@ -43,5 +43,7 @@ class GraphSource:
     """Where the decoder's rotary embedding is applied: see `ops.ROTARY`."""
     fixed: Mapping[str, int] = field(default_factory=dict)
     """Sizes of dynamic dimensions in a dialect that makes them static."""
+    masks: Mapping[str, int] = field(default_factory=dict)
+    """Of a decoder whose tokens see later ones: its mask inputs, each with the window of its layers (0 is none)."""
     ranges: Mapping[str, Range] = field(default_factory=dict)
     """Of dynamic dimensions that `edgevlm_export.planning.profiles` does not know, for engines built ahead of time."""

@@ -59,6 +59,8 @@ def _torch_export(source: GraphSource, inputs: tuple[torch.Tensor, ...], dynamic
             custom_opsets={ops.DOMAIN: 1},
         )
     except Exception as error:  # whatever the model's own code raises comes wrapped in one type or another
+        if isinstance(error.__cause__, UnsupportedModel):
+            raise error.__cause__ from None
         raise UnsupportedModel(
             f"PyTorch cannot trace this model: {type(source.module).__name__}: {reason(error.__cause__ or error)}"
         ) from error

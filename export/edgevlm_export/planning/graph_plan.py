@@ -25,7 +25,7 @@ from edgevlm_export.precision.base import WeightJob, as_stored
 from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.precision.standard.activations import to_float16
-from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.bundle.decoder_info import StepInputs
 from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedModel
 
 CONVERSIONS = {"float32": lambda graph, jobs: jobs, "float16": to_float16}

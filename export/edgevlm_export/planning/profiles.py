@@ -22,6 +22,7 @@ def profiles(graph: str, source: GraphSource) -> tuple[Profile, ...]:
     Raises `UnsupportedModel` for a dimension whose range nobody has named.
     """
     names = {dim for port in source.inputs for dim in port.shape if isinstance(dim, str)} - set(source.fixed)
+    names -= {"block", "seen"} if source.masks else set()  # their dialect says it all in the attention mask
     if not names:
         return ()
     if names == {"sequence", "rows"}:

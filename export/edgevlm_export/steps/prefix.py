@@ -23,7 +23,8 @@ from edgevlm_export.streaming.model import StreamedModel
 from edgevlm_export.streaming.observed_cache import run_observed
 from edgevlm_export.writing.bundle import file_records
 from edgevlm_runtime.asking.session import system_message
-from edgevlm_runtime.bundle.manifest import Manifest, PrefixCache
+from edgevlm_runtime.bundle.decoder_info import PrefixCache
+from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.errors import ExportError, PromptError
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
@@ -52,11 +53,14 @@ def with_system_prompt(plan: ExportPlan, system: str | None) -> ExportPlan:
 
 
 def prompt_prefix(plan: ExportPlan) -> Prefix:
-    """Tokens that the chat template writes before the image of a question, the bundle's system prompt included.
+    """Tokens that the chat template writes before the image of a question, the bundle's system prompt included; none
+    where their keys and values depend on what follows, or are not all that a layer carries on.
 
     Raises `ExportError` when they do not fit the context.
     """
     prompt, context = plan.preprocessing.prompt, plan.family.context
+    if plan.family.attention == "prefix" or plan.family.states:
+        return Prefix(())
     text, tokenizer = _question(plan)
     tokens = tuple(tokenizer.encode(text.partition(prompt.image_token)[0], prompt.bos_token))
     if len(tokens) >= context:

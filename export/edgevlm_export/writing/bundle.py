@@ -16,17 +16,15 @@ from edgevlm_export.precision import WeightJob
 from edgevlm_export.streaming.spool import Spool
 from edgevlm_export.writing.output import UNSEALED
 from edgevlm_export.writing.writer import WrittenGraph, append_tensor, check_made, write_graph
+from edgevlm_runtime.bundle.decoder_info import DecoderInfo, EmbeddingTable, KVLayout
 from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.bundle.folder import file_sha256
 from edgevlm_runtime.bundle.manifest import (
     MANIFEST_DIGEST_NAME,
     MANIFEST_NAME,
     SCHEMA_VERSION,
-    DecoderInfo,
-    EmbeddingTable,
     FileRecord,
     GraphInfo,
-    KVLayout,
     Manifest,
     ModelInfo,
     TensorInfo,
@@ -62,7 +60,7 @@ def write_bundle(plan: ExportPlan, folder: Path, name: str, spool: Spool | None,
         (folder / file).write_text(text, encoding="utf-8")
     progress("computing digests", 0, 1)
     manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=_schema(plan),
         min_runtime_version=MIN_RUNTIME,
         model=_model_info(plan, name),
         graphs={key: _graph_info(graph, folder, plan.profiles[key]) for key, graph in written.items()},
@@ -77,6 +75,19 @@ def write_bundle(plan: ExportPlan, folder: Path, name: str, spool: Spool | None,
     )
     progress("computing digests", 1, 1)
     return manifest
+
+
+def _schema(plan: ExportPlan) -> int:
+    """The oldest schema that says all of it: bundles of which an older runtime makes the same keep it."""
+    names = {port.name for port in plan.graphs["decoder"].source.inputs}
+    family = plan.family
+    later = (
+        family.image_columns
+        or family.states
+        or family.attention != "causal"
+        or ("position_ids" in names and not family.mrope)
+    )
+    return SCHEMA_VERSION if later else 2
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -158,6 +169,9 @@ def _decoder_info(plan: ExportPlan, table: EmbeddingTable) -> DecoderInfo:
         ),
         embedding=table,
         step_inputs=graph.step_inputs,
+        image_columns=plan.family.image_columns,
+        attention=plan.family.attention,
+        states=plan.family.states,
     )
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
+from edgevlm_runtime.bundle.decoder_info import DecoderInfo
 from edgevlm_runtime.bundle.engine_info import EngineInfo, Profile
 from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.errors import BundleError, BundleTooNew
 from edgevlm_runtime.reading import decode_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 MANIFEST_DIGEST_NAME = "manifest.sha256"
 """sha256 of the manifest, which holds the digest of every other file; as `sha256sum` writes and reads it."""
@@ -67,89 +68,6 @@ class GraphInfo:
         """The largest size of a dynamic dimension that any profile allows; None without profiles."""
         sizes = [profile.sizes[dimension][2] for profile in self.profiles if dimension in profile.sizes]
         return max(sizes, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingTable:
-    """Token embeddings, read row by row from the memory-mapped weights: [vocab, hidden], row-major.
-
-    `file` and `offset` point into an external-data file of a graph (tied embeddings are stored once) or into a file
-    of their own. A row's value is `row * scale` (Gemma multiplies embeddings by sqrt(hidden); others have 1.0).
-
-    `dtype` is a key of `decoding.embeddings.READERS`. The integer ones ("uint8", "uint4") hold each row in
-    blocks of `block` values, the last one padded, each with a float32 scale at `scales_offset` [vocab, blocks] and,
-    where there are zero points, one at `zero_points_offset` [vocab, blocks] packed like the rows; else the middle
-    stands for zero.
-    """
-
-    file: str
-    offset: int
-    dtype: str
-    shape: tuple[int, int]
-    scale: float = 1.0
-    block: int = 0
-    scales_offset: int | None = None
-    zero_points_offset: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KVLayout:
-    """The KV cache: per layer one key and one value tensor of shape [1, kv_heads, max_tokens, head_dim].
-
-    The decoder's inputs are named `past_key_values.{i}.key|value`, its outputs `present.{i}.key|value`; the runtime
-    binds each pair to one buffer.
-    """
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-    dtype: str
-    """"float32", "float16", or "int8", whose scales are the graph's own."""
-    scales: str | None = None
-    """What shares a scale in int8: "tensor" (all keys, or all values, of a layer) or "channel"."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrefixCache:
-    """Keys and values of the tokens that prompts begin with, computed at export by the PyTorch model in float32.
-
-    `file` is a `.npy` of `shape` [layers, 2, kv_heads, tokens, head_dim], keys before values, in the cache's own
-    `dtype`: as the decoder graph would have left them, but for its own rounding.
-    """
-
-    file: str
-    token_ids: tuple[int, ...]
-    dtype: str
-    shape: tuple[int, int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class StepInputs:
-    """What the decoder graph is told about the cache at each run.
-
-    `kind` names a file in `decoding/step_inputs/`: "in_place" (GroupQueryAttention's sequence lengths) or
-    "static" (write index, masks and position ids of a cache with a fixed length, `DecoderInfo.max_context`).
-    """
-
-    kind: str = "in_place"
-    masks: dict[str, int] = field(default_factory=dict)
-    """The graph's mask inputs, each with its sliding window in tokens, the token itself included; 0 is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderInfo:
-    """What the runtime needs to know to drive the decoder graph."""
-
-    hidden_size: int
-    vocab_size: int
-    max_context: int
-    """Tokens of prompt, images and answer together that positions and the rotary tables allow."""
-    positions: str
-    """How position ids are made: a name in `edgevlm_runtime/decoding/positions/` ("linear", "mrope")."""
-    kv: KVLayout
-    embedding: EmbeddingTable
-    step_inputs: StepInputs = field(default_factory=StepInputs)
-    prefix: PrefixCache | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,20 @@
 A new prompt reuses the longest prefix it shares with what is there. Image positions are compared by the image they
 stand for, not by the placeholder token, which is the same for every image. What the bundle knows beforehand
 (`edgevlm_runtime.decoding.baked_prefix`) is one more prefix: where it is longer than what is there, it takes its place.
+Where tokens see later ones (`edgevlm_runtime.decoding.attention`), no more is reused than what these cannot change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevlm_runtime.decoding.attention import Blocks, chunks, get_pattern, reusable
 from edgevlm_runtime.decoding.baked_prefix import BakedPrefix, common_prefix
-from edgevlm_runtime.decoding.decoder import Decoder, Logits, chunks
+from edgevlm_runtime.decoding.decoder import Decoder, Logits
 from edgevlm_runtime.decoding.embeddings import Rows
 from edgevlm_runtime.decoding.positions import PositionScheme
 from edgevlm_runtime.engines.base import Array
@@ -25,7 +27,7 @@ Ids = NDArray[np.int64]
 PREFILL_GRAPH_FROM = 16
 """Fewer positions are computed by the decoder graph: one more graph's weights would have to be read for them."""
 EmbeddingsOf = Callable[[int], Embeddings]
-"""Embeddings [tokens, hidden] of the prompt's image with this number; called only for images that must be prefilled."""
+"""Rows [tokens, row width] of the prompt's image with this number; called only for images that must be prefilled."""
 
 
 class Context:
@@ -51,6 +53,7 @@ class Context:
         self._held = np.zeros(capacity, dtype=np.int64)
         self._numbers: dict[str, int] = {}
         self._images: ImageSpans = ()
+        self._blocks_of = get_pattern(decoder.info.attention)
 
     @property
     def capacity(self) -> int:
@@ -64,8 +67,8 @@ class Context:
 
     def shared_prefix(self, prompt: Prompt) -> int:
         """Positions of `prompt` that need not run; at least the last one is left, for its logits."""
-        identities = self._identities(prompt)
-        return max(self._in_cache(identities), self._in_bundle(identities))
+        identities, blocks = self._identities(prompt), self._blocks_of(prompt)
+        return max(self._in_cache(identities, blocks), self._in_bundle(identities, blocks))
 
     def prefill(
         self, prompt: Prompt, embeddings_of: EmbeddingsOf, cancelled: Callable[[], bool] = lambda: False
@@ -76,22 +79,26 @@ class Context:
 
         Whatever happens midway, the cache then holds a true prefix of the prompt.
         """
-        identities = self._identities(prompt)
-        held = self._in_cache(identities)
-        start = max(held, self._in_bundle(identities))
+        identities, blocks = self._identities(prompt), self._blocks_of(prompt)
+        held = self._in_cache(identities, blocks)
+        start = max(held, self._in_bundle(identities, blocks))
         if self._baked is not None and start > held:
             self._baked.copy(self._run.kv, start)
         self._begin(prompt, identities, start)
         logits: Logits | None = None
-        for first, stop in self._prefill_chunks(start, len(prompt)):
+        for first, stop in self._prefill_chunks(start, len(prompt), blocks):
             if cancelled():
                 return None
-            self._run.prefill(self._embed(prompt, first, stop, embeddings_of), self._feeds(prompt, first, stop))
-        for first, stop in chunks(self.length, len(prompt), self._chunk):
-            if cancelled():
-                return None
-            last = np.array([stop - first - 1], dtype=np.int64)
-            logits = self._extend(prompt, first, stop, last, embeddings_of)[0]
+            rows = self._embed(prompt, first, stop, embeddings_of)
+            self._run.prefill(rows, self._feeds(prompt, first, stop), blocks)
+        for begin, end in pairwise([self.length, *self._snapshot_places(prompt), len(prompt)]):
+            for first, stop in chunks(begin, end, self._chunk, blocks):
+                if cancelled():
+                    return None
+                last = np.array([stop - first - 1], dtype=np.int64)
+                logits = self._extend(prompt, first, stop, last, embeddings_of)[0]
+            if end < len(prompt):
+                self._run.kv.snapshot()
         return logits
 
     def score(self, prompt: Prompt, embeddings_of: EmbeddingsOf, rows: Ids | None = None) -> Logits:
@@ -100,13 +107,13 @@ class Context:
         What follows the bundle's prefix attends to that, as when a question is answered. The decoder's graph computes
         all of it, also where another graph computes prompts otherwise.
         """
-        identities = self._identities(prompt)
-        baked = self._in_bundle(identities)
+        identities, blocks = self._identities(prompt), self._blocks_of(prompt)
+        baked = self._in_bundle(identities, blocks)
         self._begin(prompt, identities, 0)
         wanted = np.arange(len(prompt), dtype=np.int64) if rows is None else rows
         logits = np.empty((wanted.size, self._decoder.info.vocab_size), dtype=np.float32)
         size = min(self._chunk, self._rows)
-        for chunk, stop in chain(chunks(0, baked, size), chunks(baked, len(prompt), size)):
+        for chunk, stop in chain(chunks(0, baked, size, blocks), chunks(baked, len(prompt), size, blocks)):
             if chunk == baked > 0 and self._baked is not None:
                 self._baked.copy(self._run.kv, baked)
             first, last = np.searchsorted(wanted, (chunk, stop))
@@ -126,6 +133,7 @@ class Context:
         """Logits [n, vocab] after each of `token_ids` [n], had they been generated; the cache is then as it was."""
         place = self.length
         size = min(self._chunk, self._rows)
+        self._run.kv.snapshot()
         try:
             parts = [self._appended(token_ids[start:stop]) for start, stop in chunks(0, token_ids.size, size)]
         finally:  # what a failed run leaves behind is not what `_held` says
@@ -134,16 +142,23 @@ class Context:
 
     def _appended(self, token_ids: Ids) -> Logits:
         place, count = self.length, token_ids.size
-        embeddings = np.empty((count, self._decoder.info.hidden_size), dtype=np.float32)
-        self._decoder.embeddings.gather(token_ids, embeddings)
+        embeddings = self._text_rows(token_ids)
         feeds = self._positions.feeds(self._images, place, place + count)
         return self._run.forward(embeddings, np.arange(count, dtype=np.int64), feeds)
 
-    def _in_cache(self, identities: Ids) -> int:
-        return common_prefix(self._held[: self.length], identities[:-1])
+    def _in_cache(self, identities: Ids, blocks: Blocks) -> int:
+        shared = reusable(common_prefix(self._held[: self.length], identities[:-1]), blocks)
+        return self._run.kv.reachable(shared)
 
-    def _in_bundle(self, identities: Ids) -> int:
-        return 0 if self._baked is None else self._baked.shared(identities[:-1])
+    def _in_bundle(self, identities: Ids, blocks: Blocks) -> int:
+        return 0 if self._baked is None else reusable(self._baked.shared(identities[:-1]), blocks)
+
+    def _snapshot_places(self, prompt: Prompt) -> list[int]:
+        """Where states that are overwritten are copied: behind each image, which is what further questions share."""
+        if not self._run.kv.states:
+            return []
+        stops = {max(span.stop for span in prompt.images if span.image == image) for image in _numbers(prompt)}
+        return sorted(stop for stop in stops if self.length < stop < len(prompt))
 
     def _begin(self, prompt: Prompt, identities: Ids, start: int) -> None:
         """Keep the first `start` positions, which the cache has; what follows will be those of `prompt`."""
@@ -153,31 +168,41 @@ class Context:
 
     def _extend(self, prompt: Prompt, start: int, stop: int, rows: Ids, embeddings_of: EmbeddingsOf) -> Logits:
         embeddings = self._embed(prompt, start, stop, embeddings_of)
-        return self._run.forward(embeddings, rows, self._feeds(prompt, start, stop))
+        return self._run.forward(embeddings, rows, self._feeds(prompt, start, stop), self._blocks_of(prompt))
 
     def _feeds(self, prompt: Prompt, start: int, stop: int) -> Mapping[str, Array]:
         return self._positions.feeds(prompt.images, start, stop)
 
-    def _prefill_chunks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Chunks for the prefill graph: all but the last position, whose logits are wanted; none for few."""
+    def _prefill_chunks(self, start: int, stop: int, blocks: Blocks) -> Iterator[tuple[int, int]]:
+        """Chunks for the prefill graph: all but the last position, whose logits are wanted, and the block that it is
+        in; none for few."""
         worth = self._decoder.prefill_graph is not None and stop - start >= PREFILL_GRAPH_FROM
-        return chunks(start, stop - 1 if worth else start, self._chunk)
+        return chunks(start, max(start, reusable(stop - 1, blocks)) if worth else start, self._chunk, blocks)
 
     def _embed(self, prompt: Prompt, start: int, stop: int, embeddings_of: EmbeddingsOf) -> Rows:
-        """Decoder inputs [stop - start, hidden]: token embeddings, image embeddings over the image tokens."""
-        out = np.empty((stop - start, self._decoder.info.hidden_size), dtype=np.float32)
+        """Decoder inputs [stop - start, row width]: token embeddings, and over the image tokens the images' rows."""
         text = np.ones(stop - start, dtype=np.bool_)
-        for span in prompt.images:
+        parts = [span for span in prompt.images if max(span.start, start) < min(span.stop, stop)]
+        for span in parts:
+            text[max(span.start, start) - start : min(span.stop, stop) - start] = False
+        out = np.empty((stop - start, self._decoder.info.row_width), dtype=np.float32)
+        out[text] = self._text_rows(prompt.token_ids[start:stop][text])
+        for span in parts:
             first, last = max(span.start, start), min(span.stop, stop)
-            if first >= last:
-                continue
             row = span.row + first - span.start
             out[first - start : last - start] = embeddings_of(span.image)[row : row + last - first]
-            text[first - start : last - start] = False
-        tokens = np.empty((int(text.sum()), out.shape[1]), dtype=np.float32)
-        self._decoder.embeddings.gather(prompt.token_ids[start:stop][text], tokens)
-        out[text] = tokens
         return out
+
+    def _text_rows(self, token_ids: Ids) -> Rows:
+        """Decoder inputs [n, row width] of text."""
+        info = self._decoder.info
+        tokens = np.empty((token_ids.size, info.hidden_size), dtype=np.float32)
+        self._decoder.embeddings.gather(token_ids, tokens)
+        if info.row_width == info.hidden_size:
+            return tokens
+        rows = np.zeros((token_ids.size, info.row_width), dtype=np.float32)
+        rows[:, : info.hidden_size] = tokens
+        return rows
 
     def _identities(self, prompt: Prompt) -> Ids:
         """One number a position: the token id for text; for images, negative, one for each image and row."""
@@ -187,3 +212,7 @@ class Context:
             rows = np.arange(span.row, span.row + span.length, dtype=np.int64)
             identities[span.start : span.stop] = -1 - rows - (number << 32)
         return identities
+
+
+def _numbers(prompt: Prompt) -> set[int]:
+    return {span.image for span in prompt.images}

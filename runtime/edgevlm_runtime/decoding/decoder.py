@@ -7,13 +7,13 @@ cache. Output: `logits` [1, K, vocab].
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevlm_runtime.bundle.manifest import DecoderInfo
+from edgevlm_runtime.bundle.decoder_info import DecoderInfo
+from edgevlm_runtime.decoding.attention import Blocks
 from edgevlm_runtime.decoding.embeddings import Rows, TokenEmbeddings
 from edgevlm_runtime.decoding.kv_cache import KVCache, fixed_rows
 from edgevlm_runtime.decoding.step_inputs import make_step_inputs
@@ -47,17 +47,22 @@ class Decoder:
         self.info = info
         self.embeddings = embeddings
         self.where = where
+        columns = tuple(columns.name for columns in info.image_columns)
         self.extra_inputs = tuple(
-            name for name in graph.inputs if name not in _OWN_INPUTS and not name.startswith("past_key_values.")
+            name
+            for name in graph.inputs
+            if name not in (*_OWN_INPUTS, *columns) and not name.startswith(("past_key_values.", "past_state."))
         )
+        """What each run is told beside embeddings, rows and cache."""
         self.step_inputs = make_step_inputs(info.step_inputs, fixed_rows(graph))
-        _check_graph(graph, info, (*_OWN_INPUTS, *self.step_inputs.names), ("logits",))
+        told = (*columns, *self.step_inputs.names)
+        _check_graph(graph, info, (*_OWN_INPUTS, *told), ("logits",))
         if prefill_graph is not None:
-            _check_graph(prefill_graph, info, (_OWN_INPUTS[0], *self.step_inputs.names), ())
+            _check_graph(prefill_graph, info, (_OWN_INPUTS[0], *told), ())
 
     def new_run(self, capacity: int) -> DecoderRun:
         """A KV cache of `capacity` tokens with the graph bound to it."""
-        return DecoderRun(self, KVCache(self.graph, self.info.kv, capacity))
+        return DecoderRun(self, KVCache(self.graph, self.info.kv, capacity, self.info.states))
 
 
 class DecoderRun:
@@ -81,12 +86,21 @@ class DecoderRun:
         self._single.bind_input("inputs_embeds", self._embedding)
         self._single.bind_input("logits_rows", np.zeros(1, dtype=np.int64))
         self._single.bind_output("logits", self._logits)
+        for columns in decoder.info.image_columns:
+            self._single.bind_input(columns.name, np.zeros((1, 1, columns.width), dtype=np.float32))
         first = decoder.step_inputs.feeds(0, 1)
         for name in decoder.step_inputs.names:
             self._feed(name, first[name])
 
-    def forward(self, embeddings: Rows, rows: NDArray[np.int64], feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
-        """Append S positions to the cache: `embeddings` [S, hidden]; logits [K, vocab] of `rows` [K] among them.
+    def forward(
+        self,
+        embeddings: Rows,
+        rows: NDArray[np.int64],
+        feeds: Mapping[str, Array] = NO_FEEDS,
+        blocks: Blocks = (),
+    ) -> Logits:
+        """Append S positions to the cache: `embeddings` [S, row width] (`DecoderInfo.row_width`); logits [K, vocab] of
+        `rows` [K] among them. `blocks`: see `decoding.attention`.
 
         The cache counts the positions only when the run succeeds. Raises `EdgeVLMError` when it does not, and
         `BundleError` for logits that are not numbers.
@@ -94,16 +108,16 @@ class DecoderRun:
         logits = np.empty((1, rows.size, self._decoder.info.vocab_size), dtype=np.float32)
         self._chunk.bind_input("logits_rows", np.ascontiguousarray(rows, dtype=np.int64))
         self._chunk.bind_output("logits", logits)
-        self._append(self._chunk, embeddings, feeds)
+        self._append(self._chunk, embeddings, feeds, blocks)
         return self._checked(logits[0])
 
-    def prefill(self, embeddings: Rows, feeds: Mapping[str, Array] = NO_FEEDS) -> None:
-        """Append S positions to the cache by the prefill graph: `embeddings` [S, hidden]; no logits.
+    def prefill(self, embeddings: Rows, feeds: Mapping[str, Array] = NO_FEEDS, blocks: Blocks = ()) -> None:
+        """Append S positions to the cache by the prefill graph, as `forward` does; no logits.
 
         Only where the decoder has such a graph (`Decoder.prefill_graph`). Raises `EdgeVLMError` when the run fails.
         """
         assert self._prefill is not None
-        self._append(self._prefill, embeddings, feeds)
+        self._append(self._prefill, embeddings, feeds, blocks)
 
     def step(self, token_id: int, feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
         """Append one generated token; its logits [vocab], in a buffer that the next step overwrites. Raises as
@@ -127,19 +141,23 @@ class DecoderRun:
             )
         return logits
 
-    def _append(self, binding: Binding, embeddings: Rows, feeds: Mapping[str, Array]) -> None:
+    def _append(self, binding: Binding, embeddings: Rows, feeds: Mapping[str, Array], blocks: Blocks) -> None:
         """Run a graph over positions whose number changes from call to call."""
-        positions = embeddings.shape[0]
-        binding.bind_input("inputs_embeds", np.ascontiguousarray(embeddings)[None])
-        feeds = self._feeds(positions, feeds)
+        positions, first = embeddings.shape[0], self._decoder.info.hidden_size
+        binding.bind_input("inputs_embeds", np.ascontiguousarray(embeddings[:, :first])[None])
+        for columns in self._decoder.info.image_columns:
+            last = first + columns.width
+            binding.bind_input(columns.name, np.ascontiguousarray(embeddings[:, first:last])[None])
+            first = last
+        feeds = self._feeds(positions, feeds, blocks)
         for name in self._decoder.extra_inputs:
             binding.bind_input(name, np.asarray(feeds[name], order="C"))
         self._run(binding, positions)
 
-    def _feeds(self, positions: int, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+    def _feeds(self, positions: int, feeds: Mapping[str, Array], blocks: Blocks = ()) -> Mapping[str, Array]:
         """What the graph is told about the cache before `positions` tokens are appended, and about their places."""
         self.kv.check_room(positions)
-        return {**self._decoder.step_inputs.feeds(self.kv.length, positions), **feeds}
+        return {**self._decoder.step_inputs.feeds(self.kv.length, positions, blocks), **feeds}
 
     def _feed(self, name: str, value: Array) -> None:
         """Copy a small input of a step into its buffer, bound the first time."""
@@ -166,6 +184,15 @@ def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outpu
     parts = [f"{layer}.{part}" for layer in range(info.kv.layers) for part in ("key", "value")]
     wanted = {f"past_key_values.{part}": info.kv.dtype for part in parts}
     _check_names(graph, wanted, [f"present.{part}" for part in parts])
+    states = [state.name for state in info.states]
+    _check_names(graph, [f"past_state.{name}" for name in states], [f"present_state.{name}" for name in states])
+    for state in info.states:
+        shape = tuple(graph.inputs[f"past_state.{state.name}"].shape)
+        if shape != state.shape:
+            raise BundleError(
+                f"the decoder's state {state.name!r} has shape {shape}, not {state.shape} as the manifest says: "
+                "export the model again"
+            )
     _check_sizes(graph, info, outputs)
     for name, dtype in wanted.items():
         if graph.inputs[name].dtype != np.dtype(dtype):
@@ -192,9 +219,3 @@ def _check_names(graph: Graph, inputs: Iterable[str], outputs: Iterable[str]) ->
         for name in names:
             if name not in ports:
                 raise BundleError(f"the decoder graph has no {what} {name!r}: export the model again")
-
-
-def chunks(start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
-    """Positions start..stop in as few parts of at most `most` as there can be, all nearly of one length."""
-    count = -(-(stop - start) // most)
-    return pairwise(start + (stop - start) * part // max(count, 1) for part in range(count + 1))

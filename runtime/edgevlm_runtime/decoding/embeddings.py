@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevlm_runtime.bundle.decoder_info import EmbeddingTable
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.bundle.manifest import EmbeddingTable
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.errors import BundleError, PromptError
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edgevlm_runtime.bundle.manifest import KVLayout
+from collections.abc import Sequence
+
+from edgevlm_runtime.bundle.decoder_info import KVLayout, StateInfo
+from edgevlm_runtime.decoding.states import States
 from edgevlm_runtime.engines.base import Array, Binding, Cache, Graph
 from edgevlm_runtime.errors import EdgeVLMError
 
@@ -21,10 +24,11 @@ class KVCache:
     reserved for `capacity` but committed only where positions are written.
     """
 
-    def __init__(self, graph: Graph, layout: KVLayout, capacity: int) -> None:
+    def __init__(self, graph: Graph, layout: KVLayout, capacity: int, states: Sequence[StateInfo] = ()) -> None:
         shape = (1, layout.kv_heads, fixed_rows(graph) or capacity, layout.head_dim)
         self.capacity = capacity
         self._length = 0
+        self.states = States(states)
         self._tensors: dict[tuple[str, str], Cache] = {
             (f"past_key_values.{layer}.{part}", f"present.{layer}.{part}"): graph.allocate(shape, layout.dtype)
             for layer in range(layout.layers)
@@ -45,6 +49,7 @@ class KVCache:
         """Tie past and present of every layer to their one buffer."""
         for (past, present), tensor in self._tensors.items():
             binding.bind_cache(past, present, tensor)
+        self.states.bind(binding)
 
     def check_room(self, positions: int) -> None:
         """Raise `EdgeVLMError` when this many positions do not fit: a graph would write beyond the buffer."""
@@ -55,6 +60,15 @@ class KVCache:
         """Count positions that a run has just written."""
         self.check_room(positions)
         self._length += positions
+        self.states.advance()
+
+    def reachable(self, length: int) -> int:
+        """The most of the first `length` positions that `rewind` can keep: all, but for states that are overwritten."""
+        return length if length == self._length else self.states.nearest(length)
+
+    def snapshot(self) -> None:
+        """Have what is carried beside keys and values kept, so that `rewind` can come back to the present length."""
+        self.states.keep(self._length)
 
     def begin_with(self, layers: Array, length: int) -> None:
         """Hold `length` positions of `layers` [layers, 2, kv_heads, positions, head_dim], and nothing else."""
@@ -65,7 +79,9 @@ class KVCache:
         self._length = length
 
     def rewind(self, length: int) -> None:
-        """Keep the first `length` positions and forget the rest; nothing is copied or cleared."""
+        """Keep the first `length` positions (see `reachable`) and forget the rest; keys and values are not cleared."""
         if not 0 <= length <= self._length:
             raise EdgeVLMError(f"cannot rewind the KV cache to {length}: it holds {self._length} tokens")
+        if length < self._length:
+            self.states.restore(length)
         self._length = length

@@ -8,9 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.bundle.decoder_info import StepInputs
+from edgevlm_runtime.decoding.attention import Blocks
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.errors import BundleError
+
+BLOCK_ROWS = "block_rows"
 
 
 class CacheInputs(Protocol):
@@ -21,11 +24,12 @@ class CacheInputs(Protocol):
         """Inputs that the graph must have."""
         ...
 
-    def feeds(self, past: int, positions: int) -> Mapping[str, Array]:
-        """Inputs of a run that appends `positions` tokens to a cache that holds `past`.
+    def feeds(self, past: int, positions: int, blocks: Blocks = ()) -> Mapping[str, Array]:
+        """Inputs of a run that appends `positions` tokens to a cache that holds `past`. `blocks`: of the sequence, each
+        of them within this run, or within the cache, or later.
 
-        Shapes depend on `positions` alone. An input that the graph lacks, or that the positions scheme makes, is
-        ignored.
+        Shapes depend on `positions` and on the blocks in the run alone. An input that the graph lacks, or that the
+        positions scheme makes, is ignored.
         """
         ...
 
@@ -33,22 +37,34 @@ class CacheInputs(Protocol):
 class InPlace:
     """GroupQueryAttention's inputs: a cache of any length, updated in place.
 
-    seqlens_k               int32 [1]   past + S - 1
-    total_sequence_length   int32 []    past + S
+    seqlens_k               int32 [1]      past + S - 1
+    total_sequence_length   int32 []       past + S
+    position_ids            int64 [1, S]   past .. past + S - 1, where the graph rotates and the scheme makes none
+    block_rows              int64 [B]      where the attention pattern has blocks: which of the S tokens are in one
+    block_mask              bool  [B, T]   which of T = past + S tokens each of these sees (`StepInputs.masks` names
+                                           every mask with its window); T is 0 where B is
     """
 
-    names = ("seqlens_k", "total_sequence_length")
-
     def __init__(self, info: StepInputs, cache_rows: int | None) -> None:
-        pass
+        blocks = (BLOCK_ROWS, *info.masks) if info.masks else ()
+        self.names: tuple[str, ...] = ("seqlens_k", "total_sequence_length", *blocks)
+        self._masks = dict(info.masks)
 
-    def feeds(self, past: int, positions: int) -> Mapping[str, Array]:
+    def feeds(self, past: int, positions: int, blocks: Blocks = ()) -> Mapping[str, Array]:
         """See `CacheInputs.feeds`."""
         total = past + positions
-        return {
+        feeds: dict[str, Array] = {
             "seqlens_k": np.array([total - 1], dtype=np.int32),
             "total_sequence_length": np.array(total, dtype=np.int32),
+            "position_ids": np.arange(past, total, dtype=np.int64)[None],
         }
+        if self._masks:
+            places = _in_blocks(past, total, blocks)
+            feeds[BLOCK_ROWS] = places - past
+            slots = np.arange(total if places.size else 0)
+            for name, window in self._masks.items():
+                feeds[name] = _seen(places, slots, window, blocks)
+        return feeds
 
 
 class Static:
@@ -68,20 +84,32 @@ class Static:
         self._masks = dict(info.masks)
         self._slots = np.arange(cache_rows)
 
-    def feeds(self, past: int, positions: int) -> Mapping[str, Array]:
+    def feeds(self, past: int, positions: int, blocks: Blocks = ()) -> Mapping[str, Array]:
         """See `CacheInputs.feeds`."""
         places = np.arange(past, past + positions, dtype=np.int64)
         feeds: dict[str, Array] = {"write_indices": places[:1], "position_ids": places[None]}
         for name, window in self._masks.items():
-            feeds[name] = self._mask(places, window)[None, None]
+            feeds[name] = _seen(places, self._slots, window, blocks)[None, None]
         return feeds
 
-    def _mask(self, places: NDArray[np.int64], window: int) -> NDArray[np.bool_]:
-        """bool [S, T]: token at place p sees slots p - window + 1 .. p; all up to p where the window is 0."""
-        seen: NDArray[np.bool_] = self._slots <= places[:, None]
-        if window:
-            seen &= self._slots > places[:, None] - window
-        return seen
+
+def _seen(places: NDArray[np.int64], slots: NDArray[np.int64], window: int, blocks: Blocks) -> NDArray[np.bool_]:
+    """bool [S, T]: token at place p sees slots p - window + 1 .. p; all up to p where the window is 0; and, in a block,
+    all of the block."""
+    seen: NDArray[np.bool_] = slots <= places[:, None]
+    if window:
+        seen &= slots > places[:, None] - window
+    for start, stop in blocks:
+        inside = (places >= start) & (places < stop)
+        if inside.any():
+            seen[np.ix_(inside, (slots >= start) & (slots < stop))] = True
+    return seen
+
+
+def _in_blocks(start: int, stop: int, blocks: Blocks) -> NDArray[np.int64]:
+    """Positions from `start` to `stop` that are in a block."""
+    parts = [np.arange(max(first, start), min(last, stop), dtype=np.int64) for first, last in blocks]
+    return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 KINDS: dict[str, Callable[[StepInputs, int | None], CacheInputs]] = {"in_place": InPlace, "static": Static}

@@ -21,7 +21,8 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from edgevlm_runtime.decoding.decoder import Decoder, chunks
+from edgevlm_runtime.decoding.attention import chunks
+from edgevlm_runtime.decoding.decoder import Decoder
 from edgevlm_runtime.decoding.positions import PositionScheme
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import need

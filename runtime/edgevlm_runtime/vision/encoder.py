@@ -115,9 +115,9 @@ class ImageEncoder:
         vision_ms = projector_ms = 0.0
         for feeds in self._batches(image.prepared.feeds):
             start = time.perf_counter()
-            features = self._vision.run(feeds)[FEATURES]
+            features = self._vision.run(feeds)
             middle = time.perf_counter()
-            projected = self._projector.run({FEATURES: features})[EMBEDDINGS]
+            projected = self._projector.run({name: features[name] for name in self._projector.inputs})[EMBEDDINGS]
             end = time.perf_counter()
             vision_ms += (middle - start) * 1e3
             projector_ms += (end - middle) * 1e3
@@ -169,5 +169,9 @@ def _check_graphs(vision: Graph, projector: Graph) -> None:
             raise BundleError(f"the {what} graph has no output {missing[0]!r}: export the model again")
         if graph.outputs[names[0]].dtype.kind != "f" or not graph.outputs[names[0]].shape:
             raise BundleError(f"the {what} graph's {names[0]!r} holds no rows of numbers: export the model again")
-    if set(projector.inputs) != {FEATURES}:
-        raise BundleError(f"the projector graph takes {sorted(projector.inputs)}, not {FEATURES!r}: export again")
+    unknown = sorted(set(projector.inputs) - set(vision.outputs))
+    if unknown or not projector.inputs:
+        raise BundleError(
+            f"the projector graph takes {sorted(projector.inputs)}, the vision encoder gives {sorted(vision.outputs)}: "
+            "export the model again"
+        )

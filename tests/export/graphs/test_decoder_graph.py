@@ -8,7 +8,7 @@ import pytest
 from transformers import CLIPVisionConfig, LlavaConfig, Qwen2Config
 
 from edgevlm_export.checkpoints import skeleton
-from edgevlm_export.families.decoder import decoder_source
+from edgevlm_export.families.decoder import Wiring, decoder_source
 from edgevlm_export.planning.graph_plan import plan_graph
 from edgevlm_export.precision.plan import GraphPrecision
 
@@ -32,7 +32,7 @@ def graph():
     )
     config = LlavaConfig(vision_config=tower, text_config=text, image_token_index=7, tie_word_embeddings=True)
     model = skeleton.build(config)
-    source = decoder_source(model, model.model.language_model, model.lm_head, text, context=4096, mrope=False)
+    source = decoder_source(model, model.model.language_model, model.lm_head, text, context=4096, wiring=Wiring())
     return plan_graph("decoder", source, model, GraphPrecision("fp32"))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ import pytest
 import edgevlm_runtime
 from edgevlm_runtime import VLM
 from edgevlm_runtime.decoding.context import Context
-from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.contexts import PICTURES, Part, embeddings_of, new_context, prefill, prompt_of
 
@@ -50,9 +50,9 @@ def _counted(context: Context) -> list[int]:
     seen: list[int] = []
     fill = context._run.prefill
 
-    def counted(embeddings: np.ndarray, feeds: Mapping[str, Array]) -> None:
+    def counted(embeddings: np.ndarray, *more: Any) -> None:
         seen.append(len(embeddings))
-        fill(embeddings, feeds)
+        fill(embeddings, *more)
 
     context._run.prefill = counted  # type: ignore[method-assign]
     return seen

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import edgevlm_runtime
 from edgevlm_runtime.decoding import tuning
-from edgevlm_runtime.decoding.decoder import chunks
+from edgevlm_runtime.decoding.attention import chunks
 from edgevlm_runtime.errors import EdgeVLMError
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from transformers import (
+    Gemma2Config,
     GemmaConfig,
     LlamaConfig,
     MistralConfig,
@@ -45,6 +46,22 @@ DECODERS: dict[str, Callable[..., PreTrainedConfig]] = {
     "qwen3": lambda **kw: Qwen3Config(**HEADS, num_key_value_heads=2, head_dim=64, **kw),
     "phi3": lambda **kw: Phi3Config(
         **{**HEADS, "hidden_size": 192, "num_attention_heads": 2}, num_key_value_heads=2, **kw
+    ),
+    "llama-head-24": lambda **kw: LlamaConfig(**{**HEADS, "hidden_size": 96}, num_key_value_heads=2, **kw),
+    "phi3-partial-rotary": lambda **kw: Phi3Config(
+        **HEADS,
+        num_key_value_heads=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        **kw,
+    ),
+    "gemma2-caps-and-windows": lambda **kw: Gemma2Config(
+        **HEADS,
+        num_key_value_heads=2,
+        head_dim=32,
+        query_pre_attn_scalar=24,
+        sliding_window=24,
+        attn_logit_softcapping=3.0,
+        **kw,
     ),
     "gemma": lambda **kw: GemmaConfig(**HEADS, num_key_value_heads=1, head_dim=32, **kw),
 }

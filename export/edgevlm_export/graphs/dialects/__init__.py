@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import onnx_ir as ir
 
 from edgevlm_export.graphs.source import GraphSource
-from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.bundle.decoder_info import StepInputs
 
 DIALECTS = ("ort", "standard")
 

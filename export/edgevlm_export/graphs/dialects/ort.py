@@ -14,10 +14,11 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgevlm_export.graphs import fusions
+from edgevlm_export.graphs.dialects import blockwise
 from edgevlm_export.graphs.edit import MICROSOFT, constant_before, insert_before, replace
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.graphs.source import GraphSource
-from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.bundle.decoder_info import StepInputs
 
 
 def lower(model: ir.Model, source: GraphSource) -> StepInputs:
@@ -28,7 +29,7 @@ def lower(model: ir.Model, source: GraphSource) -> StepInputs:
     model.opset_imports[MICROSOFT] = 1
     common.CommonSubexpressionEliminationPass()(model)  # arange and masks made once a layer
     common.RemoveUnusedNodesPass()(model)
-    return StepInputs("in_place")
+    return StepInputs("in_place", dict(source.masks))
 
 
 def fuse(model: ir.Model) -> None:
@@ -39,6 +40,7 @@ def fuse(model: ir.Model) -> None:
 def _causal_attention(node: ir.Node) -> None:
     """Inputs map one to one; a sliding window of w keys including the token itself is local_window_size w."""
     q, k, v, past_k, past_v, seqlens_k, total, *tables = node.inputs
+    blocks = [tables.pop() for _ in range(2)][::-1] if "blocks" in node.attributes else []
     attributes = {
         "num_heads": node.attributes["num_heads"].as_int(),
         "kv_num_heads": node.attributes["kv_num_heads"].as_int(),
@@ -50,7 +52,9 @@ def _causal_attention(node: ir.Node) -> None:
     if "softcap" in node.attributes:
         attributes["softcap"] = node.attributes["softcap"].as_float()
     inputs = [q, k, v, past_k, past_v, seqlens_k, total, *tables]
-    replace(node, "GroupQueryAttention", inputs, attributes, MICROSOFT)
+    attention = replace(node, "GroupQueryAttention", inputs, attributes, MICROSOFT)
+    if blocks:
+        blockwise.attend(attention, *blocks)
 
 
 def _attention(node: ir.Node) -> None:

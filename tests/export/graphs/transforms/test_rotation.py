@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.weights.ties import tied_weights
-from edgevlm_export.families.decoder import decoder_source, kv_shape
+from edgevlm_export.families.decoder import Wiring, decoder_source, kv_shape
 from edgevlm_export.graphs import passes
 from edgevlm_export.graphs.edit import insert_before
 from edgevlm_export.graphs.trace import trace
@@ -51,7 +51,7 @@ def test_orthogonal_is_cheap(width):
 
 def _planned(folder: Path, model, transforms: tuple[str, ...], fmt: str = "fp32", roles=None):
     text = model.config.get_text_config()
-    source = decoder_source(model, model.model.language_model, model.lm_head, text, context=64, mrope=False)
+    source = decoder_source(model, model.model.language_model, model.lm_head, text, context=64, wiring=Wiring())
     ties = tied_weights(model)
     kept = set(ties) | set(ties.values())
     precision = GraphPrecision(fmt, roles=roles or {}, transforms=transforms)
@@ -129,7 +129,7 @@ def test_what_a_rotation_does_not_know_is_refused_by_name(tmp_path):
     """Something else is added to the residual stream (features of deeper layers, say), or lies behind the values."""
     model = skeleton.build(checkpoint.load_config(checkpoints.llava(tmp_path / "checkpoint", "qwen2")))
     text = model.config.get_text_config()
-    source = decoder_source(model, model.model.language_model, model.lm_head, text, context=64, mrope=False)
+    source = decoder_source(model, model.model.language_model, model.lm_head, text, context=64, wiring=Wiring())
     graph = trace(source, model)
     passes.simplify(graph)
     addition = next(node for node in graph.graph if node.op_type == "Add")

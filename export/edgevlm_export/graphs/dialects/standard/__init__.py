@@ -18,7 +18,7 @@ from edgevlm_export.graphs.dialects.standard.attention import attention
 from edgevlm_export.graphs.dialects.standard.simple import rms_norm, rotary
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.graphs.source import GraphSource
-from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.bundle.decoder_info import StepInputs
 from edgevlm_runtime.errors import UnsupportedModel
 
 OPSET = 24

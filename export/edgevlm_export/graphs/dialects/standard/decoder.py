@@ -20,7 +20,8 @@ from edgevlm_export.graphs.dialects.standard.attention import merge_heads, split
 from edgevlm_export.graphs.edit import insert_before, supersede
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.graphs.source import GraphSource
-from edgevlm_runtime.bundle.manifest import StepInputs
+from edgevlm_runtime.bundle.decoder_info import StepInputs
+from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import UnsupportedModel
 
 CACHE_ROWS = "max_tokens"
@@ -40,10 +41,10 @@ def lower(model: ir.Model, source: GraphSource) -> StepInputs:
         raise UnsupportedModel("attention with soft-capped logits is not in this target's operators: use --target onnx")
     rows = source.fixed[CACHE_ROWS]
     masks = mask_names([_window(node) for node in nodes])
-    inputs = _interface(model, masks, rows, rotates=len(nodes[0].inputs) > len(REPLACED) + 5)
+    inputs = _interface(model, masks, rows, rotates=source.rotary == "inside")
     for node in nodes:
         _causal_attention(node, inputs["write_indices"], inputs.get("position_ids"), inputs[masks[_window(node)]])
-    for value in [value for value in model.graph.inputs if value.name in REPLACED]:
+    for value in [value for value in model.graph.inputs if value.name in (*REPLACED, BLOCK_ROWS, *source.masks)]:
         model.graph.inputs.remove(value)
     return StepInputs("static", {name: window for window, name in masks.items()})
 
@@ -81,6 +82,7 @@ def _input(name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
 def _causal_attention(node: ir.Node, write_indices: ir.Value, position_ids: ir.Value | None, mask: ir.Value) -> None:
     """q, k and v [1, S, heads*dim]; new keys and values are written into the cache, which is then read whole."""
     q, k, v, past_k, past_v, _, _, *tables = node.inputs
+    tables = [] if "blocks" in node.attributes else tables  # the rows in blocks are in the mask
     heads, kv_heads = (node.attributes[name].as_int() for name in ("num_heads", "kv_num_heads"))
     q, k, v = split_heads(node, q, heads), split_heads(node, k, kv_heads), split_heads(node, v, kv_heads)
     if tables:

@@ -1,0 +1,75 @@
+"""What layers carry beside keys and values: copies come back as they were, whatever order runs and rewinds have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgevlm_runtime.bundle.decoder_info import StateInfo
+from edgevlm_runtime.decoding.states import KEPT, States
+from edgevlm_runtime.errors import EdgeVLMError
+
+INFOS = (StateInfo("0", "float32", (1, 3, 2)), StateInfo("4", "float32", (1, 5)))
+
+
+class Buffers:
+    """A graph whose states hold how many positions it has seen."""
+
+    def __init__(self) -> None:
+        self.past: dict[str, np.ndarray] = {}
+        self.present: dict[str, np.ndarray] = {}
+
+    def bind_input(self, name: str, array: np.ndarray) -> None:
+        self.past[name.removeprefix("past_state.")] = array
+
+    def bind_output(self, name: str, array: np.ndarray) -> None:
+        self.present[name.removeprefix("present_state.")] = array
+
+    def run(self, positions: int) -> None:
+        for name, array in self.past.items():
+            self.present[name][...] = array + positions
+
+    def seen(self) -> set[float]:
+        return {float(value) for array in self.past.values() for value in array.ravel()}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["run", "fail", "keep", "back"]), st.integers(1, 9)), max_size=40))
+def test_states_are_those_of_the_length(moves):
+    states, graph, length = States(INFOS), Buffers(), 0
+    states.bind(graph)  # type: ignore[arg-type]
+    kept: set[int] = set()
+    for move, number in moves:
+        if move == "run":
+            graph.run(number)
+            states.advance()
+            length += number
+        elif move == "fail":
+            graph.run(number)
+        elif move == "keep":
+            states.keep(length)
+            kept.add(length)
+        else:
+            wanted = max(0, length - number)
+            length = states.nearest(wanted)
+            assert length <= wanted
+            assert length in kept | {0}
+            states.restore(length)
+        assert graph.seen() == {float(length)}
+
+
+def test_the_shortest_prefixes_stay():
+    states = States(INFOS)
+    for length in range(1, KEPT + 3):
+        states.keep(length)
+    assert [states.nearest(length) for length in (1, 2, 99)] == [1, 2, KEPT + 2]
+    with pytest.raises(EdgeVLMError, match="cannot rewind to 9 tokens"):
+        states.restore(9)
+
+
+def test_no_states_reach_everywhere():
+    states = States(())
+    assert not states
+    assert states.nearest(7) == 7
+    states.restore(5)
