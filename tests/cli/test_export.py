@@ -12,6 +12,7 @@ import sys
 import pytest
 
 import edgevlm
+from edgevlm_export.api import STEPS
 from edgevlm_export.families import FAMILIES
 from tests.support import traces
 
@@ -58,8 +59,13 @@ def test_json(invoke, tiny_checkpoint, output):
         "certificate",
         "fidelity",
         "notes",
+        "steps",
     ]
     assert report["certificate"] == "passed"
+    assert list(report["steps"]) == [step.name for step in STEPS]
+    assert 0 < sum(report["steps"].values()) <= report["seconds"]
+    told = [line.split(": ")[0] for line in result.stderr.splitlines() if ": " in line]
+    assert list(dict.fromkeys(told)) == ["plan", "prefix", "write", "self-test", "certify"]  # those that take long
     assert report["bundle"] == str(output)
     assert report["family"] == "llava"
     assert set(report["graphs"]) == GRAPHS
@@ -205,7 +211,7 @@ def test_ctrl_c_leaves_nothing_behind(tiny_checkpoint, output):
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("writing"):
+        if line.startswith("write: "):
             break
     else:
         pytest.fail("the export ended before it wrote")

@@ -18,8 +18,8 @@ from edgevlm_export.finite import is_finite
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.kv_cache import SMALLEST, STEPS, Scales, quantize_cache
 from edgevlm_export.streaming.material import Material
-from edgevlm_export.streaming.model import StreamedModel
-from edgevlm_export.streaming.observed_cache import run_observed
+from edgevlm_export.streaming.observed_cache import ObservedCache
+from edgevlm_export.streaming.sampler import Sampler
 from edgevlm_export.streaming.samples import rows_at_most
 from edgevlm_runtime.errors import ExportError
 
@@ -27,7 +27,7 @@ KnownLayers = Sequence[tuple[Tensor, Tensor]]
 """Each layer's keys and values [kv_heads, tokens, head_dim] of what prompts begin with; empty where unknown."""
 CACHED = {"decoder", "prefill"}
 """Graphs that have the KV cache."""
-STAGE = "measuring keys and values"
+STAGE = "keys and values"
 
 
 @dataclass
@@ -78,12 +78,12 @@ def calibrate_cache(plan: ExportPlan, material: Material, known: KnownLayers, pr
 
 
 def _measure(plan: ExportPlan, material: Material, progress: Progress) -> KVRanges:
-    model, ranges = StreamedModel.of(plan), KVRanges()
-    samples = model.sample(material, rows_at_most(plan.family.text_config), progress)
+    sampler, ranges = Sampler(plan, material, progress), KVRanges()
+    samples = sampler.take(rows_at_most(plan.family.text_config))
 
     def observe(layer: int, keys: Tensor, values: Tensor) -> None:
         ranges.add(layer, keys, values, samples.real)
-        progress(STAGE, layer + 1, len(model.layers))
+        progress(STAGE, layer + 1, len(sampler.model.layers))
 
-    run_observed(model, samples.embeddings, observe)
+    sampler.model.decode(samples, cache=ObservedCache(observe))
     return ranges

@@ -10,18 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from edgevlm_export.finite import is_finite
-from edgevlm_export.streaming.forward import streamed
 from edgevlm_export.streaming.model import StreamedModel
 from edgevlm_export.streaming.samples import Samples
 from edgevlm_runtime import VLM
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import Manifest
-from edgevlm_runtime.decoding.decoder import Decoder
 from edgevlm_runtime.errors import ExportError
 from edgevlm_runtime.options import RuntimeOptions
+from edgevlm_runtime.pipeline import Pipeline
 
 CHUNK = 128
 """Positions whose logits are in memory at once."""
@@ -40,32 +38,22 @@ class Loss:
         """Run transformers' own layers in float32, weights streamed, on `samples`. Raises `ExportError` when what they
         give is no number.
         """
-        states: list[Tensor] = []
-        hook = model.layers[-1].register_forward_hook(
-            lambda _, args, output: states.append(output[0] if isinstance(output, tuple) else output)
-        )
-        try:
-            with streamed(model.model, model.load, changes=model.changes):
-                model.text_model(inputs_embeds=model.enter(samples.embeddings), use_cache=False)
-        finally:
-            hook.remove()
-        weight, rows = model.head(), states[0][samples.text]
-        shape = (len(rows), len(weight))
+        rows = model.decode(samples)[samples.text]
+        shape = (len(rows), model.table.num_embeddings)
         wanted = np.lib.format.open_memmap(scratch / "reference.npy", "w+", np.float32, shape)
-        with torch.no_grad():
-            for start in range(0, len(rows), CHUNK):
-                x = model.finish(rows[start : start + CHUNK])
-                chosen = torch.log_softmax(x @ weight.t(), -1)
-                if not is_finite(chosen):
-                    raise ExportError("the model overflows: its own logits are no finite numbers in float32")
-                wanted[start : start + CHUNK] = chosen.numpy()
+        model.logits([rows], [wanted])
+        for start in range(0, len(rows), CHUNK):
+            chosen = torch.log_softmax(torch.from_numpy(wanted[start : start + CHUNK]), -1)
+            if not is_finite(chosen):
+                raise ExportError("the model overflows: its own logits are no finite numbers in float32")
+            wanted[start : start + CHUNK] = chosen.numpy()
         return cls(samples, wanted)
 
     def measure(self, folder: Path, manifest: Manifest) -> float:
         """Mean KL in nats a position of the bundle in `folder`, which has no manifest yet."""
         vlm = VLM(Bundle(folder, manifest, digest=""), RuntimeOptions(max_context=self.samples.text.shape[1]))
         total, row = 0.0, 0
-        for logits in self._run(vlm.pipeline.decoder):
+        for logits in self._run(vlm.pipeline):
             expected = torch.from_numpy(self.wanted[row : row + len(logits)])
             found = torch.log_softmax(torch.from_numpy(logits), -1)
             total += float((expected.exp() * (expected - found)).sum())
@@ -74,16 +62,14 @@ class Loss:
         gc.collect()  # unmap the weights before the folder changes
         return max(total / row, 0.0) if np.isfinite(total) else float("inf")
 
-    def _run(self, decoder: Decoder) -> Iterator[NDArray[np.float32]]:
+    def _run(self, pipeline: Pipeline) -> Iterator[NDArray[np.float32]]:
         """Logits of the text positions, in order."""
         for embeddings, text in zip(self.samples.embeddings.numpy(), self.samples.text.numpy(), strict=True):
             length = len(text)
-            run = decoder.new_run(length)
+            run = pipeline.decoder.new_run(length)
             for start in range(0, length, CHUNK):
                 part = slice(start, min(start + CHUNK, length))
-                feeds = {}
-                if "position_ids" in decoder.extra_inputs:  # as for the reference: every token one further
-                    feeds["position_ids"] = np.broadcast_to(np.arange(part.start, part.stop), (3, 1, part.stop - start))
+                feeds = pipeline.positions.feeds((), part.start, part.stop)  # every token one further
                 rows = np.flatnonzero(text[part])
                 logits = run.forward(embeddings[part], rows if rows.size else np.zeros(1, np.int64), feeds)
                 if rows.size:

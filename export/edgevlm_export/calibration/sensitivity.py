@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from edgevlm_export.calibration.loss import CHUNK
+from edgevlm_export.graphs.edit import Rows
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.base import Made
-from edgevlm_export.streaming.forward import resident, streamed
 from edgevlm_export.streaming.model import StreamedModel
 from edgevlm_export.streaming.samples import Samples
 from edgevlm_export.streaming.spool import Spool
@@ -46,6 +46,8 @@ class Sensitivity:
 
     model: StreamedModel
     samples: Samples
+    rows: Mapping[str, Rows]
+    """Weight to what is known of the rows that its layer reads."""
     formats: Mapping[str, Sequence[str]]
     """Weight to the names of the formats to measure, the one it has first."""
     spool: Spool
@@ -79,9 +81,7 @@ class Sensitivity:
         hooks = [layer.register_forward_pre_hook(called, with_kwargs=True) for layer in self.model.layers]
         hooks.append(self.model.layers[-1].register_forward_hook(returned))
         try:
-            with streamed(self.model.model, self.model.load, changes=self.model.changes):
-                embeddings = self.model.enter(self.samples.embeddings)
-                self.model.text_model(inputs_embeds=embeddings, use_cache=False)
+            self.model.decode(self.samples)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -92,18 +92,19 @@ class Sensitivity:
         gradient = torch.zeros_like(states)
         rows, text = states[self.samples.text], torch.zeros_like(states[self.samples.text])
         generator = torch.Generator().manual_seed(SEED)
-        name, weight = self.model.head_name, self.model.head()
+        name = self.model.head_name
+        weight = self.model.weights.read(name).float()
         for start in range(0, len(rows), CHUNK):
             hidden = rows[start : start + CHUNK].clone().requires_grad_()
             with torch.enable_grad():
                 x = self.model.finish(hidden)
-                chosen = torch.log_softmax(nn.functional.linear(x, weight), -1)
+                chosen = torch.log_softmax(self.model.capped(nn.functional.linear(x, weight)), -1)
                 tokens = torch.multinomial(chosen.detach().exp(), 1, generator=generator)
                 chosen.gather(-1, tokens).sum().backward()
             assert hidden.grad is not None
             text[start : start + CHUNK] = hidden.grad
             for fmt in self.formats.get(name, ()):
-                found = torch.log_softmax(self._simulated(name, fmt, x.detach(), weight), -1)
+                found = torch.log_softmax(self.model.capped(self._simulated(name, fmt, x.detach(), weight)), -1)
                 wanted = chosen.detach()
                 self._add(name, fmt, float((wanted.exp() * (wanted - found)).sum()))
         gradient[self.samples.text] = text
@@ -121,7 +122,7 @@ class Sensitivity:
             for hook in self._hooks(prefix, f"{self.model.names[module]}.weight", module)
         ]
         try:
-            with resident(layer, prefix, self.model.load), torch.enable_grad():
+            with self.model.holding(layer), torch.enable_grad():
                 hidden = states.detach().clone().requires_grad_()
                 output = layer(hidden, *args, **kwargs)
                 (output[0] if isinstance(output, tuple) else output).backward(gradient)
@@ -133,7 +134,7 @@ class Sensitivity:
         return hidden.grad
 
     def _hooks(self, prefix: str, weight: str, module: nn.Linear) -> Iterator[RemovableHandle]:
-        change = self.model.changes.get(weight)
+        change = self.model.edits.inputs.get(weight)
         if change is not None:
             yield module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))
         if weight in self.formats:
@@ -161,8 +162,7 @@ class Sensitivity:
 
     def _simulated(self, weight: str, fmt: str, x: Tensor, own: Tensor, made: Made = None) -> Tensor:
         """The layer's output [rows, out] as `format` computes it, rows together as the loss is measured."""
-        rows = self.model.plan.graphs["decoder"].rows[weight]
-        return get_format(fmt).simulate(x, own, made, rows, CHUNK)
+        return get_format(fmt).simulate(x, own, made, self.rows[weight], CHUNK)
 
     def _add(self, weight: str, fmt: str, cost: float) -> None:
         costs = self.costs.setdefault(weight, {})

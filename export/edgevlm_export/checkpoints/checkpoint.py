@@ -17,6 +17,7 @@ from edgevlm_export.checkpoints.weights import quantized, shards, ties, torch_fi
 from edgevlm_export.checkpoints.weights.files import weight_files
 from edgevlm_export.checkpoints.weights.shards import FLOATS, StoredTensor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
+from edgevlm_runtime.registry import added
 
 
 def locate(model: str) -> Path:
@@ -56,6 +57,8 @@ def load_config(folder: Path) -> PreTrainedConfig:
     method = quantized.stated_method(folder, raw)
     if method is not None:
         quantized.check_plain(stored_tensors(folder), method)
+    if not door.is_known(raw["model_type"]):
+        added("edgevlm.families", raw["model_type"], UnsupportedModel)  # may make it known to transformers
     if "auto_map" in raw and not door.is_known(raw["model_type"]):
         raise UnsupportedModel(
             f"model type not supported: {raw['model_type']}: {path}: transformers does not know it, and the "

@@ -115,6 +115,17 @@ class Family(ABC):
     def text_model(self) -> nn.Module:
         """The decoder stack without its head."""
 
+    def text_arguments(self, rows: Tensor, named: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What `text_model` is called with for sequences from position 0 on, but for its cache.
+
+        `rows`: [batch, S, row width], embeddings and then `image_columns`, as the runtime has them; `named`: further
+        arguments for these positions (position ids, masks), by transformers' names.
+        """
+        widths = [columns.width for columns in self.image_columns]
+        embeddings, *parts = rows.split([rows.shape[-1] - sum(widths), *widths], dim=-1)
+        columns = {one.name: part for one, part in zip(self.image_columns, parts, strict=True)}
+        return {"inputs_embeds": embeddings, **self.column_arguments(columns), **named}
+
     @property
     def embedding_scale(self) -> float:
         """Factor on token embeddings, and only on them, before they enter the stack (Gemma: sqrt(hidden))."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgevlm_export.families.decoder import DEFAULT_MAX_CONTEXT
 from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +24,19 @@ class Target:
 STATIC_CONTEXT = 4096
 """A cache of fixed length is read whole at every step: four times what a large image and its questions need."""
 
-TARGETS = {
-    "onnx": Target("ort", DEFAULT_MAX_CONTEXT),
-    "tensorrt": Target("standard", STATIC_CONTEXT, profiles=True),
-    "tensorrt-rtx": Target("standard", STATIC_CONTEXT, profiles=True),
-}
+TARGETS = Registry(
+    "unknown target",
+    {
+        "onnx": Target("ort", DEFAULT_MAX_CONTEXT),
+        "tensorrt": Target("standard", STATIC_CONTEXT, profiles=True),
+        "tensorrt-rtx": Target("standard", STATIC_CONTEXT, profiles=True),
+    },
+    ExportError,
+)
 """Name on the command line to target."""
 
 
 def get_target(name: str) -> Target:
     """The target called `name`. Raises `ExportError`, naming those there are."""
-    if name not in TARGETS:
-        raise ExportError(f"unknown target: {name}: known are {', '.join(TARGETS)}")
-    return TARGETS[name]
+    found: Target = TARGETS.get(name)
+    return found

@@ -6,17 +6,16 @@ from the checkpoint's tensor. Formats see one tensor at a time, so memory stays 
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from edgevlm_export.precision.base import Format, WeightJob
 from edgevlm_runtime.bundle.certificate import Thresholds
 from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.registry import Registry
 
-FORMATS = {
+_FILES = {
     "ort": {
-        "fp32": "float32",
-        "fp16": "float16",
-        "int8": "int8",
+        "fp32": "float32:FORMAT",
+        "fp16": "float16:FORMAT",
+        "int8": "int8:FORMAT",
         "int8b": "blockwise:INT8B",
         "int4": "blockwise:INT4",
     },
@@ -26,11 +25,14 @@ FORMATS = {
         "int8": "standard.eight_bits:INT8",
         "int8w": "standard.eight_bits:INT8W",
         "fp8": "standard.eight_bits:FP8",
-        "int4": "standard.int4",
+        "int4": "standard.int4:FORMAT",
     },
 }
-"""Dialect to its formats: name on the command line to the file in this folder, and the record's name in it where a file
-has several."""
+FORMATS = {
+    dialect: Registry("unknown precision", {name: f"{__name__}.{where}" for name, where in files.items()}, ExportError)
+    for dialect, files in _FILES.items()
+}
+"""Dialect to its formats, by their names on the command line."""
 
 __all__ = ["FORMATS", "Format", "WeightJob", "get_format", "thresholds_of"]
 
@@ -41,11 +43,7 @@ def get_format(name: str, dialect: str = "ort") -> Format:
     Raises `ExportError`, naming the formats there are, or the options.
     """
     base, colon, options = name.partition(":")
-    known = FORMATS[dialect]
-    if base not in known:
-        raise ExportError(f"unknown precision: {name}: known are {', '.join(known)}")
-    file, _, record = known[base].partition(":")
-    found: Format = getattr(import_module(f"{__name__}.{file}"), record or "FORMAT")
+    found: Format = FORMATS[dialect].get(base)
     return found.configured(options) if colon else found
 
 

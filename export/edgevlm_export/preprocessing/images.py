@@ -15,6 +15,7 @@ from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 from edgevlm_runtime.images import fixed, native, tiles
+from edgevlm_runtime.registry import Registry
 
 _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 """Outputs of a vision tower that belong to no patch."""
@@ -23,9 +24,7 @@ _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 def image_processing(processor: CheckpointProcessor, config: PreTrainedConfig) -> ImageProcessing:
     """The manifest's entry. Raises `UnsupportedModel` and `CheckpointError`, see `translate`."""
     name = processor_name(processor.image_processor)
-    if name not in TRANSLATORS:
-        raise UnsupportedModel(f"image processor not supported: {name}: supported are {', '.join(sorted(TRANSLATORS))}")
-    kind, translator = TRANSLATORS[name]
+    kind, translator = TRANSLATORS.get(name)
     options = dataclasses.asdict(translator(processor, config))
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     return ImageProcessing(kind, plain, exif_orientation=True)  # as `transformers.image_utils.load_image` does
@@ -123,7 +122,7 @@ def _native(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.
     )
 
 
-TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]]] = {
+_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]]] = {
     "CLIPImageProcessor": ("fixed", _fixed),
     "SiglipImageProcessor": ("fixed", _fixed),
     "LlavaImageProcessor": ("fixed", _fixed),
@@ -131,6 +130,9 @@ TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfi
     "Idefics3ImageProcessor": ("tiles", _tiles),
     "Qwen2VLImageProcessor": ("native", _native),
 }
+TRANSLATORS = Registry(
+    "image processor not supported", _TRANSLATORS, UnsupportedModel, group="edgevlm.image_processors"
+)
 """Image-processor class to the runtime's kind and the function that makes its options."""
 
 

@@ -40,7 +40,7 @@ def record(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
     if run_bytes(manifest) > psutil.virtual_memory().available:
         logger.warning("not enough memory to run the bundle here: it carries no self-test")
         return manifest
-    progress("recording the self-test", 0, 1)
+    progress("recording", 0, 1)
     (folder / FOLDER).mkdir()
     image_file, embeddings_file = f"{FOLDER}/image.png", f"{FOLDER}/embeddings.npy"
     picture().save(folder / image_file)
@@ -48,7 +48,7 @@ def record(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
     if not np.isfinite(embeddings).all():
         raise ExportError("the bundle's own image embeddings are no finite numbers: export it with --fp32")
     np.save(folder / embeddings_file, embeddings)
-    progress("recording the self-test", 1, 1)
+    progress("recording", 1, 1)
     tolerance = TOLERANCE * float(np.abs(embeddings).max())
     return dataclasses.replace(
         manifest,

@@ -8,6 +8,7 @@ the file has is a view of the mapped file; its pages are given back after every 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ class LoadedWeights:
         value: Tensor = part.to(torch.float32, copy=True)
         self._mapped.give_back(part)
         return value
+
+    def parts(self, name: str, rows: int) -> Iterator[Tensor]:
+        """All of a parameter, `rows` rows at a time, likewise."""
+        total = self.model.get_parameter(name).shape[0]
+        for start in range(0, total, rows):
+            yield self.rows(name, start, min(start + rows, total))
 
 
 def _end(name: str) -> str:

@@ -15,14 +15,13 @@ import torch
 
 from edgevlm_export.checkpoints import checkpoint
 from edgevlm_export.checkpoints.weights.shards import FLOATS, StoredTensor
+from edgevlm_export.streaming.model import HEAD_ROWS
 from edgevlm_runtime.errors import ExportError
 
 HEADROOM = 1.3
 """Memory the model needs while it runs, over its weights."""
 ROWS = 1024
 """Text positions that the certificate's prompts have together, at most."""
-HEAD_ROWS = 8192
-"""Rows of the output embeddings in memory at once."""
 WORKING_BYTES = 2**29
 """Activations and attention of a layer."""
 _M_MMAP_THRESHOLD = -3

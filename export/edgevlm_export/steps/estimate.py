@@ -15,9 +15,11 @@ from edgevlm_export.calibration.loss import CHUNK
 from edgevlm_export.planning.graph_plan import GraphPlan
 from edgevlm_export.planning.plan import ExportPlan
 from edgevlm_export.reference.memory import streamed_bytes
+from edgevlm_export.steps.state import State
 from edgevlm_export.streaming.material import Material
-from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.sampler import Sampler
 from edgevlm_export.streaming.samples import MEASURED, rows_at_most
+from edgevlm_export.writing.output import existing_parent
 from edgevlm_runtime.errors import OutputError
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,20 @@ class Estimate:
     memory: int
     comparison: int = 0
     """Memory of the comparison with PyTorch where it runs layer by layer, which it does when more is not there."""
+
+
+def room(state: State) -> State:
+    """Refuse what this machine has no room for, before the work begins. Raises `OutputError`."""
+    plan = state.plan
+    needs = with_samples(estimate(list(plan.graphs.values()), plan.embedding_bytes), plan, state.material)
+    if state.options.certificate:
+        needs = with_comparison(needs, state.checkpoint)
+    check(needs, existing_parent(state.options.folder))
+    logger.info(
+        "needs %.2f GiB of disk and %.1f GiB of memory, %.1f GiB for the comparison with PyTorch",
+        *(bytes_ / 2**30 for bytes_ in (needs.disk, needs.memory, needs.comparison)),
+    )
+    return state
 
 
 def estimate(plans: Sequence[GraphPlan], embedding_bytes: int) -> Estimate:
@@ -75,13 +91,13 @@ def with_samples(needs: Estimate, plan: ExportPlan, material: Material) -> Estim
     memory = activations + grams + max(elements.values(), default=0) * COPIES * FLOAT_BYTES
     if plan.precision.max_kl is not None:
         decoder = sum(elements[weight] for weight in plan.graphs["decoder"].held) - vocab * hidden
-        model = StreamedModel.of(plan)
-        layouts = [model.layout(material, MEASURED, held_back) for held_back in (False, True)]
+        sampler = Sampler(plan, material)
+        layouts = [sampler.layout(MEASURED, held_back) for held_back in (False, True)]
         positions = max(layout.positions for layout in layouts)
         states = positions * hidden * layers + max(decoder, 0) // layers + vocab * hidden
         measured = activations * max(positions, rows_at_most(config)) // rows_at_most(config)
         memory = max(memory, measured + states * FLOAT_BYTES + 3 * CHUNK * vocab * FLOAT_BYTES)
-        disk += layouts[1].text_positions(model.image_token_id) * vocab * FLOAT_BYTES
+        disk += layouts[1].text_positions(sampler.image_token_id) * vocab * FLOAT_BYTES
     return replace(needs, disk=needs.disk + int(disk), memory=max(needs.memory, OVERHEAD_BYTES + memory))
 
 

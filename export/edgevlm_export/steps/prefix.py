@@ -7,46 +7,35 @@ sequence carry the largest activations of all (Sun et al. 2024, "Massive Activat
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from edgevlm_export.finite import is_finite
-from edgevlm_export.planning.plan import ExportPlan, Progress
-from edgevlm_export.precision.kv_cache import Scales, stored
+from edgevlm_export.planning.plan import ExportPlan
+from edgevlm_export.precision.kv_cache import stored
+from edgevlm_export.steps.state import Prefix, State
 from edgevlm_export.streaming.model import StreamedModel
-from edgevlm_export.streaming.observed_cache import run_observed
+from edgevlm_export.streaming.observed_cache import ObservedCache
+from edgevlm_export.streaming.samples import of_text
 from edgevlm_export.writing.bundle import file_records
 from edgevlm_runtime.asking.session import system_message
 from edgevlm_runtime.bundle.decoder_info import PrefixCache
-from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.errors import ExportError, PromptError
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
 
 FILE = "prefix.npy"
-STAGE = "computing the prompt's beginning"
+STAGE = "layers"
 _QUESTION = "What is this?"
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """What prompts begin with."""
-
-    token_ids: tuple[int, ...]
-    layers: tuple[tuple[Tensor, Tensor], ...] = ()
-    """Keys (rotated) and values of each layer, float32 [kv_heads, tokens, head_dim]."""
 
 
 def with_system_prompt(plan: ExportPlan, system: str | None) -> ExportPlan:
     """The plan of a bundle with this system prompt. Raises `ExportError` when the chat template has no place for it."""
-    prompt = dataclasses.replace(plan.preprocessing.prompt, system_prompt=system)
-    plan = dataclasses.replace(plan, preprocessing=dataclasses.replace(plan.preprocessing, prompt=prompt))
+    prompt = replace(plan.preprocessing.prompt, system_prompt=system)
+    plan = replace(plan, preprocessing=replace(plan.preprocessing, prompt=prompt))
     if system and system.strip() not in _question(plan)[0]:
         raise ExportError("the chat template leaves out the system prompt: put it into the questions instead")
     return plan
@@ -72,41 +61,38 @@ def prompt_prefix(plan: ExportPlan) -> Prefix:
     return Prefix(tokens)
 
 
-def compute(plan: ExportPlan, prefix: Prefix, progress: Progress) -> Prefix:
-    """With the keys and values of its tokens. Raises `ExportError` when they are no finite numbers."""
-    if not prefix.token_ids:
-        return prefix
-    model, made = StreamedModel.of(plan), list[tuple[Tensor, Tensor]]()
+def compute(state: State) -> State:
+    """Keys and values of the beginning, where they are wanted. Raises `ExportError` for what are no finite numbers."""
+    if not (state.options.bake_prefix and state.prefix.token_ids):
+        return state
+    model, made = StreamedModel.of(state.plan), list[tuple[Tensor, Tensor]]()
 
     def keep(layer: int, keys: Tensor, values: Tensor) -> None:
         if not (is_finite(keys) and is_finite(values)):
             raise ExportError(f"the model overflows: keys or values of layer {layer} are no finite numbers in float32")
         made.append((keys[0], values[0]))
-        progress(STAGE, layer + 1, len(model.layers))
+        state.progress(STAGE, layer + 1, len(model.layers))
 
-    run_observed(model, model.embed(torch.tensor([prefix.token_ids])), keep)
-    return dataclasses.replace(prefix, layers=tuple(made))
+    begun = of_text(torch.tensor([state.prefix.token_ids]), model.embed)
+    model.decode(begun, cache=ObservedCache(keep))
+    return replace(state, prefix=replace(state.prefix, layers=tuple(made)))
 
 
-def attach(folder: Path, manifest: Manifest, prefix: Prefix, scales: Mapping[int, Scales]) -> Manifest:
-    """Write a computed prefix into the bundle in `folder`; the manifest with it.
-
-    `scales`: of a cache in int8, by layer.
-    """
-    if not prefix.token_ids:
-        return manifest
+def attach(state: State) -> State:
+    """A computed beginning becomes a file of the bundle."""
+    manifest, prefix, scales = state.manifest, state.prefix, state.scales
+    if not prefix.layers:
+        return state
     kv = manifest.decoder.kv
     shape = (kv.layers, 2, kv.kv_heads, len(prefix.token_ids), kv.head_dim)
     layers = np.empty(shape, np.dtype(kv.dtype))
     for layer, pair in enumerate(prefix.layers):
         for part, rows in enumerate(pair):
             layers[layer, part] = stored(rows, scales[layer][part]) if scales else rows.numpy()
-    np.save(folder / FILE, layers)
-    return dataclasses.replace(
-        manifest,
-        decoder=dataclasses.replace(manifest.decoder, prefix=PrefixCache(FILE, prefix.token_ids, kv.dtype, shape)),
-        files=manifest.files | file_records(folder, FILE),
-    )
+    np.save(state.folder / FILE, layers)
+    decoder = replace(manifest.decoder, prefix=PrefixCache(FILE, prefix.token_ids, kv.dtype, shape))
+    files = manifest.files | file_records(state.folder, FILE)
+    return replace(state, written=replace(manifest, decoder=decoder, files=files))
 
 
 def _question(plan: ExportPlan) -> tuple[str, Tokenizer]:

@@ -77,7 +77,11 @@ def model_inputs(
 
 def pixel_inputs(processor: Any, image: ImageFile, flat_image: str | None = None) -> Inputs:
     """The arguments of `get_image_features` for one image."""
-    inputs = model_inputs(processor, _ANY_QUESTION, [image], flat_image)
+    return without_text(model_inputs(processor, _ANY_QUESTION, [image], flat_image))
+
+
+def without_text(inputs: Inputs) -> Inputs:
+    """What of them is about images."""
     return {name: value for name, value in inputs.items() if name not in OF_TEXT}
 
 

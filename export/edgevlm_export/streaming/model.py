@@ -1,48 +1,78 @@
-"""The model of a planned export, run by transformers' own code with its weights streamed: what calibration looks at."""
+"""A model that transformers' own code runs with its weights streamed: for calibration, measuring, and the reference.
+
+Where weights come from is a parameter (`weights.Weights`): an export reads the checkpoint itself, with the plan's
+transforms; the reference has transformers load it, with none.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.families.base import Family
+from edgevlm_export.graphs.transforms.edits import Edits
 from edgevlm_export.joint_processor import join
-from edgevlm_export.planning.plan import ExportPlan, Progress, table_names
+from edgevlm_export.planning.plan import ExportPlan, table_names
 from edgevlm_export.streaming import inputs as asking
-from edgevlm_export.streaming import samples
-from edgevlm_export.streaming.forward import Changes, Observe, resident, streamed
-from edgevlm_export.streaming.material import ImagePrompt, Material, key, manual
-from edgevlm_runtime.errors import ExportError, reason
+from edgevlm_export.streaming.forward import Observe, resident, streamed
+from edgevlm_export.streaming.in_step import in_step
+from edgevlm_export.streaming.inputs import Array, Ids, ImageFile, Inputs, Message
+from edgevlm_export.streaming.samples import Samples
+from edgevlm_export.streaming.weights import PlannedWeights, Weights
 
-logger = logging.getLogger(__name__)
-
-CANDIDATES = 32
-"""Prompts that are looked at, to take those that fit."""
+HEAD_ROWS = 8192
+"""Rows of the output embeddings in memory at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StreamedModel:
-    """A skeleton of its own (the plan's was changed to be traced), and what the plan does to its weights."""
+    """A skeleton, nothing of it in memory; of the table of token embeddings, rows are, while they are looked up."""
 
-    plan: ExportPlan
     family: Family
+    """Of a skeleton that nothing else uses."""
+    weights: Weights
+    processor: Any
+    """transformers' joint processor."""
+    flat_image: str | None = None
+    """As in `asking.model_inputs`."""
+    edits: Edits = field(default_factory=Edits)
+    """What transforms do around the decoder's layers; `weights` has what they do to weights."""
+    head: str = ""
+    """Name of the head's weight for `weights`; by default the module's own."""
+
+    def __post_init__(self) -> None:
+        width = self.table.weight.shape[1]
+        self.table.padding_idx = None  # there will be rows of few tokens alone
+        self.table.weight = nn.Parameter(torch.empty(0, width), requires_grad=False)
+        if (leave := self.edits.leave) is not None:
+            self.norm.register_forward_pre_hook(lambda _, inputs: (leave(inputs[0]),))
 
     @classmethod
     def of(cls, plan: ExportPlan) -> StreamedModel:
-        """For a planned export."""
-        model = skeleton.build(checkpoint.load_config(plan.folder))
-        planned = plan.family
-        return cls(plan, type(planned)(model, planned.normalization, planned.image_options, planned.context))
+        """For a planned export: a skeleton of its own (the plan's was changed to be traced)."""
+        model, planned = skeleton.build(checkpoint.load_config(plan.folder)), plan.family
+        family = type(planned)(model, planned.normalization, planned.image_options, planned.context)
+        edits, held = plan.graphs["decoder"].edits, plan.graphs["decoder"].held
+        names = {module: name for name, module in model.named_modules()}
+        norm = family.text_model.get_submodule("norm")
+        last = {f"{names[norm]}.{name}" for name, _ in norm.named_parameters()}
+        own = f"{names[model.get_output_embeddings()]}.weight"
+        return cls(
+            family,
+            PlannedWeights(plan.weights, edits, model, frozenset(last if edits.leave is not None else ())),
+            join(plan.processor, model.config),
+            plan.processor.flat_image,
+            edits,
+            next((name for name in (own, *table_names(planned)) if name in held), own),
+        )
 
     @property
     def model(self) -> PreTrainedModel:
@@ -50,14 +80,20 @@ class StreamedModel:
         return self.family.model
 
     @property
-    def text_model(self) -> nn.Module:
-        """The decoder stack without its head."""
-        return self.family.text_model
-
-    @property
     def layers(self) -> Sequence[nn.Module]:
         """The decoder's layers."""
-        found: Sequence[nn.Module] = self.text_model.layers  # type: ignore[assignment]
+        found: Sequence[nn.Module] = self.family.text_model.layers  # type: ignore[assignment]
+        return found
+
+    @property
+    def norm(self) -> nn.Module:
+        """Behind the last layer."""
+        return self.family.text_model.get_submodule("norm")
+
+    @property
+    def table(self) -> nn.Embedding:
+        """Of token embeddings."""
+        found: nn.Embedding = self.model.get_input_embeddings()
         return found
 
     @cached_property
@@ -65,121 +101,107 @@ class StreamedModel:
         """Every module's name."""
         return {module: name for name, module in self.model.named_modules()}
 
-    def load(self, name: str) -> Tensor:
-        """A weight as the decoder's transforms change it."""
-        return self.plan.graphs["decoder"].edits.read(self.plan.weights, name)
-
     @property
-    def changes(self) -> Changes:
-        """What the transforms do to the inputs of single layers."""
-        return self.plan.graphs["decoder"].edits.inputs
-
-    def enter(self, embeddings: Tensor) -> Tensor:
-        """What the changed layers see of `embeddings`."""
-        entry = self.plan.graphs["decoder"].edits.entry
-        return embeddings if entry is None else entry(embeddings)
-
-    @cached_property
     def head_name(self) -> str:
-        """The head's weight, by the name that the decoder's graph has for it."""
-        own = f"{self.names[self.model.get_output_embeddings()]}.weight"
-        held = self.plan.graphs["decoder"].held
-        return next((name for name in (own, *table_names(self.family)) if name in held), own)
+        """Name of the head's weight [vocab, hidden] for `weights`."""
+        return self.head or f"{self.names[self.model.get_output_embeddings()]}.weight"
 
-    def head(self) -> Tensor:
-        """The head's weight [vocab, hidden], float32, as the graph has it."""
-        return self.load(self.head_name).float()
+    def inputs(self, question: str | Sequence[Message], images: Sequence[ImageFile]) -> Inputs:
+        """Arguments of transformers' model for a conversation, the generation prompt at its end."""
+        return asking.model_inputs(self.processor, question, images, self.flat_image)
+
+    def encode(self, pixels: Inputs, observe: Observe | None = None) -> tuple[Array, Array]:
+        """As `asking.encode_image`, all images in one pass of vision encoder and projector."""
+        with self._streaming(observe=observe):
+            return asking.encode_image(self.model, pixels)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids [..., S] to embeddings [..., S, row width], as the runtime has them: zeros in `image_columns`."""
+        with self._looking_up(), torch.no_grad():
+            found: Tensor = self.table(tokens.clamp(max=self.table.num_embeddings - 1))
+        return nn.functional.pad(found, (0, sum(columns.width for columns in self.family.image_columns)))
+
+    def decode(self, samples: Samples, observe: Observe | None = None, cache: Cache | None = None) -> Tensor:
+        """The head's input [sequences, length, hidden], from embeddings; one module's weights in memory at a time.
+
+        What the family's text model is called with is made here, for all who look at it.
+        """
+        arguments = self.family.text_arguments(samples.embeddings, samples.named)
+        if (entry := self.edits.entry) is not None:
+            arguments["inputs_embeds"] = entry(arguments["inputs_embeds"])
+        with self._streaming(observe=observe):
+            output = self.family.text_model(**arguments, past_key_values=cache, use_cache=cache is not None)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def forward(self, inputs: Sequence[Inputs], rows: Sequence[Ids], advance: Callable[[int], None]) -> list[Tensor]:
+        """The head's input [R, hidden] at `rows` of each of `inputs`, by the whole of transformers' model, from token
+        ids and pixels; one decoder layer in memory at a time, for all of them.
+
+        `advance` is told how many layers are done. Nothing of what a family says of its text model is used.
+        """
+
+        def run(one: Inputs, wanted: Ids) -> Tensor:
+            with torch.no_grad():  # of this thread
+                hidden: Tensor = self.model.model(**one, use_cache=False).last_hidden_state
+                return hidden[0, torch.from_numpy(wanted)]
+
+        runs = [partial(run, one, wanted) for one, wanted in zip(inputs, rows, strict=True)]
+        with self._streaming(held=self.layers):
+            return in_step(self.layers, runs, self.holding, advance)
 
     def finish(self, hidden: Tensor) -> Tensor:
         """The head's input, from what the last layer gives, [..., hidden] both."""
-        leave, norm = self.plan.graphs["decoder"].edits.leave, self.text_model.norm
-        assert isinstance(norm, nn.Module)
-        if leave is None:
-            load = self.load
-        else:
-            hidden, load = leave(hidden), self.plan.weights.read
-        with resident(norm, self.names[norm], load):
-            finished: Tensor = norm(hidden)
+        with self.holding(self.norm):
+            finished: Tensor = self.norm(hidden)
         return finished
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids [..., S] to embeddings [..., S, hidden], as the runtime hands them to the graph."""
-        stored = self.plan.weights.tensors[self.plan.family.embedding_name]
-        known, places = tokens.clamp(max=stored.shape[0] - 1).unique(return_inverse=True)
-        rows = torch.cat([stored.rows(int(token), int(token) + 1).float() for token in known])
-        return rows[places] * self.plan.family.embedding_scale
+    def logits(self, states: Sequence[Tensor], into: Sequence[Array]) -> None:
+        """Fill each of `into` [R, vocab] from head inputs [R, hidden], a part of the vocabulary at a time."""
+        head, start = self.model.get_output_embeddings(), 0
+        for weight in self.weights.parts(self.head_name, HEAD_ROWS):
+            stop = start + len(weight)
+            bias = None if head.bias is None else self.weights.rows(f"{self.names[head]}.bias", start, stop)
+            for logits, state in zip(into, states, strict=True):
+                with torch.no_grad():
+                    logits[:, start:stop] = self.capped(nn.functional.linear(state, weight, bias)).numpy()
+            start = stop
 
-    def sample(self, material: Material, rows: int, progress: Progress, held_back: bool = False) -> samples.Samples:
-        """About `rows` positions of prompts with images and of text. `held_back`: none of those that are taken without.
+    def capped(self, logits: Tensor) -> Tensor:
+        """The head's products as the model's own class hands them out."""
+        cap = self.family.logit_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
-        Raises `ExportError` for a text that is too short, or an image that does not fit the model.
-        """
-        layout = self.layout(material, rows, held_back)
-        taken = layout.prompts
-        logger.info("samples: %d prompts with images, sequences of %d tokens", len(taken), layout.length)
-        ids = self._text_ids(material, layout.text_length, held_back)
-        tokens = samples.spread(ids, layout.texts, layout.text_length)
-        seen: dict[object, Tensor] = {}
+    def holding(self, part: nn.Module) -> AbstractContextManager[None]:
+        """Within, the parameters of `part` are in memory."""
+        return resident(part, self.names[part], self.weights.read)
 
-        def images(prompt: samples.Prompt) -> Tensor:
-            for image in prompt.images:
-                if key(image) not in seen:
-                    seen[key(image)] = self.encode([image])
-                    progress("encoding calibration images", len(seen), max(len(taken), len(seen)))
-            return torch.cat([seen[key(image)] for image in prompt.images])
+    @contextmanager
+    def _streaming(self, observe: Observe | None = None, held: Sequence[nn.Module] = ()) -> Iterator[None]:
+        """Within, the model runs; the caller sees to the weights of `held`."""
+        changes = self.edits.inputs
+        with self._looking_up(), streamed(self.model, self.weights.read, observe, [*held, self.table], changes):
+            yield
 
-        return samples.assemble(taken, tokens, self.embed, images, self.image_token_id)
-
-    def layout(self, material: Material, rows: int, held_back: bool = False) -> samples.Layout:
-        """What `sample` takes, known before any weight is read. Raises `ExportError` for an image it cannot use."""
-        asked = islice(material.questions(held_back), CANDIDATES)
-        return samples.fitting((self._tokenized(prompt) for prompt in asked), rows, self.family.context)
-
-    @property
-    def image_token_id(self) -> int:
-        """What stands in a prompt's ids where an image's embeddings go."""
-        return self.plan.preprocessing.prompt.image_token_id
-
-    def encode(self, images: Sequence[asking.ImageFile], observe: Observe | None = None) -> Tensor:
-        """Embeddings [tokens, hidden] of images, all in one pass of vision encoder and projector."""
-        pixels = {name: value for name, value in self._inputs("?", images).items() if name not in asking.OF_TEXT}
-        with streamed(self.model, self._unchanged, observe):
-            return torch.from_numpy(asking.encode_image(self.model, pixels)[1])
-
-    def _text_ids(self, material: Material, length: int, held_back: bool) -> list[int]:
-        """Token ids of the part of a text that is wanted, then of what ships where that is shorter than `length`."""
-        files, prompt_format = self.plan.preprocessing.files, self.plan.preprocessing.prompt
-        tokenizer = Tokenizer.from_str(files[prompt_format.tokenizer])
-
-        def wanted(text: str) -> list[int]:
-            return list(samples.part(tokenizer.encode(text, add_special_tokens=False).ids, held_back))
-
-        ids = wanted(material.words())
-        if len(ids) < length and material.text is not None:
-            purpose = "measure" if held_back else "calibrate"
-            logger.info("%d tokens of text to %s with are too few: English that ships follows them", len(ids), purpose)
-            ids += wanted(manual())
-        return ids
-
-    def _tokenized(self, prompt: ImagePrompt) -> samples.Prompt:
-        """The question and its answer."""
-        ids: Tensor = self._inputs(prompt.question, prompt.images)["input_ids"][0]
-        if prompt.answer:
-            answer = self._processor.tokenizer(prompt.answer, add_special_tokens=False).input_ids
-            ids = torch.cat([ids, torch.tensor(answer, dtype=ids.dtype)])
-        return samples.Prompt(ids, prompt.images)
-
-    def _inputs(self, question: str, images: Sequence[asking.ImageFile]) -> asking.Inputs:
+    @contextmanager
+    def _looking_up(self) -> Iterator[None]:
+        """Within, rows of the tokens that are asked for are the table."""
+        hooks = self.table.register_forward_pre_hook(self._look_up), self.table.register_forward_hook(self._forget)
         try:
-            return asking.model_inputs(self._processor, question, images, self.plan.processor.flat_image)
-        except Exception as error:  # processors and Pillow raise many types for an image they cannot use
-            raise ExportError(f"calibration image not usable: {reason(error)}: remove or replace it") from error
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
-    @cached_property
-    def _processor(self) -> Any:
-        return join(self.plan.processor, self.model.config)
+    def _look_up(self, table: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Rows become the table, and the tokens their numbers in it."""
+        name = f"{self.names[table]}.weight"
+        ids, places = inputs[0].unique(return_inverse=True)
+        rows = torch.cat([self.weights.rows(name, int(token), int(token) + 1) for token in ids])
+        table._parameters["weight"] = nn.Parameter(rows, requires_grad=False)
+        return (places,)
 
-    def _unchanged(self, name: str) -> Tensor:
-        """A weight as it is stored; zeros for one that no graph reads and the checkpoint lacks."""
-        weights = self.plan.weights
-        return weights.read(name) if name in weights else torch.zeros(self.model.get_parameter(name).shape)
+    def _forget(self, table: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        rows = table._parameters["weight"]
+        assert rows is not None
+        table._parameters["weight"] = nn.Parameter(rows[:0].clone(), requires_grad=False)

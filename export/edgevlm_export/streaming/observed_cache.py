@@ -11,21 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from edgevlm_export.graphs.ops import PassThroughCache
-from edgevlm_export.streaming.forward import streamed
-from edgevlm_export.streaming.model import StreamedModel
 
 ObserveKV = Callable[[int, Tensor, Tensor], None]
 """Told a layer's number, its keys (rotated) and its values, [batch, kv_heads, S, head_dim] each."""
 
 
-def run_observed(model: StreamedModel, embeddings: Tensor, observe: ObserveKV) -> None:
-    """Forward `embeddings` [batch, S, hidden], in the model's own space, through all layers from position 0 on."""
-    with streamed(model.model, model.load, changes=model.changes):
-        model.text_model(inputs_embeds=model.enter(embeddings), past_key_values=_ObservedCache(observe), use_cache=True)
-
-
-class _ObservedCache(PassThroughCache):
-    """Shows what it is given and keeps nothing."""
+class ObservedCache(PassThroughCache):
+    """A cache for `StreamedModel.decode` that shows what it is given and keeps nothing."""
 
     def __init__(self, observe: ObserveKV) -> None:
         super().__init__()

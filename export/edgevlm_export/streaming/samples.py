@@ -6,8 +6,8 @@ decoder cannot see it. How much is read follows from the widest activation, so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -44,11 +44,13 @@ class Samples:
     """Sequences of embeddings in the model's own space (no transform applied)."""
 
     embeddings: Tensor
-    """float32 [sequences, length, hidden]."""
+    """float32 [sequences, length, row width]: with the family's image columns behind them, as the runtime has them."""
     real: Tensor
     """bool [sequences, length]: false for padding."""
     text: Tensor
     """bool [sequences, length]: positions that hold text, whose next token is of interest."""
+    named: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further arguments of the text model for these positions (`Family.text_arguments`)."""
 
     @property
     def rows(self) -> int:
@@ -130,6 +132,12 @@ def fitting(prompts: Iterable[Prompt], rows: int, context: int) -> Layout:
     return Layout(tuple(taken), length, max(left // text, 1), text)
 
 
+def of_text(tokens: Tensor, embed: Callable[[Tensor], Tensor]) -> Samples:
+    """Samples of token ids [sequences, length], none of them an image's."""
+    everywhere = torch.ones_like(tokens, dtype=torch.bool)
+    return Samples(embed(tokens), everywhere, everywhere)
+
+
 def assemble(
     prompts: Sequence[Prompt],
     tokens: Tensor,
@@ -139,7 +147,7 @@ def assemble(
 ) -> Samples:
     """Samples from `prompts`, then texts `tokens` [sequences, S], all padded to the longest of them.
 
-    `embed`: token ids to embeddings; `images`: the embeddings of all images of a prompt [tokens, hidden].
+    `embed`: token ids to embeddings; `images`: the embeddings of all images of a prompt [tokens, row width].
     Raises `ExportError` when they are not as many as the prompt has places.
     """
     length = max([tokens.shape[1], *(len(prompt.ids) for prompt in prompts)])
@@ -159,4 +167,5 @@ def assemble(
         embeddings[place] = found
         seen.append(padded(embeddings, ~place))
     seen += [padded(embed(ids), ids != image_token_id) for ids in tokens]
-    return Samples(*(torch.stack(column) for column in zip(*seen, strict=True)))
+    embeddings, real, text = (torch.stack(column) for column in zip(*seen, strict=True))
+    return Samples(embeddings, real, text)

@@ -52,13 +52,13 @@ def write_bundle(plan: ExportPlan, folder: Path, name: str, spool: Spool | None,
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        progress("writing weights", done, total)
+        progress("weights", done, total)
 
     written = {key: write_graph(graph, folder, plan.weights, advance, spool) for key, graph in plan.graphs.items()}
     table = _write_embeddings(plan, folder, written["decoder"], advance)
     for file, text in plan.preprocessing.files.items():
         (folder / file).write_text(text, encoding="utf-8")
-    progress("computing digests", 0, 1)
+    progress("digests", 0, 1)
     manifest = Manifest(
         schema_version=_schema(plan),
         min_runtime_version=MIN_RUNTIME,
@@ -73,7 +73,7 @@ def write_bundle(plan: ExportPlan, folder: Path, name: str, spool: Spool | None,
         target=plan.target,
         notes=plan.notes,
     )
-    progress("computing digests", 1, 1)
+    progress("digests", 1, 1)
     return manifest
 
 

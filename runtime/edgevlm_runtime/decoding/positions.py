@@ -9,13 +9,13 @@ a reused prefix of p tokens is (p, n), a decode step is (n, n + 1). The same tok
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.errors import BundleError, PromptError
+from edgevlm_runtime.registry import Registry
 from edgevlm_runtime.text.layout import ImageSpan, ImageSpans
 
 
@@ -63,15 +63,19 @@ class MRope:
         return {"position_ids": positions[:, None, :]}
 
 
-SCHEMES: dict[str, Callable[[], PositionScheme]] = {"linear": Linear, "mrope": MRope}
+SCHEMES = Registry(
+    "unknown position scheme in the bundle",
+    {"linear": Linear, "mrope": MRope},
+    BundleError,
+    advice="upgrade edgevlm-runtime",
+)
 """`DecoderInfo.positions` to its scheme."""
 
 
 def make_positions(name: str) -> PositionScheme:
     """The scheme with this name. Raises `BundleError` when this runtime does not know it."""
-    if name not in SCHEMES:
-        raise BundleError(f"unknown position scheme in the bundle: '{name}': upgrade edgevlm-runtime")
-    return SCHEMES[name]()
+    made: PositionScheme = SCHEMES.get(name)()
+    return made
 
 
 def _shift(images: ImageSpans, span: ImageSpan) -> int:

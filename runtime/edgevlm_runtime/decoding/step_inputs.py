@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from edgevlm_runtime.bundle.decoder_info import StepInputs
 from edgevlm_runtime.decoding.attention import Blocks
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.errors import BundleError
+from edgevlm_runtime.registry import Registry
 
 BLOCK_ROWS = "block_rows"
 
@@ -112,7 +113,12 @@ def _in_blocks(start: int, stop: int, blocks: Blocks) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *parts])
 
 
-KINDS: dict[str, Callable[[StepInputs, int | None], CacheInputs]] = {"in_place": InPlace, "static": Static}
+KINDS = Registry(
+    "unknown decoder inputs in the bundle",
+    {"in_place": InPlace, "static": Static},
+    BundleError,
+    advice="upgrade edgevlm-runtime",
+)
 """`StepInputs.kind` to what makes the inputs."""
 
 
@@ -121,6 +127,5 @@ def make_step_inputs(info: StepInputs, cache_rows: int | None) -> CacheInputs:
 
     Raises `BundleError` for a kind that this runtime does not know, or a graph that is not of this kind.
     """
-    if info.kind not in KINDS:
-        raise BundleError(f"unknown decoder inputs in the bundle: '{info.kind}': upgrade edgevlm-runtime")
-    return KINDS[info.kind](info, cache_rows)
+    made: CacheInputs = KINDS.get(info.kind)(info, cache_rows)
+    return made

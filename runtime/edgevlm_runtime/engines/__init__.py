@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import cast
 
 from edgevlm_runtime.engines.base import Engine, Graph
 from edgevlm_runtime.errors import ProviderError
 from edgevlm_runtime.options import RuntimeOptions
+from edgevlm_runtime.registry import Registry
 
 log = logging.getLogger(__name__)
 
-ENGINES = ("ort", "tensorrt", "tensorrt_rtx")
-"""Files of this folder that have a `make_engine`."""
+ENGINES = Registry(
+    "unknown engine",
+    {name: f"{__name__}.{name.replace('-', '_')}:make_engine" for name in ("ort", "tensorrt", "tensorrt-rtx")},
+    ProviderError,
+    group="edgevlm.engines",
+)
 
 
 def make_engine(options: RuntimeOptions) -> Engine:
     """The engine named in the options. Raises `ProviderError` for a name that is not one, or when it cannot load."""
-    name = options.engine.replace("-", "_")
-    if name not in ENGINES:
-        raise ProviderError(f"unknown engine {options.engine!r}: known are {', '.join(ENGINES).replace('_', '-')}")
-    module = import_module(f"edgevlm_runtime.engines.{name}")
-    return cast(Engine, module.make_engine(options))
+    return cast(Engine, ENGINES.get(options.engine.replace("_", "-"))(options))
 
 
 def load_graphs(

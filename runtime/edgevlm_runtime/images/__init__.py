@@ -13,9 +13,7 @@ stops before rescale and normalisation, which the vision graph holds.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import fields
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -25,8 +23,10 @@ from edgevlm_runtime.errors import BundleError
 from edgevlm_runtime.images.base import ImageProcessor, PreparedImage
 from edgevlm_runtime.images.load import ImageSource, LoadOptions, load_image, open_image
 from edgevlm_runtime.images.rgb import to_rgb
+from edgevlm_runtime.registry import Registry
 
 __all__ = [
+    "KINDS",
     "ImageProcessor",
     "ImageSource",
     "LoadOptions",
@@ -38,13 +38,23 @@ __all__ = [
 ]
 
 
+KINDS = Registry(
+    "unknown kind of image processing in the bundle",
+    {name: f"{__name__}.{name}" for name in ("fixed", "tiles", "native")},
+    BundleError,
+    group="edgevlm.image_kinds",
+    advice="upgrade edgevlm-runtime, or install the package that has it",
+)
+"""A kind is a module with `Options` and `Processor`."""
+
+
 def make_processor(processing: ImageProcessing) -> ImageProcessor:
     """The image processor that the manifest describes.
 
     Raises `BundleError` when the kind is unknown, or an option is missing, unknown or of the wrong type. Unknown
     options are refused, not ignored: an option this runtime does not know would change pixels without a word.
     """
-    module = _module(processing.kind)
+    module = KINDS.get(processing.kind)
     known = {option.name for option in fields(module.Options)}
     unknown = sorted(set(processing.options) - known)
     if unknown:
@@ -60,17 +70,3 @@ def make_processor(processing: ImageProcessing) -> ImageProcessor:
         ) from error
     processor: ImageProcessor = module.Processor(options)
     return processor
-
-
-def _module(kind: str) -> ModuleType:
-    """The file of this package that implements `kind`."""
-    name = f"{__name__}.{kind}"
-    try:
-        module = importlib.import_module(name) if kind.isidentifier() else None
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        module = None
-    if module is None or not hasattr(module, "Processor"):
-        raise BundleError(f"unknown kind of image processing in the bundle: '{kind}': upgrade edgevlm-runtime")
-    return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +17,15 @@ from edgevlm_export.calibration.loss import Loss
 from edgevlm_export.calibration.sensitivity import Sensitivity
 from edgevlm_export.graphs.edit import Rows
 from edgevlm_export.graphs.transforms import rotate_product
-from edgevlm_export.planning.plan import plan_export
+from edgevlm_export.planning.plan import ExportPlan, plan_export
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.blocks import dequantize, quantize
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.precision.plans import choose
 from edgevlm_export.steps.estimate import estimate, with_samples
 from edgevlm_export.streaming.material import Material
-from edgevlm_export.streaming.model import StreamedModel
+from edgevlm_export.streaming.sampler import Sampler
+from edgevlm_export.streaming.samples import Samples
 from edgevlm_export.streaming.spool import Spool
 from edgevlm_export.writing.bundle import write_bundle
 from edgevlm_runtime import load
@@ -38,20 +40,27 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder) -> StreamedModel:
-    return StreamedModel.of(plan_export(folder, choose("int4"), None, lambda *_: None))
+def sampler(folder) -> Sampler:
+    return Sampler(plan_export(folder, choose("int4"), None, lambda *_: None), Material())
 
 
 @pytest.fixture(scope="module")
-def samples(model):
-    return model.sample(Material(), 1024, lambda *_: None, held_back=True)
+def samples(sampler):
+    return sampler.take(1024, held_back=True)
 
 
-def test_prompts_carry_the_images_as_transformers_merges_them(folder, model, samples):
+def measured(sampler: Sampler, samples: Samples, formats: Mapping[str, tuple[str, ...]], folder: Path) -> Sensitivity:
+    rows = sampler.plan.graphs["decoder"].rows
+    found = Sensitivity(sampler.model, samples, rows, formats, Spool(folder), lambda *_: None)
+    found.measure()
+    return found
+
+
+def test_prompts_carry_the_images_as_transformers_merges_them(folder, sampler, samples):
     """The decoder's inputs, for the first prompt, against those of transformers' own forward."""
     reference = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     prompt = next(Material().questions(held_back=True))
-    inputs = model._inputs(prompt.question, prompt.images)
+    inputs = sampler.model.inputs(prompt.question, prompt.images)
     seen: list[torch.Tensor] = []
     hook = reference.model.language_model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
@@ -67,12 +76,11 @@ def test_prompts_carry_the_images_as_transformers_merges_them(folder, model, sam
     assert bool(samples.real[-1].all())  # text needs no padding
 
 
-def test_costs_of_layers_are_foreseen(folder, model, samples, tmp_path):
+def test_costs_of_layers_are_foreseen(folder, sampler, samples, tmp_path):
     """Against the loss of transformers' model with only this layer rounded to four bits."""
-    held = model.plan.graphs["decoder"].held
+    held = sampler.plan.graphs["decoder"].held
     layers = [name for name in held if name.endswith(("q_proj.weight", "down_proj.weight", "up_proj.weight"))]
-    found = Sensitivity(model, samples, dict.fromkeys(layers, ("int4", "fp32")), Spool(tmp_path), lambda *_: None)
-    found.measure()
+    found = measured(sampler, samples, dict.fromkeys(layers, ("int4", "fp32")), tmp_path)
     reference = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
     def log_probabilities() -> torch.Tensor:
@@ -85,11 +93,11 @@ def test_costs_of_layers_are_foreseen(folder, model, samples, tmp_path):
     for name in layers:
         weight = reference.get_parameter(name)
         kept = weight.data.clone()
-        changed = model.load(name).float()
+        changed = sampler.model.weights.read(name).float()
         columns = changed.shape[1]
         rounded = dequantize(quantize(changed, options.fitted(columns)), options.fitted(columns), columns)
         # the error, turned back from the rotated basis that it was made in
-        weight.data = kept + _turned_back(model, name, rounded - changed)
+        weight.data = kept + _turned_back(sampler.plan, name, rounded - changed)
         true.append(float((wanted.exp() * (wanted - log_probabilities())).sum(-1).mean()))
         weight.data = kept
         foreseen.append(found.costs[name]["int4"])
@@ -98,16 +106,16 @@ def test_costs_of_layers_are_foreseen(folder, model, samples, tmp_path):
     assert np.corrcoef(np.log(foreseen), np.log(true))[0, 1] > 0.8
 
 
-def _turned_back(model: StreamedModel, name: str, error: torch.Tensor) -> torch.Tensor:
+def _turned_back(plan: ExportPlan, name: str, error: torch.Tensor) -> torch.Tensor:
     """Readers of the residual stream give x Q W^T with the norm's weight in W; writers give Q^T W."""
     from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
 
-    rotation = Orthogonal(model.plan.family.text_config.hidden_size)
+    rotation = Orthogonal(plan.family.text_config.hidden_size)
     if name.endswith("down_proj.weight"):
         return rotation.undo(error.t()).t()
     norm = "input_layernorm" if "self_attn" in name else "post_attention_layernorm"
     layer = ".".join(name.split(".")[:-3])
-    scale = model.plan.weights.read(f"{layer}.{norm}.weight").float()
+    scale = plan.weights.read(f"{layer}.{norm}.weight").float()
     return rotation.undo(error) / scale
 
 
@@ -141,51 +149,50 @@ def test_single_layers_by_pattern(folder, tmp_path):
     assert not any("self_attn" in name for name in held)
 
 
-def test_estimate_counts_what_calibration_takes(model):
-    graphs = list(model.plan.graphs.values())
-    plain = estimate(graphs, model.plan.embedding_bytes)
-    needs = with_samples(plain, model.plan, Material())
-    config = model.plan.family.text_config
+def test_estimate_counts_what_calibration_takes(sampler):
+    graphs = list(sampler.plan.graphs.values())
+    plain = estimate(graphs, sampler.plan.embedding_bytes)
+    needs = with_samples(plain, sampler.plan, Material())
+    config = sampler.plan.family.text_config
     assert needs.memory - plain.memory >= 4 * 4 * config.intermediate_size**2
     assert needs.disk > plain.disk
 
 
-def test_estimate_counts_the_positions_that_are_measured(model, samples, monkeypatch):
+def test_estimate_counts_the_positions_that_are_measured(sampler, samples, monkeypatch):
     """Those that the reference's logits are written for, with prompts of any length."""
     monkeypatch.setattr(sys.modules[with_samples.__module__], "OVERHEAD_BYTES", 0)
-    graphs = list(model.plan.graphs.values())
-    plain = estimate(graphs, model.plan.embedding_bytes)
-    held = replace(model.plan, precision=replace(model.plan.precision, max_kl=0.01))
-    disk = with_samples(plain, held, Material()).disk - with_samples(plain, model.plan, Material()).disk
-    vocab = model.plan.family.text_config.vocab_size
+    graphs = list(sampler.plan.graphs.values())
+    plain = estimate(graphs, sampler.plan.embedding_bytes)
+    held = replace(sampler.plan, precision=replace(sampler.plan.precision, max_kl=0.01))
+    disk = with_samples(plain, held, Material()).disk - with_samples(plain, sampler.plan, Material()).disk
+    vocab = sampler.plan.family.text_config.vocab_size
     assert disk == int(samples.text.sum()) * vocab * 4
 
 
-def test_a_short_text_is_followed_by_what_ships(model):
+def test_a_short_text_is_followed_by_what_ships(sampler):
     """Images with a prompt longer than the folder's text are no reason to refuse it; nor is a text of one word."""
-    prompts = Material(text="one word")
+    short = Sampler(sampler.plan, Material(text="one word"))
     for held_back in (False, True):
-        found = model.sample(prompts, 1024, lambda *_: None, held_back=held_back)
+        found = short.take(1024, held_back)
         assert bool(found.real[-1].all())
-    calibrating, measuring = (model._text_ids(prompts, 256, held_back) for held_back in (False, True))
-    shipped, kept = (model._text_ids(Material(), 256, held_back) for held_back in (False, True))
+    calibrating, measuring = (short.text_ids(256, held_back) for held_back in (False, True))
+    shipped, kept = (sampler.text_ids(256, held_back) for held_back in (False, True))
     assert calibrating[-len(shipped) :] == shipped
     assert len(calibrating) > len(shipped)
     assert measuring[-len(kept) :] == kept
 
 
-def test_layers_that_read_one_input_are_one_group(model, samples, tmp_path):
+def test_layers_that_read_one_input_are_one_group(sampler, samples, tmp_path):
     """Query, key and value; gate and up. No other two, though a freed tensor's place may be another's."""
-    held = model.plan.graphs["decoder"].held
+    held = sampler.plan.graphs["decoder"].held
     layers = [name for name in held if "layers" in name]
-    found = Sensitivity(model, samples, dict.fromkeys(layers, ("int8",)), Spool(tmp_path), lambda *_: None)
-    found.measure()
+    found = measured(sampler, samples, dict.fromkeys(layers, ("int8",)), tmp_path)
     groups: dict[str, set[str]] = {}
     for name, group in found.groups.items():
         groups.setdefault(group, set()).add(name.removesuffix(".weight").split(".layers.")[1])
     parts = [{f"self_attn.{key}_proj" for key in "qkv"}, {"self_attn.o_proj"}]
     parts += [{"mlp.gate_proj", "mlp.up_proj"}, {"mlp.down_proj"}]
-    count = model.plan.family.text_config.num_hidden_layers
+    count = sampler.plan.family.text_config.num_hidden_layers
     wanted = [{f"{layer}.{name}" for name in names} for layer in range(count) for names in parts]
     assert sorted(map(sorted, groups.values())) == sorted(map(sorted, wanted))
 
@@ -208,10 +215,10 @@ def test_a_float_bundle_of_any_family_loses_nothing(family, tmp_path):
     folder = getattr(checkpoints, family)(tmp_path / "checkpoint")
     rotated = GraphPrecision("fp32", transforms=("rotate-residual",))
     plan = plan_export(folder, replace(choose("fp32"), decoder=rotated), None, lambda *_: None)
-    model = StreamedModel.of(plan)
-    found = model.sample(Material(), 512, lambda *_: None)
+    sampler = Sampler(plan, Material())
+    found = sampler.take(512)
     assert not bool(found.text[0].all())
-    loss = Loss.of(model, found, tmp_path)
+    loss = Loss.of(sampler.model, found, tmp_path)
     (tmp_path / "bundle").mkdir()
     manifest = write_bundle(plan, tmp_path / "bundle", "tiny", None, lambda *_: None)
     assert loss.measure(tmp_path / "bundle", manifest) < 1e-5

@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.api import ExportOptions
-from edgevlm_export.calibration.run import calibrate
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.families.decoder import kv_shape
 from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.precision import plans
+from edgevlm_export.steps.calibration import calibrate
 from edgevlm_export.streaming import samples
 from edgevlm_export.streaming.forward import streamed
 from edgevlm_export.streaming.material import Material, manual

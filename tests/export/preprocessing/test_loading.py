@@ -135,9 +135,7 @@ def test_damaged_files(folder: Path, damaged: str, what: str) -> None:
 def test_an_unsupported_image_processor(folder: Path) -> None:
     ViTImageProcessorPil().save_pretrained(folder)
     processor = load_processor(folder, config())
-    words = (
-        "image processor not supported: ViTImageProcessor: supported are CLIPImageProcessor, .*SmolVLMImageProcessor"
-    )
+    words = "image processor not supported: ViTImageProcessor: known are CLIPImageProcessor, .*SmolVLMImageProcessor"
     fails(lambda: translate(processor, config()), UnsupportedModel, words)
 
 

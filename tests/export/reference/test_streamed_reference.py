@@ -70,11 +70,11 @@ def test_it_says_what_the_whole_model_says(checkpoint: Path) -> None:
     whole, layered = Reference.load(str(checkpoint)), StreamedReference.load(str(checkpoint))
     asked = prompts(whole)
     present: list[int] = []
-    for layer in layered._layers:
-        layer.register_forward_hook(lambda *_: present.append(_in_memory(layered._layers)))
+    for layer in layered.streamed.layers:
+        layer.register_forward_hook(lambda *_: present.append(_in_memory(layered.streamed.layers)))
     found = list(layered.read(asked, LIMIT))
     assert set(present) == {1}, "one layer at a time"
-    assert len(present) == len(layered._layers) * len(asked)
+    assert len(present) == len(layered.streamed.layers) * len(asked)
     assert _in_memory([layered.model]) == 0, "nothing stays"
     for prompt, theirs, ours in zip(asked, whole.read(asked, LIMIT), found, strict=True):
         assert np.array_equal(ours.token_ids, theirs.token_ids)

@@ -15,11 +15,11 @@ from edgevlm_runtime.errors import OutputError
 from tests.support import killed as exports
 
 POINTS = [
-    ("tracing", 1),
-    ("writing weights", 0),
-    ("writing weights", 40),
-    ("computing digests", 0),
-    ("recording the self-test", 0),
+    ("plan: tracing", 1),
+    ("write: weights", 0),
+    ("write: weights", 40),
+    ("write: digests", 0),
+    ("self-test: recording", 0),
 ]
 
 
@@ -37,7 +37,7 @@ def test_killed_at_a_stage(tiny_checkpoint, tmp_path, stage, count):
     assert not any(loads(folder) for folder in tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("stage", "count"), [("writing weights", 0), ("computing digests", 0)])
+@pytest.mark.parametrize(("stage", "count"), [("write: weights", 0), ("write: digests", 0)])
 def test_an_older_bundle_survives_its_replacement(tiny_checkpoint, tiny_bundle, tmp_path, stage, count):
     """Killed under --force, the older bundle is still there; the next export sweeps what was left."""
     output = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
@@ -54,7 +54,7 @@ def test_another_export_finished_first(tiny_checkpoint, tiny_bundle, tmp_path):
     output = tmp_path / "bundle"
 
     def progress(stage: str, done: int, total: int) -> None:
-        if stage == "computing digests" and done == total:
+        if stage == "write: digests" and done == total:
             shutil.copytree(tiny_bundle, output)
 
     with pytest.raises(OutputError, match="exists"):

@@ -61,7 +61,7 @@ def test_blocks_by_the_definition(past, count, blocks):
 
 
 def test_what_is_refused():
-    with pytest.raises(BundleError, match="unknown decoder inputs in the bundle: 'later': upgrade"):
+    with pytest.raises(BundleError, match="decoder inputs in the bundle: later: known are in_place, static: upgrade"):
         make_step_inputs(StepInputs("later"), None)
     with pytest.raises(BundleError, match="fixes no cache length"):
         make_step_inputs(STATIC, None)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Protocol, cast
 
 import onnx_ir as ir
 
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_runtime.bundle.decoder_info import StepInputs
+from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.registry import Registry
 
-DIALECTS = ("ort", "standard")
+DIALECTS = Registry("unknown dialect", {name: f"{__name__}.{name}" for name in ("ort", "standard")}, ExportError)
 
 
 class Dialect(Protocol):
@@ -29,7 +30,5 @@ class Dialect(Protocol):
 
 
 def get_dialect(name: str) -> Dialect:
-    """The dialect called `name`, one of `DIALECTS`."""
-    if name not in DIALECTS:
-        raise ValueError(f"unknown dialect {name!r}: known are {', '.join(DIALECTS)}")
-    return cast(Dialect, import_module(f"edgevlm_export.graphs.dialects.{name}"))
+    """The dialect called `name`. Raises `ExportError`, naming those there are."""
+    return cast(Dialect, DIALECTS.get(name))

@@ -7,20 +7,19 @@ they are read. Weights are still streamed one at a time. One transform a file, f
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from importlib import import_module
 from typing import Protocol
 
 import onnx_ir as ir
 
 from edgevlm_export.graphs.transforms.edits import Edits
 from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.registry import Registry
 
-TRANSFORMS = {
-    "rotate-residual": "rotate_residual",
-    "rotate-values": "rotate_values",
-    "rotate-product": "rotate_product",
-}
-"""Name in a precision plan to file in this folder."""
+_NAMES = ("rotate-residual", "rotate-values", "rotate-product")
+TRANSFORMS = Registry(
+    "unknown transform", {name: f"{__name__}.{name.replace('-', '_')}:transform" for name in _NAMES}, ExportError
+)
+"""By their names in a precision plan."""
 
 
 class Transform(Protocol):
@@ -36,7 +35,5 @@ class Transform(Protocol):
 
 def get_transform(name: str) -> Transform:
     """The transform called `name`. Raises `ExportError`, naming those there are."""
-    if name not in TRANSFORMS:
-        raise ExportError(f"unknown transform: {name}: known are {', '.join(TRANSFORMS)}")
-    found: Transform = import_module(f"edgevlm_export.graphs.transforms.{TRANSFORMS[name]}").transform
+    found: Transform = TRANSFORMS.get(name)
     return found

@@ -13,7 +13,6 @@ import onnx_ir as ir
 from torch import Tensor
 
 from edgevlm_export.graphs.edit import weight_name
-from edgevlm_export.graphs.passes.fold_integers import constant_integers
 from edgevlm_export.graphs.transforms.edits import Edit, Edits, NotApplicable, Read
 from edgevlm_export.graphs.transforms.orthogonal import Orthogonal
 from edgevlm_export.graphs.transforms.residual import is_op
@@ -71,12 +70,12 @@ def _source(values: ir.Value | None) -> tuple[ir.Node, slice]:
 
 def _rows(node: ir.Node) -> slice | None:
     """The range that a Slice takes of the last axis, where it is known."""
-    start, stop, axes, steps = (constant_integers(value) for value in (*node.inputs[1:], None, None, None)[:4])
-    if start is None or stop is None or axes is None or steps is None or node.inputs[0] is None:
+    source, *given = node.inputs
+    found = [None if value is None else ir.convenience.get_const_tensor(value) for value in given]
+    if source is None or source.shape is None or len(found) != 4 or any(tensor is None for tensor in found):
         return None
-    shape = node.inputs[0].shape
-    last = shape is not None and axes.tolist() in ([-1], [len(shape) - 1])
-    return slice(int(start[0]), int(stop[0])) if last and steps.tolist() == [1] else None
+    start, stop, axis, step = (int(tensor.numpy().item()) for tensor in found if tensor is not None)
+    return slice(start, stop) if axis in (-1, len(source.shape) - 1) and step == 1 else None
 
 
 def _reading(rotation: Orthogonal) -> Edit:

@@ -6,8 +6,8 @@
 Both are asked the same on the named inputs of `inputs`; nothing of the runtime's preprocessing reaches the reference.
 """
 
-from edgevlm_export.proof.certificate.at_export import attach
+from edgevlm_export.proof.certificate.at_export import Measured, attach
 from edgevlm_export.proof.certificate.certify import allowed_misses, certify, differences, not_checked, write
 from edgevlm_export.proof.certificate.thresholds import thresholds_for
 
-__all__ = ["allowed_misses", "attach", "certify", "differences", "not_checked", "thresholds_for", "write"]
+__all__ = ["Measured", "allowed_misses", "attach", "certify", "differences", "not_checked", "thresholds_for", "write"]
