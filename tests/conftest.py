@@ -1,4 +1,4 @@
-"""Fixtures for every test: tiny checkpoints, and bundles exported from them, made once a worker."""
+"""Fixtures for every test: tiny checkpoints, and bundles exported from them, made once for all workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+from tests.support import shared
+
 MakeBundle = Callable[..., Path]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The first process of a run makes what its workers share, and removes it."""
+    if (folder := shared.begin()) is not None:
+        config.add_cleanup(lambda: shared.end(folder))
 
 
 @pytest.fixture(scope="session")
@@ -24,17 +32,21 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def export_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
-    """Export a checkpoint folder (float32 unless said otherwise) and return the bundle."""
+    """A bundle of a checkpoint folder (float32 unless said otherwise), a copy of its own.
+
+    `anew=True` exports it now, where the export itself is what is tested, or something in it is patched.
+    """
     from edgevlm_export.api import ExportOptions, export
-    from tests.support import traces
+    from tests.support import bundles, traces
 
     traces.remember()
 
-    def make(checkpoint: Path, **options: object) -> Path:
+    def make(checkpoint: Path, anew: bool = False, **options: object) -> Path:
         folder = tmp_path_factory.mktemp("bundle") / checkpoint.name
         options.setdefault("self_test", False)
         options.setdefault("certificate", False)
-        return export(ExportOptions(str(checkpoint), folder, **options)).bundle  # type: ignore[arg-type]
+        wanted = ExportOptions(str(checkpoint), folder, **options)  # type: ignore[arg-type]
+        return export(wanted).bundle if anew or wanted.certificate else bundles.exported(wanted)
 
     return make
 

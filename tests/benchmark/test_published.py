@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from benchmarks import __main__ as published
 from benchmarks.shapes import LLAVA_IMAGE_TOKEN, SHAPES, SMOLVLM_IMAGE_TOKEN, parameters
 from edgevlm.benchmark.run import describe_machine
+from tests.support import traces
 
 SHORT = ["--repeats", "1", "--warmup", "0", "--new-tokens", "3", "--text-tokens", "30"]
 MEGA = 10**6
@@ -22,6 +23,7 @@ def comparisons(tiny_checkpoint, monkeypatch):
         "tiny": published.Comparison("Tiny", str(tiny_checkpoint), ("fp32", "fp16"), export_options=options),
     }
     monkeypatch.setattr(published, "COMPARISONS", made)
+    monkeypatch.setenv("PYTHONPATH", traces.for_children()["PYTHONPATH"])
 
 
 def test_from_export_to_table(comparisons, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import edgevlm
 from edgevlm_export.api import STEPS
 from edgevlm_export.families import FAMILIES
+from tests.support import traces
 
 GRAPHS = {"vision_encoder", "projector", "decoder"}
 
@@ -205,7 +206,9 @@ def test_ctrl_c_leaves_nothing_behind(tiny_checkpoint, output):
     # A shell that runs this in the background may have switched SIGINT off, and children inherit that.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import edgevlm.cli as c; c.main()"
     command = [sys.executable, "-c", code, "export", str(tiny_checkpoint), "-o", str(output)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=traces.for_children()
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("write: "):

@@ -182,7 +182,7 @@ def test_the_manifest_has_what_was_told(
     folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "noted"))
     older_index(folder)
     edit(folder / "config.json", lambda config: config.update(quantization_config={"quant_method": "awq"}))
-    bundle = export_bundle(folder)
+    bundle = export_bundle(folder, anew=True)
     stored = json.loads((bundle / "manifest.json").read_text())["notes"]
     assert len(stored) == 2
     said = [record.getMessage() for record in caplog.records if record.name.startswith("edgevlm_export")]

@@ -67,10 +67,10 @@ def test_calibration_beats_rounding(tmp_path, export_bundle):
         found = run_decoder(bundle / "decoder.onnx", embeddings, kv.kv_heads, kv.head_dim)
         return float(np.linalg.norm(found - wanted))
 
-    calibrated = error(export_bundle(folder, precision="int4"))
+    calibrated = error(export_bundle(folder, anew=True, precision="int4"))
     # the plan's own layers in four bits: all but down_proj and the head
     nearest = {"*language_model*[qkvoep]_proj": "int4:nearest"}
-    assert calibrated < 0.95 * error(export_bundle(folder, precision="int4", layers=nearest))
+    assert calibrated < 0.95 * error(export_bundle(folder, anew=True, precision="int4", layers=nearest))
 
 
 def test_nothing_is_calibrated_where_all_is_nearest(tmp_path):
@@ -85,7 +85,7 @@ def test_nothing_is_calibrated_where_all_is_nearest(tmp_path):
 
 def test_same_bytes_twice(tmp_path, export_bundle):
     folder = checkpoints.llava(tmp_path / "checkpoint", "qwen2")
-    first, second = ((export_bundle(folder, precision="int4") / "decoder.onnx.data").read_bytes() for _ in range(2))
+    first, second = ((export_bundle(folder, anew=True, precision="int4") / "decoder.onnx.data").read_bytes() for _ in range(2))
     assert first == second
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,21 +12,7 @@ import pytest
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions, export
 from edgevlm_runtime.errors import OutputError
-
-SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-from edgevlm_export.api import ExportOptions, export
-stage, count = sys.argv[3], int(sys.argv[4])
-seen = 0
-def progress(name, done, total):
-    global seen
-    if name == stage:
-        seen += 1
-        if seen > count:
-            os.kill(os.getpid(), signal.SIGKILL)
-export(ExportOptions(sys.argv[1], Path(sys.argv[2]), certificate=False, force="force" in sys.argv), progress)
-"""
+from tests.support import killed as exports
 
 POINTS = [
     ("plan: tracing", 1),
@@ -39,10 +23,10 @@ POINTS = [
 ]
 
 
-def killed(checkpoint: Path, output: Path, stage: str, count: int, *more: str) -> None:
-    arguments = [str(checkpoint), str(output), stage, str(count), *more]
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=False)
-    assert done.returncode == -signal.SIGKILL
+def killed(checkpoint: Path, output: Path, stage: str, count: int, force: bool = False) -> None:
+    process = exports.start(checkpoint, output, stage, count, force)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(("stage", "count"), POINTS)
@@ -58,7 +42,7 @@ def test_an_older_bundle_survives_its_replacement(tiny_checkpoint, tiny_bundle, 
     """Killed under --force, the older bundle is still there; the next export sweeps what was left."""
     output = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     before = (output / "manifest.json").read_bytes()
-    killed(tiny_checkpoint, output, stage, count, "force")
+    killed(tiny_checkpoint, output, stage, count, force=True)
     assert (output / "manifest.json").read_bytes() == before
     assert [folder for folder in tmp_path.iterdir() if loads(folder)] == [output]
     export(ExportOptions(str(tiny_checkpoint), output, force=True, self_test=False, certificate=False))
@@ -82,12 +66,13 @@ def test_another_export_finished_first(tiny_checkpoint, tiny_bundle, tmp_path):
 def test_killed_at_any_time(tiny_checkpoint, tmp_path):
     """At a moment that no stage names."""
     output = tmp_path / "bundle"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tiny_checkpoint), str(output), "", "0"])
+    process = exports.start(tiny_checkpoint, output)
     while not list(tmp_path.iterdir()):  # it has begun to write
-        assert process.poll() is None
+        assert process.exitcode is None
         time.sleep(0.01)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not any(loads(folder) for folder in tmp_path.iterdir())
 
 
