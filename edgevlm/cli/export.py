@@ -30,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def precision_flags(function: F) -> F:
-    """Decorator: one flag a precision; those given arrive together as `precision`."""
+    """Decorator: one flag per precision; those given arrive together as `precision`."""
     for name, text in reversed(PRECISIONS.items()):
         function = click.option(f"--{name}", "precision", flag_value=name, type=str, multiple=True, help=text)(function)
     return function

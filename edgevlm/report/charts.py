@@ -19,7 +19,7 @@ _BAR = 14
 def bars(
     rows: Mapping[str, Sequence[float | None]], series: Sequence[str], top: float | None = None, unit: str = ""
 ) -> Markup:
-    """Horizontal bars: for each row one bar a series. `top` is the value at full width; None takes the largest."""
+    """Horizontal bars: for each row one bar per series. `top` is the value at full width; None takes the largest."""
     values = [value for row in rows.values() for value in row if value is not None]
     full = top or max(values, default=0.0) or 1.0
     left = 12 + _LETTER * min(max(map(len, rows), default=0), _LONGEST)

@@ -214,7 +214,7 @@ def handmade_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def mrope_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with three positions a token."""
+    """The same with three positions per token."""
     return make_bundle(tmp_path_factory.mktemp("tiny") / "mrope", "mrope")
 
 

@@ -45,7 +45,7 @@ def remember() -> None:
     if graph_plan.trace is trace:
         graph_plan.trace = remembered  # type: ignore[attr-defined]
         # a fifth of each trace: read from the sources of torchlib anew every time
-        ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore
+        ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
 
 def for_children() -> dict[str, str]:

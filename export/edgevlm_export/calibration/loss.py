@@ -50,7 +50,7 @@ class Loss:
         return cls(samples, wanted)
 
     def measure(self, folder: Path, manifest: Manifest) -> float:
-        """Mean KL in nats a position of the bundle in `folder`, which has no manifest yet."""
+        """Mean KL in nats per position of the bundle in `folder`, which has no manifest yet."""
         vlm = VLM(Bundle(folder, manifest, digest=""), RuntimeOptions(max_context=self.samples.text.shape[1]))
         total, row = 0.0, 0
         for logits in self._run(vlm.pipeline):

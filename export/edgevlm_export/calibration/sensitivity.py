@@ -38,7 +38,7 @@ WORST = 1e12
 """What a way of holding a layer costs that overflows: sums and differences of costs stay numbers."""
 
 Costs = dict[str, dict[str, float]]
-"""Weight to format to the KL, in nats a position, that holding this weight so adds."""
+"""Weight to format to the KL, in nats per position, that holding this weight so adds."""
 
 
 @dataclass

@@ -72,7 +72,7 @@ class Normalize(nn.Module):
 
 
 class Family(ABC):
-    """One model, split. A subclass a file; `model_type` is its key.
+    """One model, split. One subclass per file; `model_type` is its key.
 
     `model` is the skeleton (`skeleton.build`); `image_options` are the runtime's options of the family's image kind;
     `context` is the longest sequence the decoder shall hold.

@@ -32,7 +32,7 @@ from edgevlm_runtime.bundle.certificate import Thresholds
 from edgevlm_runtime.errors import ExportError
 
 INT8_ACTIVATIONS = 4
-"""MatMulNBits' accuracy level: activations in int8, one scale a block."""
+"""MatMulNBits' accuracy level: activations in int8, one scale per block."""
 BLOCK_STEPS = 127
 """Symmetric int8 at that level."""
 BIAS = 5

@@ -59,7 +59,7 @@ def gptq(weight: Tensor, inputs: Curvature, options: BlockOptions) -> Blocks:
     place = (inputs.order // options.block).tolist()
     steps, offsets = scales.t().contiguous(), zeros.t().contiguous()
     inner = torch.diagonal(inputs.factor).tolist()
-    work = held.t()[inputs.order].contiguous()  # one column a row, so that every step reads what lies together
+    work = held.t()[inputs.order].contiguous()  # one column per row, so that every step reads what lies together
     codes = torch.empty_like(work)
     for start in range(0, columns, LAZY):
         stop = min(start + LAZY, columns)

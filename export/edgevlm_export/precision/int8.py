@@ -1,4 +1,4 @@
-"""W8A8: int8 weights with one scale an output channel, activations in 8 bits with one scale a row.
+"""W8A8: int8 weights with one scale per output channel, activations in 8 bits with one scale per row.
 
 com.microsoft::DynamicQuantizeMatMul is the CPU's fastest product, but takes one scale for all rows of its input, and
 one outlier row ruins the others. So each row is divided by its largest magnitude before, and multiplied by it after:

@@ -66,7 +66,7 @@ class Reference:
         defaults = read_generation(folder, config, parts.tokenizer, parts.turn_end).defaults
         kind: torch.dtype = getattr(torch, dtype)
         check_memory(folder, kind)
-        transformers_logging.disable_progress_bar()  # one bar a process is enough, and the command line has its own
+        transformers_logging.disable_progress_bar()  # one bar per process is enough, and the command line has its own
         try:
             loaded = door.model(folder, kind, config)
         except Exception as error:  # transformers raises what the parsers under it raise

@@ -15,7 +15,7 @@ from edgevlm_export.checkpoints import door
 
 @dataclass(frozen=True, slots=True)
 class Spool:
-    """A folder with one file a weight."""
+    """A folder with one file per weight."""
 
     folder: Path
 

@@ -19,7 +19,7 @@ class LiftedLayer:
 @dataclass(frozen=True, slots=True)
 class Fidelity:
     """What quantizing the decoder was allowed to cost, and does: mean KL divergence of the next token from PyTorch's,
-    in nats a position, on samples that nothing was calibrated with."""
+    in nats per position, on samples that nothing was calibrated with."""
 
     most: float
     before: float

@@ -178,7 +178,7 @@ class Manifest:
     """Where the decoder was held to a target."""
     self_test: SelfTest | None = None
     notes: tuple[str, ...] = ()
-    """What whoever uses the bundle should know of how it was made, a sentence each."""
+    """What whoever uses the bundle should know of how it was made, one sentence each."""
     engines: tuple[EngineInfo, ...] = ()
     """Compiled engines, where `edgevlm compile` made some."""
 

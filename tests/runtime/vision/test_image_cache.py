@@ -20,7 +20,7 @@ from edgevlm_runtime.vision.store import DiskStore
 
 
 def _embeddings(value: float, rows: int = 4) -> np.ndarray:
-    return np.full((rows, 8), value, dtype=np.float32)  # 32 bytes a row
+    return np.full((rows, 8), value, dtype=np.float32)  # 32 bytes per row
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Dialects lower the neutral operators of `edgevlm_export.graphs.ops` to an engine's own. One a file, found by name."""
+"""Dialects lower the neutral operators of `edgevlm_export.graphs.ops` to an engine's own. One per file."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The product of gate and up has the largest outliers of a decoder, and no rotation of the residual stream reaches it.
 So it is rotated where it is made: blocks of neighbouring channels are multiplied by one small orthogonal matrix, and
 the layer takes W Q instead (QuaRot, Ashkboos et al. 2024, does so with one large Hadamard matrix). The cost is
-2 * BLOCK operations a channel, a few per cent of the layer's own.
+2 * BLOCK operations per channel, a few per cent of the layer's own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""int4 weights in blocks, signed and symmetric: DequantizeLinear with a block size, one scale a block.
+"""int4 weights in blocks, signed and symmetric: DequantizeLinear with a block size, one scale per block.
 
 Blocks divide a row evenly: engines take no partial block. Activations stay in floating point.
 """

@@ -1,5 +1,5 @@
-"""8-bit weights with one scale an output channel; and W8A8 with one activation scale a row, in operators that want one
-constant scale.
+"""8-bit weights with one scale per output channel; and W8A8 with one activation scale per row, in operators that
+take one constant scale.
 
 Engines take a QuantizeLinear with a constant scale for the whole tensor: one outlier row would ruin the others, and
 the constant would have to be guessed from samples. So each row is brought to [-1, 1] before, and scaled back after:
@@ -40,7 +40,7 @@ Quantize = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class PerChannel(Format):
-    """8-bit weights with one scale an output channel; `top`: the largest stored magnitude, of activations too.
+    """8-bit weights with one scale per output channel; `top`: the largest stored magnitude, of activations too.
 
     Without `quantized_inputs` activations stay in floating point.
     """

@@ -1,7 +1,7 @@
 """What one rendering of a template may spend: steps, which stand for time, and characters, which stand for memory.
 
 A step is one node of the template's program that runs, or one value that an operation looks at; text is looked at
-64 characters a step. Characters are counted when an operation makes them, whatever becomes of them. So both counts
+64 characters per step. Characters are counted when an operation makes them, whatever becomes of them. So both counts
 depend on template and messages alone, and not on the machine.
 """
 
