@@ -99,11 +99,12 @@ def command(
     from edgevlm.benchmark.workload import Workload
     from edgevlm.terminal.progress import StageProgress
     from edgevlm_runtime.errors import EdgeVLMError
-    from edgevlm_runtime.saving import check_file, keep
+    from edgevlm_runtime.saving import check_distinct, check_file, keep
 
     if reference_dtype and reference is None:
         raise click.UsageError("--reference-dtype needs --reference.")
     saved = None if baseline is None else load(baseline)
+    check_distinct(save_to, report)
     for file in filter(None, (save_to, report)):
         check_file(file, force)
     options = BenchOptions(

@@ -85,12 +85,12 @@ def command(
     if write is not None:
         _write(dataset, write)
     if bundle is None:
-        if write is None:
+        if write is None or report is not None or out is not None:
             raise click.UsageError("Missing argument 'BUNDLE'.")
         _only_written(dataset, write, as_json)
         return
     with stdout_kept_clean(), StageProgress() as progress:
-        evaluation = evaluate(EvalOptions(bundle=bundle, log=log, **asking), dataset, progress)
+        evaluation = evaluate(EvalOptions(bundle=bundle, log=log, anew=force, **asking), dataset, progress)
         problems = _keep(evaluation, report, out)
     failed = _gates(evaluation, min_exact_match, max_flip_rate)
     _show(evaluation, as_json)
@@ -103,13 +103,16 @@ def command(
 
 def _check_places(report: Path | None, out: Path | None, write: Path | None, force: bool, resume: bool) -> Path | None:
     """Before anything is asked: all can be written, and nothing is written over. Returns where answers are kept."""
-    from edgevlm_runtime.saving import check_file, check_folder
+    from edgevlm.evaluation.log import is_begun
+    from edgevlm_runtime.saving import check_distinct, check_file, check_folder
 
-    remedy = "choose another name, go on with --resume, or replace it with --force"
+    remedy = f"choose another name, {'' if resume else 'go on with --resume, '}or replace it with --force"
     beside = out or report
     log = None if beside is None or not beside.name else beside.with_suffix(".answers.jsonl")
+    check_distinct(report, out, log)
+    begun = resume and log is not None and is_begun(log)  # whose it is, the evaluation sees before it asks
     for file in filter(None, (report, out, log)):
-        check_file(file, force or resume, remedy)
+        check_file(file, force or begun, remedy)
     if write is not None:
         check_folder(write, force)
     return log

@@ -38,22 +38,24 @@ class _Engine:
 class AnswerLog:
     """Stored answers by engine and case. With no path nothing is written."""
 
-    def __init__(self, path: Path | None, header: Header, resume: bool = False) -> None:
-        """Start a log, or go on with the one at `path` when `resume` is set.
+    def __init__(self, path: Path | None, header: Header, resume: bool = False, anew: bool = False) -> None:
+        """Start a log, or go on with the one at `path` when `resume` is set. `anew`: replace what is there.
 
-        Raises `EdgeVLMError` when an unfinished one is there and `resume` is not set, and when the one to resume
-        belongs to another evaluation.
+        Raises `EdgeVLMError` when an unfinished one is there and neither is set, and when the file to go on with is
+        another evaluation's, or no log at all: it is left as it is.
         """
         self.answers: dict[str, dict[str, Given]] = {}
         self._file: IO[bytes] | None = None
         if path is None:
             return
-        whole = _whole_lines(path)
+        whole, rest = _lines(path)
         if resume and whole:
             self._read(path, whole, header)
-        elif whole and whole[-1] != DONE:
+        elif resume and rest and not anew and not json.dumps(header).encode().startswith(rest):
+            raise EdgeVLMError(f"{path} holds no answers of an evaluation: choose another --out")
+        elif not (resume or anew) and whole and whole[-1] != DONE:
             raise EdgeVLMError(
-                f"an unfinished evaluation is there: {path}: continue it with --resume, or remove the file"
+                f"an unfinished evaluation is there: {path}: continue it with --resume, or replace it with --force"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._open(path, whole if resume else [], header)
@@ -90,7 +92,7 @@ class AnswerLog:
         if other:
             raise EdgeVLMError(
                 f"{path} belongs to another evaluation ({', '.join(other)} differ): "
-                "choose another --out, or leave out --resume"
+                "choose another --out, or replace it with --force, without --resume"
             )
         for line in lines[1:]:
             if line != DONE:
@@ -106,14 +108,22 @@ class AnswerLog:
         return file
 
 
-def _whole_lines(path: Path) -> list[bytes]:
+def is_begun(path: Path) -> bool:
+    """Whether something that may be a log is at `path`. Raises `EdgeVLMError` when it cannot be read."""
+    return any(_lines(path))
+
+
+def _lines(path: Path) -> tuple[list[bytes], bytes]:
+    """The whole lines, and what stands behind them: one that was cut off."""
     try:
         data = read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
-        return []
+        return [], b""
     except OSError as error:
         raise EdgeVLMError(f"cannot read {path}: {why(error)}: choose another --out") from error
-    return [line for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
+    lines = data.splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
+    return whole, lines[-1] if len(whole) < len(lines) else b""
 
 
 def _decode(line: bytes, kind: type[_T], path: Path) -> _T:

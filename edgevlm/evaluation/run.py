@@ -48,6 +48,8 @@ class EvalOptions:
     log: Path | None = None
     """Where answers are kept while the evaluation runs."""
     resume: bool = False
+    anew: bool = False
+    """Whether a log that is there is replaced, whatever it holds; not with `resume`."""
     fit_calibration: bool = False
     """Fit the temperature of choices on these questions, and write it beside the bundle."""
 
@@ -105,7 +107,7 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
     )
     manifest, loading = vlm.manifest, vlm.pipeline.image_loading
     limit = options.max_new_tokens or manifest.generation.max_new_tokens
-    with AnswerLog(options.log, _header(options, dataset, vlm, limit), options.resume) as log:
+    with AnswerLog(options.log, _header(options, dataset, vlm, limit), options.resume, options.anew) as log:
         _ask_all(BundleAnswerer(vlm, limit), dataset, log, progress)
         bundle, temperature = vlm.bundle, 1.0 if options.fit_calibration else vlm.choice_temperature
         del vlm

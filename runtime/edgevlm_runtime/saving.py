@@ -44,6 +44,14 @@ def check_file(path: Path, force: bool = False, remedy: str = REPLACE) -> None:
     _probe(path)
 
 
+def check_distinct(*paths: Path | None) -> None:
+    """Before the work: no two of these results have one place. Raises `EdgeVLMError`."""
+    places = [path.resolve() for path in paths if path is not None]
+    twice = next((place for number, place in enumerate(places) if place in places[:number]), None)
+    if twice is not None:
+        raise EdgeVLMError(f"two results for one file: {twice}: give each a name of its own")
+
+
 def check_folder(path: Path, force: bool = False, remedy: str = REPLACE) -> None:
     """Likewise for a folder that files are to be written into: it is not there, or empty, unless `force` is given."""
     try:

@@ -244,3 +244,20 @@ def test_a_minimum_that_does_not_hold(invoke, tiny_bundle, dataset):
     failed = invoke(*arguments, "--min-exact-match", 0.9)
     assert failed.exit_code == 1
     assert "at least 90.0 %" in failed.stderr
+
+
+def test_nothing_of_the_users_is_lost(invoke, refused, tiny_bundle, dataset, tmp_path):
+    """A file that no evaluation has begun is not what --resume goes on with; two results are two files."""
+    mine = tmp_path / "mine.json"
+    mine.write_text("precious")
+    asked = ("eval", tiny_bundle, "--dataset", dataset)
+    line = refused(invoke(*asked, "--out", mine, "--resume"))
+    assert "file exists" in line
+    assert "--resume" not in line
+    notes = tmp_path / "z.answers.jsonl"
+    notes.write_text("my notes")
+    assert "no answers" in refused(invoke(*asked, "--out", tmp_path / "z.json", "--resume"))
+    assert (mine.read_text(), notes.read_text()) == ("precious", "my notes")
+    line = refused(invoke(*asked, "--out", tmp_path / "r", "--report", tmp_path / "r"))
+    assert "two results for one file" in line
+    assert not (tmp_path / "r").exists()

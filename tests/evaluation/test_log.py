@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,24 @@ def test_a_finished_one_is(path: Path) -> None:
 def test_another_evaluation(path: Path, other: dict) -> None:
     with pytest.raises(EdgeVLMError, match=f"belongs to another evaluation \\({next(iter(other))} differ"):
         AnswerLog(path, {**HEADER, **other}, resume=True)
+
+
+def test_force_replaces_whatever_is_there(path: Path) -> None:
+    with AnswerLog(path, HEADER, anew=True) as log:
+        assert log.answers == {}
+    assert len(path.read_bytes().splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["my notes without a newline", "{", json.dumps(HEADER) + " "])
+def test_what_is_no_log_is_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(content)
+    if content == "{":  # a log whose first line was cut off begins so
+        AnswerLog(path, HEADER, resume=True).__exit__(None, None, None)
+        return
+    with pytest.raises(EdgeVLMError, match="holds no answers of an evaluation"):
+        AnswerLog(path, HEADER, resume=True)
+    assert path.read_text() == content
 
 
 def test_no_log(tmp_path: Path) -> None:

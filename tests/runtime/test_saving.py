@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgevlm_runtime import saving
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.saving import check_file, check_folder, keep, write_atomic
+from edgevlm_runtime.saving import check_distinct, check_file, check_folder, keep, write_atomic
 
 ONLY_POSIX = pytest.mark.skipif(os.name != "posix", reason="has no such files")
 
@@ -130,3 +130,11 @@ def test_results_that_cannot_be_written_are_kept_elsewhere(tmp_path, monkeypatch
     assert str(kept) in problems[0]
     assert "ZeroDivisionError: a figure of nothing" in problems[1]
     assert not (tmp_path / "page.html").exists()
+
+
+def test_two_results_of_one_place(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    check_distinct(tmp_path / "a", tmp_path / "b", None, None)
+    for other in (tmp_path / "a", tmp_path / "c" / ".." / "a", tmp_path / "link" / "a"):
+        with pytest.raises(EdgeVLMError, match="two results for one file"):
+            check_distinct(tmp_path / "a", tmp_path / "b", other)

@@ -70,8 +70,8 @@ class PrecisionPlan:
     """Of a second decoder graph, which computes prompts; None where the decoder computes them itself."""
     max_kl: float | None = None
     """What quantizing the decoder may cost, as mean KL divergence of the next token from PyTorch's, in nats per
-    position: layers are lifted to finer formats until that holds. None measures nothing, as where a graph of its own computes
-    prompts: the measurement runs the decoder's alone."""
+    position: layers are lifted to finer formats until that holds. None measures nothing, as where a graph of its own
+    computes prompts: the measurement runs the decoder's alone."""
 
     @property
     def calibrates(self) -> bool:
