@@ -15,6 +15,7 @@ from edgevlm_runtime.engines.cores import told_threads
 from edgevlm_runtime.errors import ContextOverflow, EdgeVLMError
 from edgevlm_runtime.images import LoadOptions, load_image, make_processor
 from edgevlm_runtime.images.base import PreparedImage
+from edgevlm_runtime.images.limits import check_pixels
 from edgevlm_runtime.text.prompt import PromptEncoder
 
 FALLBACK_SIDE = 448
@@ -102,6 +103,11 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
     Raises `ImageError`, `PromptError`, and `ContextOverflow` when the answer would not fit the context.
     """
     manifest = bundle.manifest
+    if workload.text_tokens + workload.new_tokens > manifest.decoder.max_context:
+        raise ContextOverflow(
+            f"{workload.text_tokens} text and {workload.new_tokens} new tokens are more than the context of "
+            f"{manifest.decoder.max_context}: ask for fewer"
+        )
     file = workload.image or _random_image(workload.image_size or model_size(bundle), folder)
     turning = workload.apply_exif_orientation
     loading = LoadOptions(
@@ -176,6 +182,7 @@ def _prompt_tokens(prompts: PromptEncoder, image: PreparedImage, text: str) -> i
 def _random_image(size: tuple[int, int], folder: Path) -> Path:
     """Noise, the same each time: no cache and no codec makes it easier than a photograph."""
     width, height = size
+    check_pixels(width, height, "a random image")
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     path = folder / "random.png"
     Image.fromarray(pixels).save(path)

@@ -22,6 +22,8 @@ DEEPEST = 32
 """Bits of a sample, at most."""
 MAX_THREADS = max(64, 4 * (os.cpu_count() or 1))
 _THREADS = f"at most {MAX_THREADS}: more than there are cores only wait for each other"
+PENALTIES = (0.01, 100.0)
+"""Least and greatest repetition penalty."""
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 """89,478,485, Pillow's own decompression-bomb limit. Decoded, Pillow holds four bytes per pixel, 341 MiB; an image that
 has to be converted to RGB is there twice meanwhile, 683 MiB."""
@@ -116,7 +118,9 @@ class GenerationOptions:
         need(_whole(self.top_k, 0), "top_k", self.top_k, "a whole number, 0 for no limit")
         need(is_real(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         penalty = self.repetition_penalty
-        need(is_real(penalty) and 0.01 <= penalty <= 100, "repetition_penalty", penalty, "from 0.01 to 100")
+        low, high = PENALTIES
+        held = is_real(penalty) and low <= penalty <= high
+        need(held, "repetition_penalty", penalty, f"from {low:g} to {high:g}")
         need(self.seed is None or _whole(self.seed, 0), "seed", self.seed, "a whole number, 0 or more, or None")
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else _tuple("stop", self.stop))
         object.__setattr__(self, "suppress_tokens", _tuple("suppress_tokens", self.suppress_tokens))

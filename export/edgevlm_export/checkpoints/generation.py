@@ -12,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 from edgevlm_export.checkpoints import door
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
 from edgevlm_runtime.errors import CheckpointError, reason
+from edgevlm_runtime.options import PENALTIES
 
 NOT_TAKEN = (
     "no_repeat_ngram_size",
@@ -112,8 +113,9 @@ def _end_notes(stated: tuple[int, ...], ends: dict[int, str], tokenizer: Any) ->
 
 def _defaults(generation: GenerationConfig, ends: tuple[int, ...]) -> GenerationDefaults:
     penalty = float(generation.repetition_penalty or 1.0)
-    if penalty <= 0:
-        raise ValueError(f"repetition_penalty is {penalty}")
+    low, high = PENALTIES
+    if not low <= penalty <= high:
+        raise ValueError(f"repetition_penalty is {penalty:g}, not from {low:g} to {high:g}")
     limit = {} if generation.max_new_tokens is None else {"max_new_tokens": int(generation.max_new_tokens)}
     return GenerationDefaults(ends, penalty, suppress_tokens=_ids(generation.suppress_tokens), **limit)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgevlm_export.checkpoints.weights.files import weight_files
 from edgevlm_runtime.errors import CheckpointError, reason
+from edgevlm_runtime.reading import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -15,6 +16,8 @@ DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 DOWNLOADED_LAST = ("pytorch_model*.bin",)
 """What it needs besides where there are no safetensors; most repositories hold the same weights in both."""
 _CACHED = "models--"
+_REF_BYTES = 4096
+"""Far more than the name of a commit has."""
 
 
 def download(repo_id: str) -> Path:
@@ -38,6 +41,9 @@ def download(repo_id: str) -> Path:
 def snapshot(folder: Path) -> Path:
     """`folder`, or the checkpoint within where it is a model's folder of the hub's cache: the one that refs/main names,
     or else the only one. Raises `CheckpointError` where there is none, or several."""
+    folder = folder.resolve() if folder.name in ("", "..") else folder
+    if folder.name == "snapshots" and folder.parent.name.startswith(_CACHED):
+        folder = folder.parent
     snapshots = folder / "snapshots"
     if not folder.name.startswith(_CACHED) or not snapshots.is_dir():
         return folder
@@ -62,6 +68,6 @@ def readable_name(folder: Path) -> str:
 
 def _main(folder: Path) -> str:
     try:
-        return (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+        return read_text(folder / "refs" / "main", _REF_BYTES).strip()
     except (OSError, UnicodeDecodeError):
         return ""

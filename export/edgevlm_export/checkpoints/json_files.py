@@ -7,6 +7,7 @@ fields are described that the exporter or transformers relies on; there may be a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from edgevlm_runtime.errors import CheckpointError
-from edgevlm_runtime.reading import MIB, decode_json, is_regular, read_bytes, why
+from edgevlm_runtime.reading import MIB, decode_json, is_regular, open_regular, read_bytes, why
 
 MOST_BYTES = 64 * MIB
 """Of a file; the largest that are known, vocabularies, have 8 MiB."""
@@ -153,12 +154,39 @@ KINDS: Mapping[str, Kind] = {
 weights' index."""
 
 
+TEMPLATE_BYTES = 1 << 20
+VOCABULARY_BYTES = 1 << 28
+OTHERS: Mapping[str, int] = {
+    "chat_template.jinja": TEMPLATE_BYTES,
+    "additional_chat_templates/*.jinja": TEMPLATE_BYTES,
+    "tokenizer.json": VOCABULARY_BYTES,
+    "merges.txt": VOCABULARY_BYTES,
+    "vocab.txt": VOCABULARY_BYTES,
+    "*.model": VOCABULARY_BYTES,
+}
+"""Further files that transformers reads whole, each with the most bytes that any published one comes near."""
+
+
 def check(folder: Path) -> None:
-    """Decode every file of `KINDS` that is there. Raises `CheckpointError`."""
+    """Decode every file of `KINDS` that is there, and see that each of `OTHERS` is a file of a size that can be. Raises
+    `CheckpointError`."""
     for name in KINDS:
         path = folder / name
         if path.exists() or path.is_symlink():
             read(path)
+    for pattern, limit in OTHERS.items():
+        for path in sorted(folder.glob(pattern)):
+            _check_size(path, limit)
+
+
+def _check_size(path: Path, limit: int) -> None:
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {why(error)}: {REMEDY}") from error
+    if size > limit:
+        raise CheckpointError(f"cannot read {path}: {size} bytes, {limit} at most: {REMEDY}")
 
 
 def read(path: Path, kind: Kind | None = None) -> Object:

@@ -77,9 +77,12 @@ def refuse_file(path: Path) -> NoReturn:
 def _look(path: Path) -> Folder:
     try:
         names = frozenset(entry.name for entry in path.iterdir())
-        config = json_files.read_object(path / CONFIG, "config") if (path / CONFIG).is_file() else {}
-    except (OSError, CheckpointError):
+    except OSError:
         return Folder(path, frozenset(), {})  # whoever reads it says what is wrong
+    try:
+        config = json_files.read_object(path / CONFIG, "config") if (path / CONFIG).is_file() else {}
+    except CheckpointError:
+        config = {}
     return Folder(path, names, config)
 
 
@@ -108,12 +111,10 @@ def _is_original_llava(folder: Folder) -> bool:
 
 
 def _is_pointer(folder: Folder) -> bool:
-    """Whether the weights are Git LFS pointers. Not read where large."""
-    for name in sorted(folder.names):
-        path = folder.path / name
-        if name.endswith((".safetensors", ".bin")) and path.is_file() and path.stat().st_size <= _LFS_AT_MOST:
-            return path.read_bytes().startswith(_LFS)
-    return False
+    """Whether any file is a Git LFS pointer. Not read where large."""
+    paths = (folder.path / name for name in sorted(folder.names))
+    small = (path for path in paths if path.is_file() and path.stat().st_size <= _LFS_AT_MOST)
+    return any(path.read_bytes().startswith(_LFS) for path in small)
 
 
 KINDS = (

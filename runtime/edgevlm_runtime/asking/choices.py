@@ -82,11 +82,17 @@ class Choice:
         return self.text or ""
 
 
+MOST_CHOICES = 1000
+"""Each is run through the decoder in two spellings."""
+
+
 def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
     """The choices, stripped. Raises `EdgeVLMError` when there are fewer than two, or two are equal."""
     texts = isinstance(choices, (list, tuple)) and all(isinstance(choice, str) for choice in choices)
     if not texts:
         raise EdgeVLMError(f"choices must be a list of texts, not {choices!r}")
+    if len(choices) > MOST_CHOICES:
+        raise EdgeVLMError(f"{len(choices)} choices are too many: {MOST_CHOICES} at most")
     stripped = tuple(choice.strip() for choice in choices)
     if len(stripped) < 2 or not all(stripped):
         raise EdgeVLMError(f"at least two choices are needed, none of them empty: got {list(choices)}")

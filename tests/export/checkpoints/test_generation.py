@@ -15,6 +15,7 @@ from edgevlm_export.checkpoints.checkpoint import load_config
 from edgevlm_export.checkpoints.generation import Generation, read_generation
 from edgevlm_export.preprocessing import load_processor
 from edgevlm_export.preprocessing.chat_template import choose
+from edgevlm_runtime.errors import CheckpointError
 from tests.runtime.text.test_prompt import TEMPLATES
 
 CHATML = (
@@ -137,6 +138,14 @@ def test_what_is_stated_is_what_transformers_takes(folder: Path, prepare: Callab
     own = reference.model.generation_config.eos_token_id
     theirs = {own} if isinstance(own, int) else set(own or ())
     assert (read(folder).notes == ()) == (set(reference.defaults.eos_token_ids) <= theirs)
+
+
+@pytest.mark.parametrize("penalty", [1e39, 101.0, 0.001, -1.0])
+def test_a_penalty_that_no_answer_can_have(folder: Path, penalty: float) -> None:
+    """Found before the work: the runtime would refuse it when the bundle is done."""
+    change(folder / "generation_config.json", repetition_penalty=penalty)
+    with pytest.raises(CheckpointError, match="repetition_penalty"):
+        read(folder)
 
 
 def test_settings_that_are_not_taken_are_named(folder: Path) -> None:

@@ -195,6 +195,27 @@ def test_the_field_is_named(tmp_path, name, change, said):
     assert str(tmp_path / name) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "additional_chat_templates/a.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
+)
+@pytest.mark.parametrize("kind", ["too large", "pipe", "folder"])
+def test_files_that_are_read_whole(tmp_path, name, kind):
+    """Before anything reads them: a sparse file of terabytes is as cheap to refuse as to write."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if kind == "too large":
+        path.touch()
+        os.truncate(path, 1 << 33)
+    elif kind == "folder":
+        path.mkdir()
+    elif os.name == "posix":
+        os.mkfifo(path)
+    else:
+        pytest.skip("has no such files")
+    with pytest.raises(CheckpointError, match=path.name):
+        json_files.check(tmp_path)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="has no such files")
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", WEIGHTS])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "endless", "nowhere", "circle"])

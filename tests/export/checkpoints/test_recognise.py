@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -114,7 +115,9 @@ def test_a_file_is_told_apart(tmp_path: Path, name: str, content: bytes, says: s
     ("snapshots", "main", "taken"),
     [("a", None, "a"), ("ab", b"b\n", "b"), ("ab", b"c", None), ("ab", None, None), ("", None, None)],
 )
-def test_a_model_of_the_hubs_cache(tmp_path: Path, snapshots: str, main: bytes | None, taken: str | None) -> None:
+def test_a_model_of_the_hubs_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshots: str, main: bytes | None, taken: str | None
+) -> None:
     folder = tmp_path / "models--org--some-model"
     (folder / "snapshots").mkdir(parents=True)
     for name in snapshots:
@@ -126,7 +129,28 @@ def test_a_model_of_the_hubs_cache(tmp_path: Path, snapshots: str, main: bytes |
             checkpoint.locate(str(folder))
         return
     assert checkpoint.locate(str(folder)) == folder / "snapshots" / taken
+    assert checkpoint.locate(str(folder / "snapshots")) == folder / "snapshots" / taken
+    for inside in (folder, folder / "snapshots"):
+        monkeypatch.chdir(inside)
+        assert checkpoint.locate(".").resolve() == folder / "snapshots" / taken
     assert hub.readable_name(folder) == hub.readable_name(folder / "snapshots" / taken) == "some-model"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no such files")
+def test_a_hubs_cache_whose_ref_is_a_pipe(tmp_path: Path) -> None:
+    folder = tmp_path / "models--org--some-model"
+    (folder / "snapshots" / "a").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    os.mkfifo(folder / "refs" / "main")
+    assert checkpoint.locate(str(folder)) == folder / "snapshots" / "a"
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "generation_config.json"])
+def test_a_pointer_of_git_lfs_in_any_file(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "cloned"))
+    write(folder, {name: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a.bin": b"0"})
+    with pytest.raises(ExportError, match=r"(?i)lfs"):
+        checkpoint.load_config(checkpoint.locate(str(folder)))
 
 
 QUANTIZED: dict[str, tuple[str, torch.dtype, tuple[str, ...]]] = {
@@ -160,7 +184,7 @@ def test_quantized_weights_are_refused(tiny_checkpoint: Path, tmp_path: Path, ho
     assert ("a-method" in str(told.value)) == stated
 
 
-@pytest.mark.parametrize("where", ["", "text_config"])
+@pytest.mark.parametrize("where", ["", "text_config", "vision_config"])
 def test_a_quantization_that_is_over(tiny_checkpoint: Path, tmp_path: Path, where: str) -> None:
     """Merged to plain floats, the entry left behind: nothing quantizes them again, here or in transformers."""
     folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "merged"))

@@ -116,6 +116,10 @@ def _hint(folder: Path) -> str:
     for name in names:
         plain = re.sub(r"^(model\.safetensors\.index|pytorch_model\.bin\.index)\.\w+(\.json)$", r"\1\2", name)
         plain = re.sub(r"^(model|pytorch_model)\.\w+\.(safetensors|bin)$", r"\1.\2", plain)
+        if name == plain and plain in ORDER:
+            gone = not (folder / name).exists()
+            what = "is a link whose target is gone" if gone else "is no regular file"
+            return f": {name} {what}: download the checkpoint again"
         if plain in ORDER:
             return f": {name} is a variant of it: rename it to {plain}"
     shard = next((name for name in names if _SHARD.fullmatch(name)), None)

@@ -55,7 +55,7 @@ def forget(config: PreTrainedConfig) -> None:
 
 def stated_method(folder: Path, raw: dict[str, Any]) -> str | None:
     """How the config, or a file beside it, says that the weights are quantized; None where nothing does."""
-    entries = [entry for entry in (raw, raw.get("text_config")) if isinstance(entry, dict)]
+    entries = [raw, *(entry for entry in raw.values() if isinstance(entry, dict))]
     for entry in entries:
         for key in KEYS:
             stated = entry.get(key)

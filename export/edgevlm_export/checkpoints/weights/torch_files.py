@@ -8,6 +8,8 @@ cannot be read in part.
 
 from __future__ import annotations
 
+import pickle
+import re
 import shlex
 import sys
 import zipfile
@@ -22,6 +24,8 @@ from edgevlm_export.checkpoints.weights.shards import DTYPES, StoredTensor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+"""What torch's unpickler names that it refuses."""
 _BYTEORDER = "byteorder"
 _BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """A pickle of PyTorch's magic number begins such a file."""
@@ -32,7 +36,13 @@ def index(path: Path) -> list[StoredTensor]:
     _check_archive(path)
     try:
         state = door.saved_layout(path)
-    except Exception as error:  # the unpickler refuses in many ways
+    except pickle.UnpicklingError as error:  # its text goes on to say how to run what is in the file
+        named = _GLOBAL.search(str(error))
+        raise CheckpointError(
+            f"not a model's weights: {path}: it holds what is no tensor{f' ({named[1]})' if named else ''}, and is not "
+            "loaded: save the model with save_pretrained()"
+        ) from error
+    except Exception as error:  # torch refuses in many ways
         raise CheckpointError(
             f"cannot read the weights: {path}: {reason(error)}: download the checkpoint again, or save it with "
             "save_pretrained()"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.weights.files import INDEX, SINGLE, TORCH_INDEX, TORCH_SINGLE, weight_files
-from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.errors import CheckpointError, ExportError
 from tests.support import checkpoints
 
 NAMED = "elsewhere.safetensors"
@@ -134,4 +135,17 @@ def test_what_to_do_where_there_are_none(tmp_path: Path, files: tuple[str, ...],
 def test_an_index_names_files_of_its_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"x": name}}))
     with pytest.raises(ExportError, match="outside the checkpoint"):
+        weight_files(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no such files")
+@pytest.mark.parametrize(("kind", "says"), [("gone", "a link whose target is gone"), ("pipe", "no regular file")])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_that_are_no_file(tmp_path, kind, says, name):
+    """As in a cache from which the blobs were removed."""
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match=f"{name} is {says}: download the checkpoint again"):
         weight_files(tmp_path)
