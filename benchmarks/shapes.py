@@ -126,8 +126,11 @@ def _llava_1_5_7b() -> Any:
 
 
 def _llava_1b() -> Any:
-    sizes = {"hidden_size": 2048, "intermediate_size": 5504, "num_hidden_layers": 14, "num_attention_heads": 16}
-    return _llava(LlamaConfig(vocab_size=32064, num_key_value_heads=16, max_position_embeddings=4096, **sizes))
+    """Few layers with a wide MLP: they take less time to trace than many."""
+    sizes = {"hidden_size": 2048, "intermediate_size": 22016, "num_hidden_layers": 6, "num_attention_heads": 16}
+    config = _llava(LlamaConfig(vocab_size=32064, num_key_value_heads=16, max_position_embeddings=4096, **sizes))
+    config.vision_config.num_hidden_layers = 4
+    return config
 
 
 def _clip_l_qwen2() -> Any:

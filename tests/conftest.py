@@ -15,6 +15,49 @@ from tests.support import shared
 
 MakeBundle = Callable[..., Path]
 
+TESTS = Path(__file__).parent
+UNIT = (
+    "arm64",
+    "evaluation",
+    "export/checkpoints",
+    "export/families",
+    "export/graphs",
+    "export/inspection",
+    "export/planning",
+    "export/preprocessing",
+    "export/test_slices.py",
+    "fuzz",
+    "runtime",
+    "support",
+    "terminal",
+    "test_house.py",
+)
+"""Tests of single parts. All others are of the parity tier: they export, start commands, or train."""
+LONG = (
+    "test_private.py",
+    "benchmark/test_published.py",
+    "test_export_memory.py",
+    "export/parity/test_parity.py",
+    "test_readme.py",
+    "export/parity",
+    "export/inspector",
+)
+"""What takes longest, and so begins first: else one worker would be left with it at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test is of one tier: `slow` and `fresh` are what is marked so, `unit` and `parity` go by folder."""
+
+    def within(item: pytest.Item, places: tuple[str, ...]) -> int:
+        """The first place that the test is in, by number, or how many there are."""
+        return next((i for i, name in enumerate(places) if item.path.is_relative_to(TESTS / name)), len(places))
+
+    for item in items:
+        if not any(item.iter_markers("slow")) and not any(item.iter_markers("fresh")):
+            item.add_marker("unit" if within(item, UNIT) < len(UNIT) else "parity")
+    items.sort(key=lambda item: within(item, LONG))
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """The first process of a run makes what its workers share, and removes it."""
