@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgevlm_runtime.bundle.certificate import Certificate
     from edgevlm_runtime.bundle.decoder_info import KVLayout
     from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.bundle.manifest import GraphInfo, Manifest, SelfTest
+    from edgevlm_runtime.bundle.manifest import GraphInfo, Manifest, SelfTest
 
 THOUSAND_TOKENS = 1024
 

@@ -69,7 +69,7 @@ def test_a_fault_is_named_by_where_ours_failed() -> None:
 
     tokenizer = Tokenizer.from_json((inputs("tokenizer")[0]).read_text(encoding="utf-8"))
     faults = [judge.judge(lambda _, text=text: tokenizer.encode(text), b"") for text in (3, [4])]  # type: ignore[arg-type,misc]
-    assert {fault and fault.kind.rpartition(" ")[0] for fault in faults} == {"AttributeError in tokenizer"}
+    assert {fault and fault.kind.rpartition(" ")[0] for fault in faults} == {"AttributeError in messages"}
     assert len({fault and fault.name for fault in faults}) == 1
 
 
