@@ -149,6 +149,7 @@ class VLM:
         Returns the figures and the file that keeps them. Raises `EdgeVLMError` when it cannot be written.
         """
         parts = self.pipeline
+        tuning.check_place(parts.tuning_key)
         most = self.manifest.graphs["decoder"].largest("sequence") or self.context_tokens
         sizes = [size for size in tuning.CANDIDATES if size <= most]
         measured = tuning.measure(parts.decoder, parts.positions, self.context_tokens, sizes, rounds, progress)

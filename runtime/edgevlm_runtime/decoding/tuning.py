@@ -13,7 +13,8 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,7 @@ from edgevlm_runtime.decoding.positions import PositionScheme
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import need
 from edgevlm_runtime.reading import read_json
-from edgevlm_runtime.saving import write_atomic
+from edgevlm_runtime.saving import check_file, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,21 @@ def recall(name: str) -> int | None:
         return None
 
 
+@contextmanager
+def _keeping() -> Iterator[None]:
+    """Within, what keeps a measurement from being kept is an `EdgeVLMError` that says what to do."""
+    try:
+        yield
+    except (EdgeVLMError, RuntimeError) as error:  # RuntimeError: this user has no home folder
+        raise EdgeVLMError(f"tuning cannot be kept: {error}: set XDG_CACHE_HOME to a folder of yours") from error
+
+
+def check_place(name: str) -> None:
+    """Before anything is measured: it can be kept. Raises `EdgeVLMError`."""
+    with _keeping():
+        check_file(_file(name), force=True)
+
+
 def remember(name: str, tuning: Tuning) -> Path:
     """Keep a measurement for `recall`. Raises `EdgeVLMError` when the cache folder cannot be written."""
     content = {
@@ -128,11 +144,9 @@ def remember(name: str, tuning: Tuning) -> Path:
         "tokens_per_s": {str(size): round(speed, 1) for size, speed in tuning.tokens_per_s.items()},
         "positions": tuning.positions,
     }
-    try:
+    with _keeping():
         file = _file(name)
         write_atomic(file, json.dumps(content, indent=1))
-    except (EdgeVLMError, RuntimeError) as error:  # RuntimeError: this user has no home folder
-        raise EdgeVLMError(f"tuning cannot be kept: {error}: set XDG_CACHE_HOME to a folder of yours") from error
     return file
 
 

@@ -90,3 +90,12 @@ def test_unwritable_cache_folder(own_cache: Path) -> None:
     own_cache.write_text("a file where the folder should be")
     with pytest.raises(EdgeVLMError, match=r"tuning cannot be kept: .*XDG_CACHE_HOME"):
         tuning.remember("x", tuning.Tuning(64, {64: 1.0}, 10))
+
+
+def test_nothing_is_measured_that_cannot_be_kept(
+    own_cache: Path, vlm: edgevlm_runtime.VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cache.write_text("a file where the folder should be")
+    monkeypatch.setattr(tuning, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(EdgeVLMError, match="tuning cannot be kept"):
+        vlm.tune()
