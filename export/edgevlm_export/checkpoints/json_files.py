@@ -162,7 +162,9 @@ OTHERS: Mapping[str, int] = {
     "tokenizer.json": VOCABULARY_BYTES,
     "merges.txt": VOCABULARY_BYTES,
     "vocab.txt": VOCABULARY_BYTES,
-    "*.model": VOCABULARY_BYTES,
+    "tokenizer.model": VOCABULARY_BYTES,
+    "spiece.model": VOCABULARY_BYTES,
+    "tekken.json": VOCABULARY_BYTES,
 }
 """Further files that transformers reads whole, each with the most bytes that any published one comes near."""
 

@@ -23,8 +23,6 @@ _ORIGINAL = "pass the folder of the safetensors checkpoint that it was made from
 _GGUF = b"GGUF"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _CACHED = re.compile("models--")
-_LFS_AT_MOST = 1024
-"""Bytes of a pointer file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +109,19 @@ def _is_original_llava(folder: Folder) -> bool:
 
 
 def _is_pointer(folder: Folder) -> bool:
-    """Whether any file is a Git LFS pointer. Not read where large."""
-    paths = (folder.path / name for name in sorted(folder.names))
-    small = (path for path in paths if path.is_file() and path.stat().st_size <= _LFS_AT_MOST)
-    return any(path.read_bytes().startswith(_LFS) for path in small)
+    """Whether a file that is needed is a Git LFS pointer: pictures, and `.bin` beside safetensors, are not."""
+    needed = [".safetensors", ".json", ".model", ".txt", ".jinja"]
+    if not _any(folder, r".*\.safetensors"):
+        needed.append(".bin")
+    return any(_begins(folder.path / name, _LFS) for name in sorted(folder.names) if name.endswith(tuple(needed)))
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(len(start)) == start
+    except OSError:  # whoever reads it says what is wrong
+        return False
 
 
 KINDS = (

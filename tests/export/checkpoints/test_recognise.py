@@ -153,6 +153,14 @@ def test_a_pointer_of_git_lfs_in_any_file(tiny_checkpoint: Path, tmp_path: Path,
         checkpoint.load_config(checkpoint.locate(str(folder)))
 
 
+@pytest.mark.parametrize("name", ["example.jpg", "pytorch_model.bin", "onnx.bin"])
+def test_a_pointer_that_nothing_needs(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    """`git lfs pull --include='*.safetensors'` leaves the others as they are."""
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "cloned"))
+    write(folder, {name: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"})
+    assert checkpoint.load_config(checkpoint.locate(str(folder))).model_type == "llava"
+
+
 QUANTIZED: dict[str, tuple[str, torch.dtype, tuple[str, ...]]] = {
     "bitsandbytes 4 bits": ("{}.weight", torch.uint8, ("{}.weight.absmax", "{}.weight.quant_state.bitsandbytes__nf4")),
     "bitsandbytes 8 bits": ("{}.weight", torch.int8, ("{}.SCB",)),

@@ -2,8 +2,8 @@
 
 In this order (`transformers.modeling_utils._get_resolved_checkpoint_files`): the file that config.json names as
 `transformers_weights`, model.safetensors, its index, pytorch_model.bin, its index. What comes later is left alone, even
-where it is newer or the only one that is whole. `tests/export/checkpoints/test_files.py` compares the choice with
-transformers' own over combinations of these files.
+where it is newer or the only one that is whole. `tests/export/checkpoints/weights/test_files.py` compares the choice
+with transformers' own over combinations of these files.
 """
 
 from __future__ import annotations
