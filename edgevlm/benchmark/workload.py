@@ -103,9 +103,10 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
     Raises `ImageError`, `PromptError`, and `ContextOverflow` when the answer would not fit the context.
     """
     manifest = bundle.manifest
-    if workload.text_tokens + workload.new_tokens > manifest.decoder.max_context:
+    asked = 0 if workload.prompt else workload.text_tokens
+    if asked + workload.new_tokens > manifest.decoder.max_context:
         raise ContextOverflow(
-            f"{workload.text_tokens} text and {workload.new_tokens} new tokens are more than the context of "
+            f"{asked} text and {workload.new_tokens} new tokens are more than the context of "
             f"{manifest.decoder.max_context}: ask for fewer"
         )
     file = workload.image or _random_image(workload.image_size or model_size(bundle), folder)

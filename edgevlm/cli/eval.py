@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from edgevlm.evaluation.run import Evaluation
 
 
+_PAGE = b"<title>edgevlm eval: "
+"""In every page of an evaluation."""
+
+
 @click.command("eval", short_help="Measure how often a bundle answers right.")
 @click.argument("bundle", type=FilePath(), required=False)
 @click.option(
@@ -112,10 +116,22 @@ def _check_places(report: Path | None, out: Path | None, write: Path | None, for
     check_distinct(report, out, log)
     begun = resume and log is not None and is_begun(log)  # whose it is, the evaluation sees before it asks
     for file in filter(None, (report, out, log)):
-        check_file(file, force or begun, remedy)
+        check_file(file, force or (begun and (file == log or _is_result(file))), remedy)
     if write is not None:
         check_folder(write, force)
     return log
+
+
+def _is_result(file: Path) -> bool:
+    """Whether an evaluation wrote this: --resume replaces nothing else."""
+    from edgevlm_runtime.reading import open_regular
+
+    try:
+        with open_regular(file) as opened:
+            head = opened.read(1 << 16)
+    except OSError:
+        return False
+    return _PAGE in head or (head.startswith(b"{") and all(key in head for key in (b'"bundle"', b'"dataset"')))
 
 
 def _keep(evaluation: Evaluation, report: Path | None, out: Path | None) -> list[str]:

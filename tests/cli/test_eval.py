@@ -258,6 +258,13 @@ def test_nothing_of_the_users_is_lost(invoke, refused, tiny_bundle, dataset, tmp
     notes.write_text("my notes")
     assert "no answers" in refused(invoke(*asked, "--out", tmp_path / "z.json", "--resume"))
     assert (mine.read_text(), notes.read_text()) == ("precious", "my notes")
+    begun = ("--out", tmp_path / "a.json", "--max-new-tokens", 1)
+    assert invoke(*asked, *begun).exit_code == 0
+    for other in (("--report", mine), ("--report", tmp_path / "b.html")):  # of another's, and a new one
+        result = invoke(*asked, *begun, *other, "--resume")
+        assert result.exit_code == (2 if mine in other else 0), result.stderr
+    assert invoke(*asked, *begun, "--report", tmp_path / "b.html", "--resume").exit_code == 0
+    assert mine.read_text() == "precious"
     line = refused(invoke(*asked, "--out", tmp_path / "r", "--report", tmp_path / "r"))
     assert "two results for one file" in line
     assert not (tmp_path / "r").exists()
