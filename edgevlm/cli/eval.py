@@ -107,14 +107,15 @@ def command(
 
 def _check_places(report: Path | None, out: Path | None, write: Path | None, force: bool, resume: bool) -> Path | None:
     """Before anything is asked: all can be written, and nothing is written over. Returns where answers are kept."""
-    from edgevlm.evaluation.log import is_begun
+    from edgevlm_runtime.reading import is_regular
     from edgevlm_runtime.saving import check_distinct, check_file, check_folder
 
     remedy = f"choose another name, {'' if resume else 'go on with --resume, '}or replace it with --force"
     beside = out or report
     log = None if beside is None or not beside.name else beside.with_suffix(".answers.jsonl")
     check_distinct(report, out, log)
-    begun = resume and log is not None and is_begun(log)  # whose it is, the evaluation sees before it asks
+    # whose log it is, the evaluation sees before it asks
+    begun = resume and log is not None and is_regular(log) and log.stat().st_size > 0
     for file in filter(None, (report, out, log)):
         check_file(file, force or (begun and (file == log or _is_result(file))), remedy)
     if write is not None:

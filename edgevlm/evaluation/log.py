@@ -108,11 +108,6 @@ class AnswerLog:
         return file
 
 
-def is_begun(path: Path) -> bool:
-    """Whether something that may be a log is at `path`. Raises `EdgeVLMError` when it cannot be read."""
-    return any(_lines(path))
-
-
 def _lines(path: Path) -> tuple[list[bytes], bytes]:
     """The whole lines, and what stands behind them: one that was cut off."""
     try:

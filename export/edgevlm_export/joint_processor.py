@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
-from edgevlm_export.families import FAMILIES, get_family
+from edgevlm_export.families import known_family
 from edgevlm_export.preprocessing import CheckpointProcessor, load_processor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
@@ -61,7 +61,8 @@ def _processor_class(parts: CheckpointProcessor, config: PreTrainedConfig) -> ty
 
 def _plain(config: PreTrainedConfig) -> bool:
     """Whether the processor writes prompts itself; the template that the bundle gets in its place is not its affair."""
-    return config.model_type in FAMILIES and get_family(config.model_type).plain_prompts
+    family = known_family(config.model_type)
+    return family is not None and family.plain_prompts
 
 
 def _without_video(base: type[ProcessorMixin]) -> Any:

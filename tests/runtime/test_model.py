@@ -63,6 +63,7 @@ def test_context_is_the_smaller_of_model_and_option(
         (lambda data: data["decoder"]["kv"].update(layers=3), "no input 'past_key_values.2.key'"),
         (lambda data: data["decoder"]["kv"].update(dtype="float16"), "holds float32, not float16"),
         (lambda data: data["decoder"].update(positions="spiral"), "unknown position scheme"),
+        (lambda data: data["decoder"].update(attention="spiral"), "unknown attention pattern"),
         (lambda data: data["decoder"]["embedding"].update(dtype="int7"), "unknown embedding dtype"),
         (lambda data: data["image"].update(kind="hologram"), "unknown kind of image processing"),
         (lambda data: data["graphs"]["decoder"].update(file="projector.onnx"), "decoder graph has no input"),

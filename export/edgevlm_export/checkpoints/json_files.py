@@ -1,4 +1,5 @@
-"""A checkpoint's JSON files, decoded once with their types before transformers reads them.
+"""A checkpoint's small files, looked at before transformers reads them: JSON decoded once with its types, of others
+the size.
 
 transformers takes what is in a file for what it should be: a text where a number is meant, lists a thousand deep, a
 model of a thousand million layers. What is wrong is found here, in one line that names the file and the field. Only
@@ -154,8 +155,9 @@ KINDS: Mapping[str, Kind] = {
 weights' index."""
 
 
-TEMPLATE_BYTES = 1 << 20
-VOCABULARY_BYTES = 1 << 28
+TEMPLATE_BYTES = MIB
+VOCABULARY_BYTES = 256 * MIB
+"""The largest that are known have 35 MiB."""
 OTHERS: Mapping[str, int] = {
     "chat_template.jinja": TEMPLATE_BYTES,
     "additional_chat_templates/*.jinja": TEMPLATE_BYTES,

@@ -60,12 +60,7 @@ def check(path: Path) -> None:
 
 def refuse_file(path: Path) -> NoReturn:
     """Refuse a file that is given as the model. Raises `UnsupportedModel` for a GGUF, else `CheckpointError`."""
-    try:
-        with open_regular(path) as file:
-            gguf = file.read(len(_GGUF)) == _GGUF
-    except OSError:
-        gguf = False
-    if gguf or path.suffix == ".gguf":
+    if _begins(path, _GGUF) or path.suffix == ".gguf":
         raise UnsupportedModel(f"a GGUF model of llama.cpp: {path}: {_ORIGINAL}")
     if path.suffix in {".safetensors", ".bin", ".json"}:
         raise CheckpointError(f"a file of a checkpoint: {path}: pass the folder that it lies in")

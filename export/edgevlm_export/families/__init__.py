@@ -24,3 +24,8 @@ def get_family(model_type: str) -> type[Family]:
     """The family of a `model_type`. Raises `UnsupportedModel`, naming those there are."""
     family: type[Family] = FAMILIES.get(model_type)
     return family
+
+
+def known_family(model_type: str) -> type[Family] | None:
+    """Likewise; None where there is none, for those who read a checkpoint of whatever sort."""
+    return get_family(model_type) if model_type in FAMILIES else None

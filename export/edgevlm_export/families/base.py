@@ -124,9 +124,10 @@ class Family(ABC):
         return "mrope" if self.mrope else "linear"
 
     @property
-    @abstractmethod
     def text_model(self) -> nn.Module:
-        """The decoder stack without its head."""
+        """The decoder stack without its head, where most models of transformers have it."""
+        text_model: nn.Module = self.model.model.language_model
+        return text_model
 
     def text_arguments(self, rows: Tensor, named: Mapping[str, Tensor]) -> dict[str, Any]:
         """What `text_model` is called with for sequences from position 0 on, but for its cache.

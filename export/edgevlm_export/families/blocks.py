@@ -6,9 +6,11 @@ A block's number at each of its tokens, -1 elsewhere, int64 [B, S]; transformers
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 
 def of_images(images: Tensor, asked: Tensor) -> Tensor:
@@ -26,3 +28,15 @@ def of_prompts(images: Tensor, asked: Tensor) -> Tensor:
 BLOCKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"images": of_images, "prefix": of_prompts}
 """`Family.attention` to the blocks of a batch, by where its image tokens are (bool [B, S]) and how many tokens of each
 sequence are a prompt (int64 [B]). None for "causal"."""
+
+
+def masks(create: Callable[..., Any], config: PreTrainedConfig, embeddings: Tensor, blocks: Tensor) -> Any:
+    """The masks that `create`, transformers' own for a class of models, makes of a batch without a cache or padding."""
+    return create(
+        config=config,
+        inputs_embeds=embeddings,
+        attention_mask=None,
+        past_key_values=None,
+        position_ids=None,
+        block_sequence_ids=blocks,
+    )

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.gemma3.modeling_gemma3 import create_masks_for_vision_model
 
 from edgevlm_export.families.base import Family, Normalization, Normalize
+from edgevlm_export.families.blocks import masks
 from edgevlm_export.families.llava import Projector, check_tower
 from edgevlm_export.graphs.source import GraphSource, Port
 
@@ -29,33 +30,14 @@ class Gemma3(Family):
     def template_image(cls, config: PreTrainedConfig) -> int:
         return config.boi_token_id  # type: ignore[no-any-return]
 
-    @property
-    def text_model(self) -> nn.Module:
-        text_model: nn.Module = self.model.model.language_model
-        return text_model
-
     def vision_encoder(self) -> GraphSource:
         return siglip_encoder(self)
 
     def projector(self) -> GraphSource:
-        vision = self.config.vision_config
-        patches = (int(vision.image_size) // int(vision.patch_size)) ** 2
-        return GraphSource(
-            module=Projector(self.model),
-            inputs=(Port("image_features", torch.float32, ("images", patches, vision.hidden_size)),),
-            outputs=("image_embeddings",),
-            sizes={"images": 2},
-        )
+        return siglip_projector(self)
 
     def block_masks(self, embeddings: Tensor, blocks: Tensor) -> Any:
-        return create_masks_for_vision_model(
-            config=self.text_config,
-            inputs_embeds=embeddings,
-            attention_mask=None,
-            past_key_values=None,
-            position_ids=None,
-            block_sequence_ids=blocks,
-        )
+        return masks(create_masks_for_vision_model, self.text_config, embeddings, blocks)
 
 
 def siglip_encoder(family: Family) -> GraphSource:
@@ -69,6 +51,18 @@ def siglip_encoder(family: Family) -> GraphSource:
         module=VisionEncoder(family.model, family.normalization),
         inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
         outputs=("image_features",),
+        sizes={"images": 2},
+    )
+
+
+def siglip_projector(family: Family) -> GraphSource:
+    """What `siglip_encoder` gives, as many patches as the tower has places for, through the multi-modal projector."""
+    vision = family.config.vision_config
+    patches = (int(vision.image_size) // int(vision.patch_size)) ** 2
+    return GraphSource(
+        module=Projector(family.model),
+        inputs=(Port("image_features", torch.float32, ("images", patches, vision.hidden_size)),),
+        outputs=("image_embeddings",),
         sizes={"images": 2},
     )
 

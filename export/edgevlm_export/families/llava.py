@@ -33,11 +33,6 @@ class Llava(Family):
         return PUBLISHED.get(str(getattr(config.get_text_config(), "_name_or_path", "")))
 
     @property
-    def text_model(self) -> nn.Module:
-        text_model: nn.Module = self.model.model.language_model
-        return text_model
-
-    @property
     def layers(self) -> tuple[int, ...]:
         """Hidden states of the tower that make the features; 0 is the embeddings, negative ones count from the end."""
         layers = self.config.vision_feature_layer

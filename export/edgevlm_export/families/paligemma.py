@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.masking_utils import create_masks_for_generate
 
 from edgevlm_export.families.base import Family
-from edgevlm_export.families.gemma3 import siglip_encoder
-from edgevlm_export.families.llava import Projector
-from edgevlm_export.graphs.source import GraphSource, Port
+from edgevlm_export.families.blocks import masks
+from edgevlm_export.families.gemma3 import siglip_encoder, siglip_projector
+from edgevlm_export.graphs.source import GraphSource
 
 
 class PaliGemma(Family):
@@ -39,11 +38,6 @@ class PaliGemma(Family):
         return tokenizer
 
     @property
-    def text_model(self) -> nn.Module:
-        text_model: nn.Module = self.model.model.language_model
-        return text_model
-
-    @property
     def logit_cap(self) -> float | None:
         cap: float | None = getattr(self.text_config, "final_logit_softcapping", None)
         return cap
@@ -52,24 +46,10 @@ class PaliGemma(Family):
         return siglip_encoder(self)
 
     def projector(self) -> GraphSource:
-        vision = self.config.vision_config
-        patches = (int(vision.image_size) // int(vision.patch_size)) ** 2
-        return GraphSource(
-            module=Projector(self.model),
-            inputs=(Port("image_features", torch.float32, ("images", patches, vision.hidden_size)),),
-            outputs=("image_embeddings",),
-            sizes={"images": 2},
-        )
+        return siglip_projector(self)
 
     def block_masks(self, embeddings: Tensor, blocks: Tensor) -> Any:
-        return create_masks_for_generate(
-            config=self.text_config,
-            inputs_embeds=embeddings,
-            attention_mask=None,
-            past_key_values=None,
-            position_ids=None,
-            block_sequence_ids=blocks,
-        )
+        return masks(create_masks_for_generate, self.text_config, embeddings, blocks)
 
 
 FAMILY = PaliGemma

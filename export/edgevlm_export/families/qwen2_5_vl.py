@@ -29,11 +29,6 @@ class Qwen25VL(Family):
         return "qwen2.5-vl"
 
     @property
-    def text_model(self) -> nn.Module:
-        text_model: nn.Module = self.model.model.language_model
-        return text_model
-
-    @property
     def window_patches(self) -> int:
         """Patches in one attention window, L."""
         vision = self.config.vision_config

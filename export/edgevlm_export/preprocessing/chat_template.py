@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from edgevlm_export import chat_templates
-from edgevlm_export.families import FAMILIES, get_family
+from edgevlm_export.families import get_family, known_family
 from edgevlm_runtime.bundle.manifest import PromptFormat
 from edgevlm_runtime.errors import CheckpointError, PromptError, UnsupportedModel
 from edgevlm_runtime.text.prompt import PromptEncoder
@@ -49,13 +49,14 @@ def choose(
     Raises `CheckpointError` when there is none. One that shows no image in either form is returned as it is:
     whoever puts it to use says so.
     """
-    if config.model_type in FAMILIES and get_family(config.model_type).plain_prompts:
+    family = known_family(config.model_type)
+    if family is not None and family.plain_prompts:
         return _plain(folder, config, own, given)
     text = given or own or _published(folder, config, tokenizer)
     if text is None:
         raise CheckpointError(f"no chat template: {folder}: put one into chat_template.jinja, or {HINT}")
     image = shown_image(config, tokenizer)
-    after = get_family(config.model_type).after_image if config.model_type in FAMILIES else None
+    after = None if family is None else family.after_image
     for flat in (None, None if after is None else f"{image}{after}"):
         if image is not None and _shows(text, tokenizer, image, flat):
             return ChosenTemplate(text, flat, _turn_end(text, flat, tokenizer))
@@ -64,7 +65,7 @@ def choose(
 
 def shown_image(config: PreTrainedConfig, tokenizer: Any) -> str | None:
     """The token by which the family's chat templates show an image; None where the tokenizer has none such."""
-    family = get_family(config.model_type) if config.model_type in FAMILIES else None
+    family = known_family(config.model_type)
     id_ = config.image_token_id if family is None else family.template_image(config)
     known = isinstance(id_, int) and 0 <= id_ < len(tokenizer)
     return str(tokenizer.convert_ids_to_tokens(id_)) if known else None
@@ -112,7 +113,8 @@ def _turn_end(template: str, flat_image: str | None, tokenizer: Any) -> int | No
 
 def _published(folder: Path, config: PreTrainedConfig, tokenizer: Any) -> str | None:
     """The template that goes with the family's published checkpoints, where this is one of them."""
-    name = get_family(config.model_type).published_template(config) if config.model_type in FAMILIES else None
+    family = known_family(config.model_type)
+    name = None if family is None else family.published_template(config)
     if name is None or not chat_templates.control_tokens(name) <= set(tokenizer.get_added_vocab()):
         return None
     logger.warning("no chat template in %s: %s is taken, as its published checkpoints have it", folder, name)

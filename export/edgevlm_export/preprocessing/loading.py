@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedConfig
 
 from edgevlm_export.checkpoints import door
-from edgevlm_export.families import FAMILIES, get_family
+from edgevlm_export.families import known_family
 from edgevlm_export.preprocessing import sentencepiece_model, tokenizer_trial
 from edgevlm_export.preprocessing.chat_template import choose
 from edgevlm_runtime.errors import CheckpointError, reason
@@ -57,7 +57,7 @@ def load_processor(folder: Path, config: PreTrainedConfig, chat_template: str | 
     tokenizer = _read("tokenizer", folder, _tokenizer)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise CheckpointError(f"no tokenizer.json: {folder}: save the tokenizer in the form of the tokenizers library")
-    family = get_family(config.model_type) if config.model_type in FAMILIES else None
+    family = known_family(config.model_type)
     if family is not None:
         tokenizer = family.prepare_tokenizer(tokenizer)
     own = _template(settings.get("chat_template")) or _template(tokenizer.chat_template)

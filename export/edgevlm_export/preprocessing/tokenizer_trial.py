@@ -12,13 +12,14 @@ import signal
 import subprocess
 from pathlib import Path
 
+from edgevlm_export.checkpoints.json_files import VOCABULARY_BYTES
 from edgevlm_export.preprocessing import tokenizer_child
 from edgevlm_runtime import child
 from edgevlm_runtime.errors import CheckpointError, reason
 from edgevlm_runtime.reading import MIB, read_bytes, why
 
-LARGEST = 256 * MIB
-"""Bytes of a tokenizer.json; the largest that are known have 35 MiB."""
+LARGEST = VOCABULARY_BYTES
+"""Bytes of a tokenizer.json."""
 SECONDS = 60
 """Processor time; the largest that are known take two."""
 WALL_SECONDS = 600

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from edgevlm_runtime.errors import BundleError
+from edgevlm_runtime.registry import Registry
 from edgevlm_runtime.text.layout import Prompt
 
 Blocks = tuple[tuple[int, int], ...]
@@ -44,19 +45,19 @@ class Pattern:
     a token sees all of its block in every layer."""
 
 
-PATTERNS: dict[str, Pattern] = {
-    "causal": Pattern(causal),
-    "images": Pattern(images),
-    "prefix": Pattern(prefix, windows_hold=False),
-}
+PATTERNS = Registry(
+    "unknown attention pattern in the bundle",
+    {"causal": Pattern(causal), "images": Pattern(images), "prefix": Pattern(prefix, windows_hold=False)},
+    BundleError,
+    advice="upgrade edgevlm-runtime",
+)
 """`DecoderInfo.attention` to the pattern."""
 
 
 def get_pattern(name: str) -> Pattern:
     """The pattern with this name. Raises `BundleError` when this runtime does not know it."""
-    if name not in PATTERNS:
-        raise BundleError(f"unknown attention pattern in the bundle: '{name}': upgrade edgevlm-runtime")
-    return PATTERNS[name]
+    found: Pattern = PATTERNS.get(name)
+    return found
 
 
 def reusable(length: int, blocks: Blocks) -> int:

@@ -160,7 +160,7 @@ class Context:
         """Where states that are overwritten are copied: behind each image, which is what further questions share."""
         if not self._run.kv.states:
             return []
-        stops = {max(span.stop for span in prompt.images if span.image == image) for image in _numbers(prompt)}
+        stops = {prompt.image_stop(span.image) for span in prompt.images}
         return sorted(stop for stop in stops if self.length < stop < len(prompt))
 
     def _begin(self, prompt: Prompt, identities: Ids, start: int) -> None:
@@ -215,7 +215,3 @@ class Context:
             rows = np.arange(span.row, span.row + span.length, dtype=np.int64)
             identities[span.start : span.stop] = -1 - rows - (number << 32)
         return identities
-
-
-def _numbers(prompt: Prompt) -> set[int]:
-    return {span.image for span in prompt.images}

@@ -103,7 +103,8 @@ def _seen(
     all of the block, or what of it is not before the window."""
     seen: NDArray[np.bool_] = slots <= places[:, None]
     near = slots > places[:, None] - window if window else True
-    seen &= near
+    if not pattern.windows_hold:
+        seen &= near
     for start, stop in blocks:
         inside = (places >= start) & (places < stop)
         if inside.any():
