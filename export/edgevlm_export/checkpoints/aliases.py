@@ -30,6 +30,8 @@ ALIASES: dict[str, ModelAlias] = {
     "smolvlm1": ModelAlias("HuggingFaceTB/SmolVLM-Instruct", "idefics3", "SmolVLM, the first, 2.2B"),
     "smolvlm1-256m": ModelAlias("HuggingFaceTB/SmolVLM-256M-Instruct", "idefics3", "SmolVLM, the first, 256M"),
     "smolvlm1-500m": ModelAlias("HuggingFaceTB/SmolVLM-500M-Instruct", "idefics3", "SmolVLM, the first, 500M"),
+    "qwen2-vl": ModelAlias("Qwen/Qwen2-VL-2B-Instruct", "qwen2_vl", "Qwen2-VL, 2B"),
+    "qwen2-vl-7b": ModelAlias("Qwen/Qwen2-VL-7B-Instruct", "qwen2_vl", "Qwen2-VL, 7B"),
     "qwen2.5-vl": ModelAlias("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", "Qwen2.5-VL, 3B"),
     "qwen2.5-vl-7b": ModelAlias("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", "Qwen2.5-VL, 7B"),
     "gemma3": ModelAlias("google/gemma-3-4b-it", "gemma3", "Gemma 3, 4B (Gemma terms of use)"),

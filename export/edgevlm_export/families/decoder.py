@@ -17,7 +17,7 @@ from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 
 DECODERS = frozenset(
-    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "qwen2_5_vl_text"}
+    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "qwen2_vl_text", "qwen2_5_vl_text"}
 )
 """`model_type`s of text models whose attention this module's operator reproduces, each held to by a test."""
 

@@ -10,7 +10,7 @@ L is all patches. The merge_size * merge_size patches that become one image toke
 Feeds
     patches       uint8 [W*L, 3*patch_size*patch_size], each patch as [channel, row, column]; zeros in padding
     position_ids  int64 [W*L, 2], the patch's row and column in the image; zeros in padding
-    valid         bool  [W*L], False in padding
+    valid         bool  [W*L], False in padding; with windows only
 
 `order` gives, for each image token in raster order, its row in the merged output [W*L / merge_size**2]; it is None
 where both orders are the same. `grid` is rows and columns of image tokens. The video axis is absent: an image is one
@@ -88,8 +88,11 @@ class Processor:
         if self.options.window_cells:
             order = np.empty(grid[0] * grid[1], np.int64)
             order[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
+        feeds = {"patches": patches, "position_ids": position_ids}
+        if self.options.window_cells:
+            feeds["valid"] = valid
         return PreparedImage(
-            feeds={"patches": patches, "position_ids": position_ids, "valid": valid},
+            feeds=feeds,
             tokens=grid[0] * grid[1],
             placeholder=self.options.image_token * (grid[0] * grid[1]),
             order=order,

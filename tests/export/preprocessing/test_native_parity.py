@@ -68,8 +68,9 @@ def as_transformers(prepared: PreparedImage, merge: int) -> tuple[Any, Any]:
     unit = merge**2
     order = np.arange(prepared.tokens) if prepared.order is None else prepared.order
     rows = (order[:, None] * unit + np.arange(unit)).reshape(-1)
-    assert prepared.feeds["valid"][rows].all()
-    assert prepared.feeds["valid"].sum() == rows.size
+    valid = prepared.feeds.get("valid", np.ones(len(prepared.feeds["patches"]), np.bool_))
+    assert valid[rows].all()
+    assert valid.sum() == rows.size
     return prepared.feeds["patches"][rows], prepared.feeds["position_ids"][rows]
 
 
@@ -100,7 +101,7 @@ def check_parity(
         check_windows(prepared, grid, shape)
     else:
         assert prepared.order is None
-        assert prepared.feeds["valid"].all()
+        assert set(prepared.feeds) == {"patches", "position_ids"}
 
 
 def check_windows(prepared: PreparedImage, grid: torch.Tensor, shape: tuple[int, int, int, dict[str, Any]]) -> None:
