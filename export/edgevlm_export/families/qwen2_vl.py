@@ -57,7 +57,7 @@ class Qwen2VL(Family):
     def most_patches(self) -> int:
         """Those of an image of the largest size, or of one that fills the context."""
         patches = int(self.image_options["max_pixels"]) // self.config.vision_config.patch_size**2
-        return min(patches, self.context * self.merged)
+        return int(min(patches, self.context * self.merged))
 
     @property
     def patches_range(self) -> Range:

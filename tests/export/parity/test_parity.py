@@ -49,6 +49,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         for name in checkpoints.QWEN2_VL_SHAPES
     },
     **{
+        f"qwen3_vl-{name}": lambda folder, name=name: checkpoints.qwen3_vl(folder, name, **{**VARIED, "seed": 2})
+        for name in checkpoints.QWEN3_VL_SHAPES
+    },
+    **{
         f"qwen2_5_vl-{name}": lambda folder, name=name: checkpoints.qwen2_5_vl(folder, name, **VARIED)
         for name in checkpoints.QWEN_SHAPES
     },

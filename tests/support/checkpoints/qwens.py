@@ -1,11 +1,12 @@
-"""Qwen2-VL and Qwen2.5-VL checkpoints."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL checkpoints."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
-from transformers import Qwen2_5_VLConfig, Qwen2VLConfig
+from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from tests.support.checkpoints.decoders import HEADS
@@ -98,6 +99,63 @@ def qwen2_vl(folder: Path, shape: str = "tied", **save_options: Any) -> Path:
     if s["old"]:
         _as_published(folder, text, vision, s, words)
     _processor(folder, words, s["patch"], "Qwen2VLProcessor")
+    return folder
+
+
+QWEN3_VL_SHAPES: dict[str, dict[str, Any]] = {
+    "tied": {
+        "text": {**HEADS, "num_key_value_heads": 1, "head_dim": 16},
+        "vision": {"patch_size": 16, "depth": 3, "num_heads": 2, "hidden_size": 32, "deepstack_visual_indexes": [0, 2]},
+        "side": 6,
+        "sections": [4, 2, 2],
+        "tied": True,
+    },
+    "wide-heads": {
+        "text": {**HEADS, "hidden_size": 96, "num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 32},
+        "vision": {"patch_size": 10, "depth": 2, "num_heads": 3, "hidden_size": 72, "deepstack_visual_indexes": [0]},
+        "side": 5,
+        "sections": [6, 5, 5],
+        "tied": False,
+    },
+}
+
+
+def qwen3_vl(folder: Path, shape: str = "tied", **save_options: Any) -> Path:
+    """A Qwen3-VL checkpoint, its config.json as the hub has it; `save_options` as for `save`."""
+    s = QWEN3_VL_SHAPES[shape]
+    words = tokenizer("<|image_pad|>")
+    text = {
+        **s["text"],
+        "attention_bias": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "vocab_size": len(words),
+        "model_type": "qwen3_vl_text",
+        "rope_theta": 10000.0,
+        "rope_scaling": {"mrope_interleaved": True, "mrope_section": s["sections"], "rope_type": "default"},
+    }
+    vision = {
+        **s["vision"],
+        "intermediate_size": 56,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "num_position_embeddings": s["side"] ** 2,
+        "out_hidden_size": s["text"]["hidden_size"],
+        "model_type": "qwen3_vl",
+    }
+    published = {"text_config": text, "vision_config": vision, "tie_word_embeddings": s["tied"], **_tokens(words)}
+    save(folder, Qwen3VLConfig(**copy.deepcopy(published)), **save_options)
+    write_json(
+        folder / "config.json",
+        {
+            "architectures": ["Qwen3VLForConditionalGeneration"],
+            "model_type": "qwen3_vl",
+            "transformers_version": "4.57.0.dev0",
+            **published,
+        },
+    )
+    _processor(folder, words, vision["patch_size"], "Qwen3VLProcessor")
     return folder
 
 
