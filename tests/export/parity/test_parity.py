@@ -49,7 +49,7 @@ CASES: dict[str, Callable[[Path], Path]] = {
         for name in checkpoints.QWEN2_VL_SHAPES
     },
     **{
-        f"qwen3_vl-{name}": lambda folder, name=name: checkpoints.qwen3_vl(folder, name, **{**VARIED, "seed": 2})
+        f"qwen3_vl-{name}": lambda folder, name=name: checkpoints.qwen3_vl(folder, name, **{**VARIED, "seed": 5})
         for name in checkpoints.QWEN3_VL_SHAPES
     },
     **{

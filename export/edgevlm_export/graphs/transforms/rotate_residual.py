@@ -3,8 +3,9 @@
 Each RMSNorm's weight is folded into the linear layers that read it, so that the norm commutes with any orthogonal Q.
 Then readers take W Q, writers give Q^T W (and b Q), and the stream carries x Q. It enters rotated by two small
 products at each of the graph's inputs that are added to it (embeddings, and DeepStack's columns behind some layers);
-the graphs' contract, embeddings in the model's own space, stays. An LM head of its own is a reader like the others; one that is also the table of embeddings stays as it is, and the few selected rows are
-rotated back before it.
+the graphs' contract, embeddings in the model's own space, stays. An LM head of its own is a reader
+like the others; one that is also the table of embeddings stays as it is, and the few selected rows are rotated back
+before it.
 """
 
 from __future__ import annotations
