@@ -6,8 +6,9 @@ There are three, and a fourth for prompts where one is asked for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.blocks import BLOCKS
-from edgevlm_export.families.decoder import Wiring, check_decoder, decoder_source, rotates_outside, windows
+from edgevlm_export.families.decoder import EMBEDDINGS, Wiring, check_decoder, decoder_source, rotates_outside, windows
 from edgevlm_export.finite import is_finite
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
 from edgevlm_runtime.errors import CheckpointError
+
+_NONE: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +132,21 @@ class Family(ABC):
         text_model: nn.Module = self.model.model.language_model
         return text_model
 
-    def text_arguments(self, rows: Tensor, named: Mapping[str, Tensor]) -> dict[str, Any]:
+    def text_arguments(
+        self, rows: Tensor, named: Mapping[str, Tensor], entries: Mapping[str, Callable[[Tensor], Tensor]] = _NONE
+    ) -> dict[str, Any]:
         """What `text_model` is called with for sequences from position 0 on, but for its cache.
 
         `rows`: [batch, S, row width], embeddings and then `image_columns`, as the runtime has them; `named`: further
-        arguments for these positions (position ids, masks), by transformers' names.
+        arguments for these positions (position ids, masks), by transformers' names; `entries`: what is done first to
+        embeddings and columns, by the names of the decoder graph's inputs.
         """
         widths = [columns.width for columns in self.image_columns]
         embeddings, *parts = rows.split([rows.shape[-1] - sum(widths), *widths], dim=-1)
-        columns = {one.name: part for one, part in zip(self.image_columns, parts, strict=True)}
+        given = {EMBEDDINGS: embeddings}
+        given |= {one.name: part for one, part in zip(self.image_columns, parts, strict=True)}
+        columns = {name: entries[name](part) if name in entries else part for name, part in given.items()}
+        embeddings = columns.pop(EMBEDDINGS)
         causal = self.block_arguments(embeddings)
         return {"inputs_embeds": embeddings, **causal, **self.column_arguments(columns), **named}
 

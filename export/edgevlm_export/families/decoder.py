@@ -17,10 +17,23 @@ from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 
 DECODERS = frozenset(
-    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "qwen2_5_vl_text"}
+    {
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "phi3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "qwen2_vl_text",
+        "qwen2_5_vl_text",
+        "qwen3_vl_text",
+    }
 )
 """`model_type`s of text models whose attention this module's operator reproduces, each held to by a test."""
 
+EMBEDDINGS = "inputs_embeds"
 PAST, STATE = "past_key_values.", "past_state."
 HEAD_MULTIPLE = 16
 """Head sizes that ONNX Runtime's GroupQueryAttention rotates on a processor are multiples of this."""
@@ -161,7 +174,7 @@ class Decoder(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Returns logits [1, K, vocab], where there is a head, and the presents: key and value layer by layer."""
         head, given = self._head[0], dict(zip(self._names, inputs, strict=True))
-        embeds = given["inputs_embeds"]
+        embeds = given[EMBEDDINGS]
         inside = self._wiring.rotary == "inside"
         cache = ops.CacheBinding(
             past=[value for name, value in given.items() if name.startswith(PAST)],
@@ -216,7 +229,7 @@ def decoder_source(
     kv = kv_shape(config)
     cache = (1, kv.kv_heads, "max_tokens", kv.head_dim)
     ports = [
-        Port("inputs_embeds", torch.float32, (1, "sequence", config.hidden_size)),
+        Port(EMBEDDINGS, torch.float32, (1, "sequence", config.hidden_size)),
         *(Port(columns.name, torch.float32, (1, "sequence", columns.width)) for columns in wiring.columns),
         *([] if head is None else [Port("logits_rows", torch.int64, ("rows",))]),
         Port("seqlens_k", torch.int32, (1,)),

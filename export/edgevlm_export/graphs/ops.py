@@ -249,6 +249,15 @@ ADDS_ONE = frozenset({"GemmaRMSNorm", "Gemma2RMSNorm", "Gemma3RMSNorm"})
 """RMSNorm classes whose stored weight is an offset from one."""
 
 
+DEEPSTACK = "_deepstack_process"
+"""The method of text models that adds image columns to hidden states."""
+
+
+def _add_columns(hidden: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
+    """What it does where the columns are given for every position (`Family.column_arguments`), [B, S, hidden]."""
+    return hidden + columns
+
+
 @contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """`owner.name` is `value` inside, and what it was afterwards."""
@@ -271,6 +280,8 @@ def neutral_ops(model: PreTrainedModel, rotary: str) -> Iterator[None]:
             module.config._attn_implementation = IMPLEMENTATION
         if type(module).__name__.endswith("RMSNorm"):
             _patch_rms_norm(module)
+        if hasattr(module, DEEPSTACK):
+            setattr(module, DEEPSTACK, _add_columns)
     sources = {type(module).__module__ for module in model.modules()}
     with ExitStack() as stack:
         stack.enter_context(_replaced(nn.Linear, "forward", linear))

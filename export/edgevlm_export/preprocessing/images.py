@@ -6,6 +6,7 @@ One function a kind; `TRANSLATORS` has them by image-processor class, without th
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -112,7 +113,7 @@ def _tiles(processor: CheckpointProcessor, config: PreTrainedConfig) -> tiles.Op
 
 
 def _native(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.Options:
-    """Qwen2-VL, Qwen2.5-VL."""
+    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL."""
     source, vision = processor.image_processor, config.vision_config
     if (source.patch_size, source.merge_size) != (vision.patch_size, vision.spatial_merge_size):
         raise CheckpointError(
@@ -130,6 +131,7 @@ def _native(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.
         max_pixels=source.size.longest_edge,
         resize=bool(source.do_resize),
         resample=int(source.resample),
+        position_grid=math.isqrt(getattr(vision, "num_position_embeddings", 0) or 0),
     )
 
 

@@ -117,16 +117,20 @@ def with_continuation(inputs: Inputs, continuation: Sequence[int], model_type: s
 
 
 def encode_image(model: Any, pixels: Inputs) -> tuple[Array, Array]:
-    """(vision features [rows, width] as the projector gets them, embeddings [tokens, hidden]), both in prompt order."""
+    """(vision features [rows, width] as the projector gets them, embeddings [tokens, row width]), both in prompt order.
+
+    Behind the embeddings stand what DeepStack adds to the decoder's layers, in order.
+    """
     given: list[torch.Tensor] = []
     projector = model.get_submodule(get_family(model.config.model_type).projector_module)
     hook = projector.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     try:
-        pooled = model.get_image_features(**pixels, return_dict=True).pooler_output
+        output = model.get_image_features(**pixels, return_dict=True)
     finally:
         hook.remove()
     width = model.get_input_embeddings().weight.shape[1]
-    embeddings = torch.cat([rows.reshape(-1, width) for rows in pooled])
+    parts = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+    embeddings = torch.cat([torch.cat([rows.reshape(-1, width) for rows in part]) for part in parts], dim=-1)
     features = given[0].reshape(-1, given[0].shape[-1])
     return numbers(features, "vision features"), numbers(embeddings, "image embeddings")
 

@@ -127,9 +127,7 @@ class StreamedModel:
 
         What the family's text model is called with is made here, for all who look at it.
         """
-        arguments = self.family.text_arguments(samples.embeddings, samples.named)
-        if (entry := self.edits.entry) is not None:
-            arguments["inputs_embeds"] = entry(arguments["inputs_embeds"])
+        arguments = self.family.text_arguments(samples.embeddings, samples.named, self.edits.entries)
         with self._streaming(observe=observe):
             output = self.family.text_model(**arguments, past_key_values=cache, use_cache=cache is not None)
         hidden: Tensor = output.last_hidden_state

@@ -1,4 +1,4 @@
-"""Native resolution: Qwen2-VL and Qwen2.5-VL image processors.
+"""Native resolution: Qwen2-VL, Qwen2.5-VL and Qwen3-VL image processors.
 
     Processor(Options(image_token="<|image_pad|>", patch_size=14, merge_size=2, window_size=112))
 
@@ -10,7 +10,9 @@ L is all patches. The merge_size * merge_size patches that become one image toke
 Feeds
     patches       uint8 [W*L, 3*patch_size*patch_size], each patch as [channel, row, column]; zeros in padding
     position_ids  int64 [W*L, 2], the patch's row and column in the image; zeros in padding
-    valid         bool  [W*L], False in padding
+    valid         bool  [W*L], False in padding; with windows only
+    grid_indices  int64 [W*L, 4], grid_weights float32 [W*L, 4], with a grid of learned positions only: the places of
+                  the grid, row by row, around the patch, and their weights; the image's corners lie on the grid's
 
 `order` gives, for each image token in raster order, its row in the merged output [W*L / merge_size**2]; it is None
 where both orders are the same. `grid` is rows and columns of image tokens. The video axis is absent: an image is one
@@ -49,6 +51,8 @@ class Options:
     resize: bool = True
     resample: int = Image.Resampling.BICUBIC.value
     """Pillow's resampling code."""
+    position_grid: int = 0
+    """Side of the tower's square grid of learned positions that images' own are interpolated from; 0 for none."""
 
     def __post_init__(self) -> None:
         check_options(self.image_token, patch_size=self.patch_size, merge_size=self.merge_size)
@@ -57,6 +61,8 @@ class Options:
             raise ValueError("max_pixels must be positive")
         if self.window_size < 0 or (self.window_size and not self.window_cells):
             raise ValueError("window_size must be 0 or hold at least one merged patch")
+        if self.position_grid < 0:
+            raise ValueError("position_grid must not be negative")
         Image.Resampling(self.resample)
 
     @property
@@ -88,8 +94,15 @@ class Processor:
         if self.options.window_cells:
             order = np.empty(grid[0] * grid[1], np.int64)
             order[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
+        feeds = {"patches": patches, "position_ids": position_ids}
+        if self.options.position_grid:
+            indices, weights = _interpolation(self._positions(grid), self.options.position_grid)
+            feeds["grid_indices"], _ = self._in_windows(indices, rows)
+            feeds["grid_weights"], _ = self._in_windows(weights, rows)
+        if self.options.window_cells:
+            feeds["valid"] = valid
         return PreparedImage(
-            feeds={"patches": patches, "position_ids": position_ids, "valid": valid},
+            feeds=feeds,
             tokens=grid[0] * grid[1],
             placeholder=self.options.image_token * (grid[0] * grid[1]),
             order=order,
@@ -146,6 +159,25 @@ def _window_rows(grid: tuple[int, int], cells: int) -> NDArray[np.int64]:
     padded = np.pad(raster, ((0, -rows % cells), (0, -columns % cells)), constant_values=-1)
     split = padded.reshape(padded.shape[0] // cells, cells, padded.shape[1] // cells, cells)
     return split.transpose(0, 2, 1, 3).reshape(-1)
+
+
+def _interpolation(positions: NDArray[np.int64], side: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Places around each patch in a grid of `side` rows and columns, and their weights, [tokens, merge_size**2, 4].
+
+    Bilinear, with the first and last patch on the grid's edges: `get_vision_interpolation_indices_and_weights` of
+    transformers.vision_utils, in its arithmetic.
+    """
+    near, shares = [], []
+    for axis in (0, 1):
+        places = positions[..., axis]
+        exact = places.astype(np.float32) * np.float32(side - 1) / np.float32(max(int(places.max()), 1))
+        floor = np.floor(exact)
+        steps = np.arange(2)
+        near.append((floor[..., None].astype(np.int64) + steps).clip(0, side - 1))
+        shares.append((1 - np.abs((exact - floor)[..., None] - steps.astype(np.float32))).clip(0))
+    shape = (*positions.shape[:2], 4)
+    indices = (near[0][..., :, None] * side + near[1][..., None, :]).reshape(shape)
+    return indices, (shares[0][..., :, None] * shares[1][..., None, :]).reshape(shape).astype(np.float32)
 
 
 def _smart_size(width: int, height: int, options: Options) -> tuple[int, int]:

@@ -45,6 +45,14 @@ CASES: dict[str, Callable[[Path], Path]] = {
     },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
+        f"qwen2_vl-{name}": lambda folder, name=name: checkpoints.qwen2_vl(folder, name, **VARIED)
+        for name in checkpoints.QWEN2_VL_SHAPES
+    },
+    **{
+        f"qwen3_vl-{name}": lambda folder, name=name: checkpoints.qwen3_vl(folder, name, **{**VARIED, "seed": 5})
+        for name in checkpoints.QWEN3_VL_SHAPES
+    },
+    **{
         f"qwen2_5_vl-{name}": lambda folder, name=name: checkpoints.qwen2_5_vl(folder, name, **VARIED)
         for name in checkpoints.QWEN_SHAPES
     },

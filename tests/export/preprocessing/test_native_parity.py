@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL processing against transformers' own PIL processor and window index."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL processing against transformers' own PIL processor and window index."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import Qwen2_5_VLConfig, Qwen2VLConfig
+from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+from transformers.vision_utils import (
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
 
 from edgevlm_export.families.base import Normalization
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
@@ -31,14 +35,21 @@ def config(image_token_id: int, patch: int, merge: int, window: int) -> Any:
     vision = {"patch_size": patch, "spatial_merge_size": merge, "depth": 1, "num_heads": 2}
     if window:
         return Qwen2_5_VLConfig(vision_config={**vision, "window_size": window}, image_token_id=image_token_id)
+    if side := GRIDS.get((patch, merge)):
+        learned = {"num_position_embeddings": side**2}
+        return Qwen3VLConfig(vision_config={**vision, **learned}, image_token_id=image_token_id)
     return Qwen2VLConfig(vision_config=vision, image_token_id=image_token_id)
 
 
+GRIDS = {(16, 2): 48, (3, 2): 7}
+"""Sides of Qwen3-VL's grids of learned positions, by patch and merge."""
 SHAPES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     # patch, merge, window, processor settings
     "qwen2.5": (14, 2, 112, {"size": {"shortest_edge": 56 * 56, "longest_edge": 300 * 300}}),
     "qwen2.5-tiny": (4, 2, 24, {"size": {"shortest_edge": 64, "longest_edge": 90 * 90}}),
     "qwen2.5-merge-3": (3, 3, 20, {"size": {"shortest_edge": 81, "longest_edge": 70 * 70}, "resample": 2}),
+    "qwen3": (16, 2, 0, {"size": {"shortest_edge": 64 * 64, "longest_edge": 300 * 300}}),
+    "qwen3-tiny": (3, 2, 0, {"size": {"shortest_edge": 36, "longest_edge": 70 * 70}}),
     "qwen2": (14, 2, 0, {"size": {"shortest_edge": 56 * 56, "longest_edge": 300 * 300}}),
 }
 
@@ -68,8 +79,9 @@ def as_transformers(prepared: PreparedImage, merge: int) -> tuple[Any, Any]:
     unit = merge**2
     order = np.arange(prepared.tokens) if prepared.order is None else prepared.order
     rows = (order[:, None] * unit + np.arange(unit)).reshape(-1)
-    assert prepared.feeds["valid"][rows].all()
-    assert prepared.feeds["valid"].sum() == rows.size
+    valid = prepared.feeds.get("valid", np.ones(len(prepared.feeds["patches"]), np.bool_))
+    assert valid[rows].all()
+    assert valid.sum() == rows.size
     return prepared.feeds["patches"][rows], prepared.feeds["position_ids"][rows]
 
 
@@ -100,7 +112,20 @@ def check_parity(
         check_windows(prepared, grid, shape)
     else:
         assert prepared.order is None
-        assert prepared.feeds["valid"].all()
+        learned = {"grid_indices", "grid_weights"} if (patch, merge) in GRIDS else set()
+        assert set(prepared.feeds) == {"patches", "position_ids", *learned}
+        if learned:
+            check_places(prepared, grid, merge, GRIDS[patch, merge])
+
+
+def check_places(prepared: PreparedImage, grid: torch.Tensor, merge: int, side: int) -> None:
+    """Places in the grid of learned positions and their weights, to the bit."""
+    indices, weights = get_vision_interpolation_indices_and_weights(
+        grid, side, align_corners=True, spatial_merge_size=merge
+    )
+    np.testing.assert_array_equal(prepared.feeds["grid_indices"], indices.numpy())
+    np.testing.assert_array_equal(prepared.feeds["grid_weights"], weights.numpy())
+    assert prepared.feeds["grid_weights"].dtype == np.float32
 
 
 def check_windows(prepared: PreparedImage, grid: torch.Tensor, shape: tuple[int, int, int, dict[str, Any]]) -> None:

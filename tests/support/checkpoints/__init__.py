@@ -7,7 +7,14 @@ from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.llavas import TOWERS, llava
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
-from tests.support.checkpoints.qwens import QWEN_SHAPES, qwen2_5_vl
+from tests.support.checkpoints.qwens import (
+    QWEN2_VL_SHAPES,
+    QWEN3_VL_SHAPES,
+    QWEN_SHAPES,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_vl,
+)
 from tests.support.checkpoints.smolvlms import SMOLVLM_SHAPES, idefics3, smolvlm
 from tests.support.checkpoints.weights import randomize, save
 from tests.support.checkpoints.words import CHAT_TEMPLATE, SPECIAL, tokenizer
@@ -18,6 +25,8 @@ __all__ = [
     "GEMMA3_SHAPES",
     "LAYOUTS",
     "PALIGEMMA_SHAPES",
+    "QWEN2_VL_SHAPES",
+    "QWEN3_VL_SHAPES",
     "QWEN_SHAPES",
     "SMOLVLM_SHAPES",
     "SPECIAL",
@@ -29,6 +38,8 @@ __all__ = [
     "paligemma",
     "published",
     "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_vl",
     "randomize",
     "save",
     "smolvlm",

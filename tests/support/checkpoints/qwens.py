@@ -1,11 +1,12 @@
-"""Qwen2.5-VL checkpoints."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL checkpoints."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
-from transformers import Qwen2_5_VLConfig
+from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from tests.support.checkpoints.decoders import HEADS
@@ -22,7 +23,6 @@ def qwen2_5_vl(folder: Path, shape: str = "window-4", **save_options: Any) -> Pa
     """A Qwen2.5-VL checkpoint; `save_options` as for `save`."""
     s = QWEN_SHAPES[shape]
     words = tokenizer("<|image_pad|>")
-    ids = words.convert_tokens_to_ids
     text = {
         **HEADS,
         "model_type": "qwen2_5_vl_text",
@@ -45,19 +45,159 @@ def qwen2_5_vl(folder: Path, shape: str = "window-4", **save_options: Any) -> Pa
         "fullatt_block_indexes": s["full"],
         "out_hidden_size": 64,
     }
-    config = Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=ids("<|image_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **_tokens(words))
+    save(folder, config, **save_options)
+    _processor(folder, words, s["patch"], "Qwen2_5_VLProcessor")
+    return folder
+
+
+QWEN2_VL_SHAPES: dict[str, dict[str, Any]] = {
+    "tied": {"patch": 14, "depth": 2, "heads": 2, "width": 32, "sections": [2, 3, 3], "tied": True, "old": False},
+    "flat-config": {
+        "patch": 10,
+        "depth": 3,
+        "heads": 3,
+        "width": 72,
+        "sections": [4, 2, 2],
+        "tied": False,
+        "old": True,
+    },
+}
+"""`old`: config.json as the hub has it, written by transformers 4.4x: no text_config, figures of the text model beside
+`vision_config`, whose model_type is the whole's."""
+
+
+def qwen2_vl(folder: Path, shape: str = "tied", **save_options: Any) -> Path:
+    """A Qwen2-VL checkpoint; `save_options` as for `save`."""
+    s = QWEN2_VL_SHAPES[shape]
+    words = tokenizer("<|image_pad|>")
+    text = {
+        **HEADS,
+        "num_key_value_heads": 1 if s["tied"] else 2,
+        "vocab_size": len(words),
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    vision = {
+        "depth": s["depth"],
+        "embed_dim": s["width"],
+        "hidden_size": 64,
+        "mlp_ratio": 2,
+        "num_heads": s["heads"],
+        "patch_size": s["patch"],
+        "spatial_merge_size": 2,
+    }
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": s["sections"]}
+    config = Qwen2VLConfig(
+        text_config={**text, "model_type": "qwen2_vl_text", "rope_parameters": rope},
+        vision_config={**vision, "model_type": "qwen2_vl_vision"},
+        tie_word_embeddings=s["tied"],
+        **_tokens(words),
     )
     save(folder, config, **save_options)
+    if s["old"]:
+        _as_published(folder, text, vision, s, words)
+    _processor(folder, words, s["patch"], "Qwen2VLProcessor")
+    return folder
+
+
+QWEN3_VL_SHAPES: dict[str, dict[str, Any]] = {
+    "tied": {
+        "text": {**HEADS, "num_key_value_heads": 1, "head_dim": 16},
+        "vision": {"patch_size": 16, "depth": 3, "num_heads": 2, "hidden_size": 32, "deepstack_visual_indexes": [0, 2]},
+        "side": 6,
+        "sections": [4, 2, 2],
+        "tied": True,
+    },
+    "wide-heads": {
+        "text": {**HEADS, "hidden_size": 96, "num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 32},
+        "vision": {"patch_size": 10, "depth": 2, "num_heads": 3, "hidden_size": 72, "deepstack_visual_indexes": [0]},
+        "side": 5,
+        "sections": [6, 5, 5],
+        "tied": False,
+    },
+}
+
+
+def qwen3_vl(folder: Path, shape: str = "tied", **save_options: Any) -> Path:
+    """A Qwen3-VL checkpoint, its config.json as the hub has it; `save_options` as for `save`."""
+    s = QWEN3_VL_SHAPES[shape]
+    words = tokenizer("<|image_pad|>")
+    text = {
+        **s["text"],
+        "attention_bias": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "vocab_size": len(words),
+        "model_type": "qwen3_vl_text",
+        "rope_theta": 10000.0,
+        "rope_scaling": {"mrope_interleaved": True, "mrope_section": s["sections"], "rope_type": "default"},
+    }
+    vision = {
+        **s["vision"],
+        "intermediate_size": 56,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "num_position_embeddings": s["side"] ** 2,
+        "out_hidden_size": s["text"]["hidden_size"],
+        "model_type": "qwen3_vl",
+    }
+    published = {"text_config": text, "vision_config": vision, "tie_word_embeddings": s["tied"], **_tokens(words)}
+    save(folder, Qwen3VLConfig(**copy.deepcopy(published)), **save_options)
+    write_json(
+        folder / "config.json",
+        {
+            "architectures": ["Qwen3VLForConditionalGeneration"],
+            "model_type": "qwen3_vl",
+            "transformers_version": "4.57.0.dev0",
+            **published,
+        },
+    )
+    _processor(folder, words, vision["patch_size"], "Qwen3VLProcessor")
+    return folder
+
+
+def _as_published(folder: Path, text: dict[str, Any], vision: dict[str, Any], s: dict[str, Any], words: Any) -> None:
+    old = {
+        **text,
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "model_type": "qwen2_vl",
+        **_tokens(words),
+        "hidden_act": "silu",
+        "max_window_layers": 2,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": {"type": "mrope", "mrope_section": s["sections"]},
+        "rope_theta": 10000.0,
+        "sliding_window": 32,
+        "tie_word_embeddings": s["tied"],
+        "torch_dtype": "float32",
+        "transformers_version": "4.41.2",
+        "use_cache": True,
+        "use_sliding_window": False,
+        "vision_config": {
+            **{name: value for name, value in vision.items() if name != "patch_size"},
+            "in_chans": 3,
+            "model_type": "qwen2_vl",
+            "patch_size": s["patch"],
+            "spatial_patch_size": s["patch"],
+            "temporal_patch_size": 2,
+        },
+    }
+    write_json(folder / "config.json", old)
+
+
+def _tokens(words: Any) -> dict[str, int]:
+    names = {"image": "<|image_pad|>", "vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>"}
+    return {f"{name}_token_id": words.convert_tokens_to_ids(token) for name, token in names.items()}
+
+
+def _processor(folder: Path, words: Any, patch: int, processor_class: str) -> None:
     words.chat_template = words.chat_template.replace("<|image_pad|>", "<|vision_start|><|image_pad|><|vision_end|>")
     words.save_pretrained(folder)
-    factor = 2 * s["patch"]
+    factor = 2 * patch
     Qwen2VLImageProcessorPil(
-        patch_size=s["patch"], size={"shortest_edge": 4 * factor**2, "longest_edge": 40 * factor**2}
+        patch_size=patch, size={"shortest_edge": 4 * factor**2, "longest_edge": 40 * factor**2}
     ).save_pretrained(folder)
-    write_json(folder / "processor_config.json", {"processor_class": "Qwen2_5_VLProcessor"})
-    return folder
+    write_json(folder / "processor_config.json", {"processor_class": processor_class})

@@ -26,8 +26,8 @@ class NotApplicable(Exception):
 class Edits:
     """The changes to each weight of one graph, in the order they are made."""
 
-    entry: Callable[[Tensor], Tensor] | None = None
-    """What the graph does to its first input before the changed layers see it."""
+    entries: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """What the graph does to its inputs, by their names, before the changed layers see them."""
     inputs: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """What the graph does to the input of single layers, by the weight's name, before they see it."""
     leave: Callable[[Tensor], Tensor] | None = None

@@ -31,8 +31,8 @@ class Norm:
 class ResidualStream:
     """Everything that touches the stream."""
 
-    entry: ir.Value
-    """inputs_embeds, [1, S, width]."""
+    entries: tuple[ir.Value, ...]
+    """Inputs of the graph, [1, S, width] each: inputs_embeds, then what is added to the stream further on."""
     width: int
     norms: tuple[Norm, ...]
     """In order; only the last one's reader is the head, by way of the selection of rows."""
@@ -48,7 +48,8 @@ def is_op(node: ir.Node | None, op_type: str) -> bool:
 def find_residual(model: ir.Model) -> ResidualStream:
     """The stream. Raises `NotApplicable` when anything touches it that is no RMSNorm, linear layer or addition."""
     entry = model.graph.inputs[0]
-    stream: list[ir.Value] = [entry]
+    width = _width(entry)
+    stream, entries = [entry], [entry]
     norms: list[Norm] = []
     writers: list[ir.Node] = []
     for value in stream:  # grows while additions are found
@@ -56,15 +57,31 @@ def find_residual(model: ir.Model) -> ResidualStream:
             if is_op(node, "RMSNorm"):
                 norms.append(_norm(node))
             elif node.op_type == "Add":
-                writers.append(_writer(node, value))
+                if (added := _added_input(node, value, width)) is not None:
+                    entries.append(added)
+                else:
+                    writers.append(_writer(node, value))
                 stream.append(node.outputs[0])
             else:
                 raise NotApplicable(f"{node.op_type} reads the residual stream")
         if value.is_graph_output():
             raise NotApplicable("the residual stream is an output of the graph")
-    if entry.shape is None or not isinstance(entry.shape[-1], int):
+    return ResidualStream(tuple(entries), width, tuple(norms), tuple(writers))
+
+
+def _width(value: ir.Value) -> int:
+    if value.shape is None or not isinstance(value.shape[-1], int):
         raise NotApplicable("the width of the residual stream is not known")
-    return ResidualStream(entry, entry.shape[-1], tuple(norms), tuple(writers))
+    return value.shape[-1]
+
+
+def _added_input(addition: ir.Node, stream: ir.Value, width: int) -> ir.Value | None:
+    """The graph's input on the other side of an addition, as wide as the stream and used nowhere else, if that is what
+    is there."""
+    for value in addition.inputs:
+        if value is not None and value is not stream and value.is_graph_input():
+            return value if len(list(value.uses())) == 1 and _width(value) == width else None
+    return None
 
 
 def _writer(addition: ir.Node, stream: ir.Value) -> ir.Node:
@@ -72,7 +89,8 @@ def _writer(addition: ir.Node, stream: ir.Value) -> ir.Node:
     other = [value for value in addition.inputs if value is not stream]
     producer = other[0].producer() if len(other) == 1 and other[0] is not None else None
     if producer is None or not is_op(producer, "Linear") or len(producer.outputs[0].consumers()) != 1:
-        what = "a value of the graph's inputs" if producer is None else f"the result of {producer.op_type}"
+        odd = "an input of the graph, of another width or used elsewhere too,"
+        what = odd if producer is None else f"the result of {producer.op_type}"
         raise NotApplicable(f"{what} is added to the residual stream, not a linear layer's alone")
     return producer
 

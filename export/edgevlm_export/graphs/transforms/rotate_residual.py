@@ -2,9 +2,10 @@
 
 Each RMSNorm's weight is folded into the linear layers that read it, so that the norm commutes with any orthogonal Q.
 Then readers take W Q, writers give Q^T W (and b Q), and the stream carries x Q. It enters rotated by two small
-products at the graph's input; the graphs' contract, embeddings in the model's own space, stays. An LM head of its own
-is a reader like the others; one that is also the table of embeddings stays as it is, and the few selected rows are
-rotated back before it.
+products at each of the graph's inputs that are added to it (embeddings, and DeepStack's columns behind some layers);
+the graphs' contract, embeddings in the model's own space, stays. An LM head of its own is a reader
+like the others; one that is also the table of embeddings stays as it is, and the few selected rows are rotated back
+before it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> None:
     if _shared(stream):
         raise NotApplicable("two layers on the residual stream share a weight")
     rotation = Orthogonal(stream.width)
-    _enter(stream, rotation)
-    edits.entry = rotation.apply
+    for entry in stream.entries:
+        _enter(entry, rotation)
+        edits.entries[str(entry.name)] = rotation.apply
     for norm in stream.norms:
         ones = constant_before(norm.node, np.ones(stream.width, np.float32))
         norm.node.replace_input_with(1, ones)
@@ -71,13 +73,13 @@ def _one(scale: NormScale) -> Edit:
     return lambda weight, _: torch.full_like(weight, 1.0 - scale.offset)
 
 
-def _enter(stream: ResidualStream, rotation: Orthogonal) -> None:
-    """inputs_embeds Q at the graph's input."""
-    consumers = list(stream.entry.uses())
+def _enter(entry: ir.Value, rotation: Orthogonal) -> None:
+    """An input of the graph times Q."""
+    consumers = list(entry.uses())
     first = consumers[0].node
-    signed = insert_before(first, "Mul", [stream.entry, constant_before(first, rotation.signs)], {})
+    signed = insert_before(first, "Mul", [entry, constant_before(first, rotation.signs)], {})
     rotated = _core(first, signed, rotation)
-    rotated.shape, rotated.type = stream.entry.shape, stream.entry.type
+    rotated.shape, rotated.type = entry.shape, entry.type
     for use in consumers:
         use.node.replace_input_with(use.idx, rotated)
 
