@@ -17,7 +17,7 @@ from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 
 DECODERS = frozenset(
-    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "qwen2_5_vl_text"}
+    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "qwen2_5_vl_text", "lfm2"}
 )
 """`model_type`s of text models whose attention this module's operator reproduces, each held to by a test."""
 
@@ -123,6 +123,8 @@ class Wiring:
     """Masks of tokens that see later ones, each with the window of its layers; none where no token does."""
     states: tuple[StateInfo, ...] = ()
     """What layers without keys and values carry from run to run."""
+    patches: ops.Patches = field(default_factory=dict)
+    """See `Family.patches`."""
     whole: bool = False
     """Whether a prompt is computed in one run, whatever its length."""
     logit_cap: float | None = None
@@ -211,9 +213,14 @@ def decoder_source(
 ) -> GraphSource:
     """The decoder graph of one model; names and shapes are the contract with the runtime.
 
-    Without a head it fills the KV cache and gives no logits: a graph for prompts alone.
+    Without a head it fills the KV cache and gives no logits: a graph for prompts alone. Raises `UnsupportedModel` for
+    layers whose state nobody carries.
     """
     kv = kv_shape(config)
+    if kv.layers < config.num_hidden_layers and not wiring.states:
+        raise UnsupportedModel(
+            f"text decoder not supported in this family: {config.model_type}: its layers have states"
+        )
     cache = (1, kv.kv_heads, "max_tokens", kv.head_dim)
     ports = [
         Port("inputs_embeds", torch.float32, (1, "sequence", config.hidden_size)),
@@ -241,4 +248,5 @@ def decoder_source(
         fixed={"max_tokens": context},
         ranges={"sequence": (1, 1, context)} if wiring.whole else {},
         masks=wiring.masks,
+        patches=wiring.patches,
     )
