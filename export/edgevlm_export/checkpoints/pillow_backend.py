@@ -1,8 +1,7 @@
 """transformers' image processors that there are for torchvision alone, with Pillow and PyTorch in its place.
 
-What such a processor does with torchvision is to resize and to normalise; the rest is transformers' own code, which runs
-as it is. Pillow's bilinear resize and torchvision's of 8-bit images differ by one level here and there, as do
-torchvision's own on processors with and without AVX2.
+What such a processor does with torchvision is to resize and to normalise; the rest is transformers' own code, which
+runs as it is. Pillow's bilinear resize and torchvision's of 8-bit images differ by one level here and there.
 """
 
 from __future__ import annotations

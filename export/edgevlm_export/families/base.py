@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from edgevlm_export.families.blocks import BLOCKS
 from edgevlm_export.families.decoder import Wiring, check_decoder, decoder_source, rotates_outside, windows
 from edgevlm_export.finite import is_finite
-from edgevlm_export.graphs.ops import Patches
+from edgevlm_export.graphs.ops import Forwards
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
 from edgevlm_runtime.errors import CheckpointError
@@ -174,8 +174,8 @@ class Family(ABC):
         return ()
 
     @property
-    def patches(self) -> Patches:
-        """Classes of modules whose own forward the decoder's graph cannot hold, such as those that carry a state: what is
+    def forwards(self) -> Forwards:
+        """Classes of modules whose own forward the decoder's graph cannot hold, as where it carries a state: what is
         called in its place, with the module first, gives neutral operators (`graphs.ops`) of the same function."""
         return {}
 
@@ -221,7 +221,7 @@ class Family(ABC):
             arguments=self.column_arguments,
             masks={f"block_mask_window_{size}" if size else "block_mask": size for size in sizes},
             states=self.states,
-            patches=self.patches,
+            forwards=self.forwards,
             whole=self.attention == "prefix",
             logit_cap=self.logit_cap,
         )

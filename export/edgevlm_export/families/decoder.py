@@ -123,8 +123,8 @@ class Wiring:
     """Masks of tokens that see later ones, each with the window of its layers; none where no token does."""
     states: tuple[StateInfo, ...] = ()
     """What layers without keys and values carry from run to run."""
-    patches: ops.Patches = field(default_factory=dict)
-    """See `Family.patches`."""
+    forwards: ops.Forwards = field(default_factory=dict)
+    """See `Family.forwards`."""
     whole: bool = False
     """Whether a prompt is computed in one run, whatever its length."""
     logit_cap: float | None = None
@@ -248,5 +248,5 @@ def decoder_source(
         fixed={"max_tokens": context},
         ranges={"sequence": (1, 1, context)} if wiring.whole else {},
         masks=wiring.masks,
-        patches=wiring.patches,
+        forwards=wiring.forwards,
     )

@@ -1,4 +1,4 @@
-"""LFM2-VL (Liquid AI 2025): a SigLIP 2 tower at native resolution, 2 x 2 patches to a token, convolutions beside attention.
+"""LFM2-VL (Liquid AI 2025): a SigLIP 2 tower at native resolution, convolutions beside attention.
 
 Most layers of the text model (LFM2) have no keys and values: they convolve each channel over the last few positions,
 gated before and after, and carry these positions as a state. The runtime hands the four patches of a token over side by
@@ -40,7 +40,7 @@ class Lfm2VL(Family):
         return states(self.text_config)
 
     @property
-    def patches(self) -> ops.Patches:
+    def forwards(self) -> ops.Forwards:
         return {Lfm2ShortConv: short_convolution}
 
     @property

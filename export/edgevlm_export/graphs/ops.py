@@ -14,7 +14,7 @@ They keep every decision about kernels, caches and number formats out of the tra
     CausalConv(x, weight, past_state[, bias])           each channel by itself, over the K last positions: x [1, S, C],
                                                         weight [C, 1, K], state [1, K-1, C], the inputs before x
 
-`neutral_ops(model, rotary, patches)` is the context in which a model's forward emits them.
+`neutral_ops(model, rotary, forwards)` is the context in which a model's forward emits them.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreT
 from edgevlm_runtime.errors import UnsupportedModel
 
 DOMAIN = "edgevlm"
-Patches = Mapping[type[nn.Module], Callable[..., Tensor]]
+Forwards = Mapping[type[nn.Module], Callable[..., Tensor]]
 """Classes of modules to what is called in place of their forward, with the module first."""
-NO_PATCHES: Patches = MappingProxyType({})
+NO_FORWARDS: Forwards = MappingProxyType({})
 IMPLEMENTATION = "edgevlm"
 """The name under which our attention is registered with transformers."""
 
@@ -280,17 +280,17 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def neutral_ops(model: PreTrainedModel, rotary: str, patches: Patches = NO_PATCHES) -> Iterator[None]:
+def neutral_ops(model: PreTrainedModel, rotary: str, forwards: Forwards = NO_FORWARDS) -> Iterator[None]:
     """Within, `model`'s forward emits neutral operators. The model is for tracing only afterwards.
 
-    `rotary` is "inside" or "outside" (see `CausalAttention`); `patches`: see `GraphSource`.
+    `rotary` is "inside" or "outside" (see `CausalAttention`); `forwards`: see `GraphSource`.
     """
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             module.config._attn_implementation = IMPLEMENTATION
         if type(module).__name__.endswith("RMSNorm"):
             _patch_rms_norm(module)
-        if (forward := patches.get(type(module))) is not None:
+        if (forward := forwards.get(type(module))) is not None:
             module.forward = partial(forward, module)
     sources = {type(module).__module__ for module in model.modules()}
     with ExitStack() as stack:

@@ -31,7 +31,6 @@ class ObservedCache(PassThroughCache):
 
     def get_conv_state(self, *args: Any, **kwargs: Any) -> None:
         """There is none: sequences begin at position 0."""
-        return None
 
     def update_conv_state(self, conv_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The inputs of a convolution, as they are given."""

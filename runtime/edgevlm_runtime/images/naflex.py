@@ -18,7 +18,7 @@ say all of it. `order` gives, for each image token, its row in the merged output
 nothing is padded.
 
 Pixels are Pillow's. transformers has this processor for torchvision alone, whose resize of 8-bit images differs from
-Pillow's by one level here and there (and from itself between processors with and without AVX2).
+Pillow's by one level here and there.
 """
 
 from __future__ import annotations
@@ -101,18 +101,22 @@ class Processor:
 
     def __call__(self, image: Image.Image) -> PreparedImage:
         image, options = to_rgb(image), self.options
-        whole = _whole_size(*image.size, options)
-        if whole[0] * whole[1] > options.most_patches * options.patch_size**2:
-            raise ImageError(f"the image is too thin ({image.width} x {image.height} pixels): crop or pad it first")
         if not _is_large(*image.size, options):
-            return self._prepared([self._resized(image, whole)], 1, 1)
+            return self._prepared([self._whole(image)], 1, 1)
         columns, rows = _grid(*image.size, options)
         check_tokens(columns * rows * (options.tile // options.patch_size) ** 2, image.size)
         cut = self._resized(image, (columns * options.tile, rows * options.tile))
         tiles = [cut.crop(_box(number, columns, options.tile)) for number in range(columns * rows)]
         if options.thumbnail:
-            tiles.append(self._resized(image, whole))
+            tiles.append(self._whole(image))
         return self._prepared(tiles, rows, columns)
+
+    def _whole(self, image: Image.Image) -> Image.Image:
+        """All of an image, small enough for the tower. Raises `ImageError` for strips, which cannot be."""
+        target = _whole_size(*image.size, self.options)
+        if math.prod(target) > self.options.most_patches * self.options.patch_size**2:
+            raise ImageError(f"the image is too thin ({image.width} x {image.height} pixels): crop or pad it first")
+        return self._resized(image, target)
 
     def _resized(self, image: Image.Image, target: tuple[int, int]) -> Image.Image:
         check_resize(image.size, target)
@@ -163,16 +167,17 @@ class Processor:
 
 
 def interpolation(source: int, target: int) -> Weights:
-    """What each of `source` rows counts in each of `target` rows, [target, source]: bilinear, with antialiasing."""
-    scale = source / target
-    reach = max(scale, 1.0)
-    centers = scale * (np.arange(target) + 0.5)
-    first = np.maximum((centers - reach + 0.5).astype(np.int64), 0)[:, None]
-    last = np.minimum((centers + reach + 0.5).astype(np.int64), source)[:, None]
-    places = np.arange(source)
-    weights = np.maximum(1 - np.abs(places - centers[:, None] + 0.5) / reach, 0)
-    weights *= (places >= first) & (places < last)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    """What each of `source` rows counts in each of `target` rows, [target, source]: bilinear, with antialiasing.
+
+    In float32 throughout, as PyTorch computes it.
+    """
+    scale, half = np.float32(source) / np.float32(target), np.float32(0.5)
+    reach = max(scale, np.float32(1))
+    centers = (scale * (np.arange(target, dtype=np.float32) + half))[:, None]
+    distances = np.abs(np.arange(source, dtype=np.float32) - centers + half) / reach
+    weights = np.maximum(np.float32(1) - distances, np.float32(0))
+    made: Weights = weights / weights.sum(axis=1, keepdims=True)
+    return made
 
 
 def _box(number: int, columns: int, tile: int) -> tuple[int, int, int, int]:
@@ -180,8 +185,8 @@ def _box(number: int, columns: int, tile: int) -> tuple[int, int, int, int]:
     return left, top, left + tile, top + tile
 
 
-# The three functions below repeat the arithmetic of transformers' image_processing_lfm2_vl.py (floating-point divisions,
-# roundings half to even, their order), because it decides which of two neighbouring sizes comes out.
+# The three functions below repeat the arithmetic of transformers' image_processing_lfm2_vl.py (floating-point
+# divisions, roundings half to even, their order), because it decides which of two neighbouring sizes comes out.
 
 
 def _whole_size(width: int, height: int, options: Options) -> tuple[int, int]:

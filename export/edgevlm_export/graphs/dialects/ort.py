@@ -1,8 +1,8 @@
 """ONNX Runtime's own operators (domain com.microsoft): the KV cache updated in place, attention fused.
 
 CausalAttention -> GroupQueryAttention, Attention -> MultiHeadAttention, Rotary -> RotaryEmbedding,
-RMSNorm -> SimplifiedLayerNormalization, CausalConv -> CausalConvWithState. Once every layer is lowered, what fits together is fused
-(`edgevlm_export.graphs.fusions`).
+RMSNorm -> SimplifiedLayerNormalization, CausalConv -> CausalConvWithState. Once every layer is lowered, what fits
+together is fused (`edgevlm_export.graphs.fusions`).
 """
 
 from __future__ import annotations
