@@ -137,7 +137,9 @@ def test_any_size(case: Case, make_image: Callable[[int, int], Image.Image], wid
     check_parity(case, make_image(width, height))
 
 
-@pytest.mark.parametrize("size", [(2600, 1300), (1300, 2600), (900, 900), (512, 1024), (530, 1025), (400, 2400), (2400, 400)])
+@pytest.mark.parametrize(
+    "size", [(2600, 1300), (1300, 2600), (900, 900), (512, 1024), (530, 1025), (400, 2400), (2400, 400)]
+)
 def test_large_images(
     make_processor: Callable[..., CheckpointProcessor],
     make_image: Callable[[int, int], Image.Image],
