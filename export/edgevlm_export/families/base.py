@@ -177,7 +177,7 @@ class Family(ABC):
     def forwards(self) -> Forwards:
         """Classes of modules whose own forward the decoder's graph cannot hold, as where it carries a state: what is
         called in its place, with the module first, gives neutral operators (`graphs.ops`) of the same function."""
-        return {}
+        return ()
 
     @property
     def logit_cap(self) -> float | None:

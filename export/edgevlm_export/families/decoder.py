@@ -123,7 +123,7 @@ class Wiring:
     """Masks of tokens that see later ones, each with the window of its layers; none where no token does."""
     states: tuple[StateInfo, ...] = ()
     """What layers without keys and values carry from run to run."""
-    forwards: ops.Forwards = field(default_factory=dict)
+    forwards: ops.Forwards = ()
     """See `Family.forwards`."""
     whole: bool = False
     """Whether a prompt is computed in one run, whatever its length."""

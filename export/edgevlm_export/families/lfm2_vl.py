@@ -41,7 +41,7 @@ class Lfm2VL(Family):
 
     @property
     def forwards(self) -> ops.Forwards:
-        return {Lfm2ShortConv: short_convolution}
+        return ((Lfm2ShortConv, short_convolution),)
 
     @property
     def lengths(self) -> Range:

@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,9 +33,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreT
 from edgevlm_runtime.errors import UnsupportedModel
 
 DOMAIN = "edgevlm"
-Forwards = Mapping[type[nn.Module], Callable[..., Tensor]]
-"""Classes of modules to what is called in place of their forward, with the module first."""
-NO_FORWARDS: Forwards = MappingProxyType({})
+Forwards = tuple[tuple[type[nn.Module], Callable[..., Tensor]], ...]
+"""Classes of modules, each with what is called in place of its forward, with the module first."""
 IMPLEMENTATION = "edgevlm"
 """The name under which our attention is registered with transformers."""
 
@@ -280,7 +278,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def neutral_ops(model: PreTrainedModel, rotary: str, forwards: Forwards = NO_FORWARDS) -> Iterator[None]:
+def neutral_ops(model: PreTrainedModel, rotary: str, forwards: Forwards = ()) -> Iterator[None]:
     """Within, `model`'s forward emits neutral operators. The model is for tracing only afterwards.
 
     `rotary` is "inside" or "outside" (see `CausalAttention`); `forwards`: see `GraphSource`.
@@ -290,7 +288,7 @@ def neutral_ops(model: PreTrainedModel, rotary: str, forwards: Forwards = NO_FOR
             module.config._attn_implementation = IMPLEMENTATION
         if type(module).__name__.endswith("RMSNorm"):
             _patch_rms_norm(module)
-        if (forward := forwards.get(type(module))) is not None:
+        if (forward := dict(forwards).get(type(module))) is not None:
             module.forward = partial(forward, module)
     sources = {type(module).__module__ for module in model.modules()}
     with ExitStack() as stack:

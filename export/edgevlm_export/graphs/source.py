@@ -45,7 +45,7 @@ class GraphSource:
     """Where the decoder's rotary embedding is applied: see `ops.ROTARY`."""
     fixed: Mapping[str, int] = field(default_factory=dict)
     """Sizes of dynamic dimensions in a dialect that makes them static."""
-    forwards: Forwards = field(default_factory=dict)
+    forwards: Forwards = ()
     """What modules of the model that are traced here do in place of their own forward: see `Family.forwards`."""
     masks: Mapping[str, int] = field(default_factory=dict)
     """Of a decoder whose tokens see later ones: its mask inputs, each with the window of its layers (0 is none)."""
