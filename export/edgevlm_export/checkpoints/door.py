@@ -71,7 +71,7 @@ def image_processor(folder: Path) -> Any:
     torchvision alone with Pillow's resize in place of torchvision's."""
     named = BaseImageProcessor.get_image_processor_dict(folder, **LOCAL)[0].get("image_processor_type")
     if (kind := pillow_backend.find(str(named))) is not None:
-        return kind.from_pretrained(folder, **LOCAL)
+        return kind.from_pretrained(folder, **UNTRUSTED)
     return AutoImageProcessor.from_pretrained(folder, backend="pil", **UNTRUSTED)
 
 
