@@ -27,7 +27,7 @@ class Lfm2VL(Family):
     """`Lfm2VlForConditionalGeneration`."""
 
     model_type = "lfm2_vl"
-    projector_module = "model.multi_modal_projector"
+    projector_module = "model.multi_modal_projector.linear_1"  # behind pixel unshuffle, which only moves rows
     last_norm = "embedding_norm"
 
     @property
@@ -54,7 +54,7 @@ class Lfm2VL(Family):
         check_tower(vision, {"siglip2_vision_model"})
         values, side = vision.num_channels * vision.patch_size**2, options["grid_side"]
         return GraphSource(
-            module=VisionEncoder(self.model, self.normalization),
+            module=VisionEncoder(self.model, self.normalization, self.config.downsample_factor**2),
             inputs=(
                 Port("patches", torch.uint8, ("tiles", "patches", values)),
                 Port("rows", torch.float32, ("tiles", "patches", side)),
@@ -67,13 +67,14 @@ class Lfm2VL(Family):
         )
 
     def projector(self) -> GraphSource:
-        vision, merge = self.config.vision_config, self.config.downsample_factor
+        merged = self.config.downsample_factor**2
+        width = self.config.vision_config.hidden_size * merged
         return GraphSource(
             module=Projector(self.model),
-            inputs=(Port("image_features", torch.float32, ("tiles", "patches", vision.hidden_size)),),
+            inputs=(Port("image_features", torch.float32, ("tiles", "tokens", width)),),
             outputs=("image_embeddings",),
-            sizes={"tiles": 2, "patches": 3 * merge**2},
-            ranges={"patches": self.lengths},
+            sizes={"tiles": 2, "tokens": 3},
+            ranges={"tokens": (1, *(length // merged for length in self.lengths[1:]))},
         )
 
 
@@ -97,14 +98,16 @@ def short_convolution(module: Any, hidden_states: Tensor, **kwargs: Any) -> Tens
 
 
 class VisionEncoder(nn.Module):
-    """patches uint8 [T, L, P*P*C], rows and columns float32 [T, L, G], valid bool [T, L] to float32 [T, L, width].
+    """patches uint8 [T, L, P*P*C], rows and columns float32 [T, L, G], valid bool [T, L] to float32 [T, L/M, M*width]:
+    M = merge_size**2 consecutive patches become one row, normed where the projector norms them.
 
     A patch's position embedding is the table's [G, G, width], weighted by row and column.
     """
 
-    def __init__(self, model: PreTrainedModel, normalization: Normalization):
+    def __init__(self, model: PreTrainedModel, normalization: Normalization, merged: int):
         super().__init__()
         self.model = model
+        self.merged = merged
         self.normalize = Normalize(normalization, axes=0)
 
     def forward(self, patches: Tensor, rows: Tensor, columns: Tensor, valid: Tensor) -> Tensor:
@@ -116,8 +119,10 @@ class VisionEncoder(nn.Module):
         for layer in tower.encoder.layers:
             hidden = hidden + _attend(layer.self_attn, layer.layer_norm1(hidden), valid)
             hidden = hidden + layer.mlp(layer.layer_norm2(hidden))
-        features: Tensor = tower.post_layernorm(hidden)
-        return features
+        torch._check(hidden.shape[1] % self.merged == 0)
+        features: Tensor = tower.post_layernorm(hidden).unflatten(1, (-1, self.merged)).flatten(2)
+        norm = self.model.model.multi_modal_projector.layer_norm
+        return features if norm is None else norm(features)
 
 
 def _attend(attention: nn.Module, hidden: Tensor, valid: Tensor) -> Tensor:
@@ -129,7 +134,7 @@ def _attend(attention: nn.Module, hidden: Tensor, valid: Tensor) -> Tensor:
 
 
 class Projector(nn.Module):
-    """merge_size**2 consecutive rows become one image embedding: [T, L, width] to [T, L / merge_size**2, hidden]."""
+    """The projector's two layers: [T, tokens, width] to [T, tokens, hidden]."""
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -137,12 +142,7 @@ class Projector(nn.Module):
 
     def forward(self, image_features: Tensor) -> Tensor:
         projector = self.model.model.multi_modal_projector
-        merged = projector.factor**2
-        torch._check(image_features.shape[1] % merged == 0)
-        hidden = image_features.unflatten(1, (-1, merged)).flatten(2)
-        if projector.use_layer_norm:
-            hidden = projector.layer_norm(hidden)
-        embeddings: Tensor = projector.linear_2(projector.act(projector.linear_1(hidden)))
+        embeddings: Tensor = projector.linear_2(projector.act(projector.linear_1(image_features)))
         return embeddings
 
 

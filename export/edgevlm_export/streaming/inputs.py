@@ -127,7 +127,7 @@ def encode_image(model: Any, pixels: Inputs) -> tuple[Array, Array]:
         hook.remove()
     width = model.get_input_embeddings().weight.shape[1]
     embeddings = torch.cat([rows.reshape(-1, width) for rows in pooled])
-    features = given[0].reshape(-1, given[0].shape[-1])
+    features = torch.cat([rows.reshape(-1, rows.shape[-1]) for rows in given])
     return numbers(features, "vision features"), numbers(embeddings, "image embeddings")
 
 

@@ -68,7 +68,7 @@ LFM2_SHAPES: dict[str, dict[str, Any]] = {
         },
     },
     "full-heads": {
-        "layers": ["conv", "full_attention"],
+        "layers": ["conv", "full_attention", "conv", "full_attention"],
         "heads": 2,
         "kv": 2,
         "hidden": 96,
