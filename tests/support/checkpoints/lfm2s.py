@@ -48,9 +48,9 @@ LFM2_SHAPES: dict[str, dict[str, Any]] = {
         "side": 5,
         "images": {"do_image_splitting": False, "min_image_tokens": 3, "max_image_tokens": 20},
     },
-    # a kernel of two, no thumbnail, tiles smaller than an image that is not cut
+    # a kernel of two, no thumbnail, tiles shorter than an image that is not cut
     "no-thumbnail": {
-        "layers": ["conv", "conv", "full_attention"],
+        "layers": ["full_attention", "conv", "full_attention", "conv"],
         "heads": 5,
         "kv": 1,
         "hidden": 80,
@@ -60,7 +60,7 @@ LFM2_SHAPES: dict[str, dict[str, Any]] = {
         "published": False,
         "side": 3,
         "images": {
-            "tile_size": 16,
+            "tile_size": 32,
             "max_tiles": 6,
             "min_image_tokens": 1,
             "max_image_tokens": 8,
