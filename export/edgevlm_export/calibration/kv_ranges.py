@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from edgevlm_export.families.decoder import attention_layers
 from edgevlm_export.finite import is_finite
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.kv_cache import SMALLEST, STEPS, Scales, quantize_cache
@@ -79,11 +80,12 @@ def calibrate_cache(plan: ExportPlan, material: Material, known: KnownLayers, pr
 
 def _measure(plan: ExportPlan, material: Material, progress: Progress) -> KVRanges:
     sampler, ranges = Sampler(plan, material, progress), KVRanges()
+    cached = attention_layers(plan.family.text_config)
     samples = sampler.take(rows_at_most(plan.family.text_config))
 
     def observe(layer: int, keys: Tensor, values: Tensor) -> None:
-        ranges.add(layer, keys, values, samples.real)
-        progress(STAGE, layer + 1, len(sampler.model.layers))
+        ranges.add(cached.index(layer), keys, values, samples.real)
+        progress(STAGE, cached.index(layer) + 1, len(cached))
 
     sampler.model.decode(samples, cache=ObservedCache(observe))
     return ranges

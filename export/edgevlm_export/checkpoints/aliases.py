@@ -44,6 +44,8 @@ ALIASES: dict[str, ModelAlias] = {
     "paligemma2-448": ModelAlias(
         "google/paligemma2-3b-mix-448", "paligemma", "PaliGemma 2, 3B, larger images (Gemma terms of use)"
     ),
+    "lfm2-vl": ModelAlias("LiquidAI/LFM2-VL-450M", "lfm2_vl", "LFM2-VL, 450M (LFM Open License)"),
+    "lfm2-vl-1.6b": ModelAlias("LiquidAI/LFM2-VL-1.6B", "lfm2_vl", "LFM2-VL, 1.6B (LFM Open License)"),
 }
 """Every alias, in the order `edgevlm models` lists them."""
 

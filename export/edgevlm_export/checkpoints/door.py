@@ -24,6 +24,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
+    BaseImageProcessor,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -31,6 +32,8 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.processing_utils import ProcessorMixin
+
+from edgevlm_export.checkpoints import pillow_backend
 
 LOCAL = {"local_files_only": True}
 UNTRUSTED = {"local_files_only": True, "trust_remote_code": False}
@@ -64,7 +67,11 @@ def processor_settings(folder: Path) -> dict[str, Any]:
 
 
 def image_processor(folder: Path) -> Any:
-    """transformers' image processor with the PIL backend, the reference for pixel parity."""
+    """transformers' image processor with the PIL backend, the reference for pixel parity; one that there is for
+    torchvision alone with Pillow's resize in place of torchvision's."""
+    named = BaseImageProcessor.get_image_processor_dict(folder, **LOCAL)[0].get("image_processor_type")
+    if (kind := pillow_backend.find(str(named))) is not None:
+        return kind.from_pretrained(folder, **UNTRUSTED)
     return AutoImageProcessor.from_pretrained(folder, backend="pil", **UNTRUSTED)
 
 

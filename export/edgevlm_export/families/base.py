@@ -18,6 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from edgevlm_export.families.blocks import BLOCKS
 from edgevlm_export.families.decoder import EMBEDDINGS, Wiring, check_decoder, decoder_source, rotates_outside, windows
 from edgevlm_export.finite import is_finite
+from edgevlm_export.graphs.ops import Forwards
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
 from edgevlm_runtime.errors import CheckpointError
@@ -84,6 +85,8 @@ class Family(ABC):
     model_type: ClassVar[str]
     projector_module: ClassVar[str]
     """Path of the model's submodule between vision features and embeddings; the reference looks inside there."""
+    last_norm: ClassVar[str] = "norm"
+    """Path of the text model's submodule behind its last layer."""
     after_image: ClassVar[str | None] = None
     """What published prompts write between an image's token and the text, for chat templates that take a message's
     content as one string only; None where they are of no use to the family."""
@@ -181,6 +184,12 @@ class Family(ABC):
         return ()
 
     @property
+    def forwards(self) -> Forwards:
+        """Classes of modules whose own forward the decoder's graph cannot hold, as where it carries a state: what is
+        called in its place, with the module first, gives neutral operators (`graphs.ops`) of the same function."""
+        return ()
+
+    @property
     def logit_cap(self) -> float | None:
         """Soft cap of the logits, where the model's own class applies one."""
         return None
@@ -222,6 +231,7 @@ class Family(ABC):
             arguments=self.column_arguments,
             masks={f"block_mask_window_{size}" if size else "block_mask": size for size in sizes},
             states=self.states,
+            forwards=self.forwards,
             whole=self.attention == "prefix",
             logit_cap=self.logit_cap,
         )

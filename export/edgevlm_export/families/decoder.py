@@ -29,6 +29,7 @@ DECODERS = frozenset(
         "qwen2_vl_text",
         "qwen2_5_vl_text",
         "qwen3_vl_text",
+        "lfm2",
     }
 )
 """`model_type`s of text models whose attention this module's operator reproduces, each held to by a test."""
@@ -136,6 +137,8 @@ class Wiring:
     """Masks of tokens that see later ones, each with the window of its layers; none where no token does."""
     states: tuple[StateInfo, ...] = ()
     """What layers without keys and values carry from run to run."""
+    forwards: ops.Forwards = ()
+    """See `Family.forwards`."""
     whole: bool = False
     """Whether a prompt is computed in one run, whatever its length."""
     logit_cap: float | None = None
@@ -224,9 +227,14 @@ def decoder_source(
 ) -> GraphSource:
     """The decoder graph of one model; names and shapes are the contract with the runtime.
 
-    Without a head it fills the KV cache and gives no logits: a graph for prompts alone.
+    Without a head it fills the KV cache and gives no logits: a graph for prompts alone. Raises `UnsupportedModel` for
+    layers whose state nobody carries.
     """
     kv = kv_shape(config)
+    if kv.layers < config.num_hidden_layers and not wiring.states:
+        raise UnsupportedModel(
+            f"text decoder not supported in this family: {config.model_type}: its layers have states"
+        )
     cache = (1, kv.kv_heads, "max_tokens", kv.head_dim)
     ports = [
         Port(EMBEDDINGS, torch.float32, (1, "sequence", config.hidden_size)),
@@ -254,4 +262,5 @@ def decoder_source(
         fixed={"max_tokens": context},
         ranges={"sequence": (1, 1, context)} if wiring.whole else {},
         masks=wiring.masks,
+        forwards=wiring.forwards,
     )

@@ -1,6 +1,6 @@
 """The neutral operators of a traced graph, and the seam that makes transformers' modules emit them.
 
-A trace holds standard ONNX operators plus five of domain `edgevlm`, which a dialect
+A trace holds standard ONNX operators plus six of domain `edgevlm`, which a dialect
 (`edgevlm_export.graphs.dialects`) lowers to what its engine runs fastest.
 They keep every decision about kernels, caches and number formats out of the trace:
 
@@ -11,8 +11,10 @@ They keep every decision about kernels, caches and number formats out of the tra
     CausalAttention(q, k, v, past_k, past_v, seqlens_k, total[, cos, sin[, block_rows, block_mask]])
                                                         owns the KV cache [1, kv_heads, T, dim]; rotates by the tables;
                                                         rows [B] of the S see what the mask [B, T'] says instead
+    CausalConv(x, weight, past_state[, bias])           each channel by itself, over the K last positions: x [1, S, C],
+                                                        weight [C, 1, K], state [1, K-1, C], the inputs before x
 
-`neutral_ops(model, rotary)` is the context in which a model's forward emits them.
+`neutral_ops(model, rotary, forwards)` is the context in which a model's forward emits them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +33,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreT
 from edgevlm_runtime.errors import UnsupportedModel
 
 DOMAIN = "edgevlm"
+Forwards = tuple[tuple[type[nn.Module], Callable[..., Tensor]], ...]
+"""Classes of modules, each with what is called in place of its forward, with the module first."""
 IMPLEMENTATION = "edgevlm"
 """The name under which our attention is registered with transformers."""
 
@@ -70,6 +75,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float, val
     """Bidirectional attention. q, k, v: [B, S, heads*dim]; `valid` [B, S] marks keys that count."""
     inputs = [q, k, v] + ([] if valid is None else [valid])
     return emit("Attention", list(inputs), {"num_heads": num_heads, "scale": float(scale)}, [(q.dtype, q.shape)])[0]
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: str) -> Tensor:
+    """Depthwise convolution over a position and those before it, within a decoder. x: [1, S, C]; weight: [C, 1, K].
+
+    `state` names what is carried from run to run (`Family.states`): the K-1 inputs before x, [1, K-1, C].
+    """
+    binding = bound_cache()
+    past = binding.states[state]
+    inputs = [x, weight, past] + ([] if bias is None else [bias])
+    y, binding.new_states[state] = emit("CausalConv", list(inputs), {}, [(x.dtype, x.shape), (past.dtype, past.shape)])
+    return y
 
 
 @dataclass
@@ -270,10 +287,10 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def neutral_ops(model: PreTrainedModel, rotary: str) -> Iterator[None]:
+def neutral_ops(model: PreTrainedModel, rotary: str, forwards: Forwards = ()) -> Iterator[None]:
     """Within, `model`'s forward emits neutral operators. The model is for tracing only afterwards.
 
-    `rotary` is "inside" or "outside" (see `CausalAttention`).
+    `rotary` is "inside" or "outside" (see `CausalAttention`); `forwards`: see `GraphSource`.
     """
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
@@ -282,6 +299,8 @@ def neutral_ops(model: PreTrainedModel, rotary: str) -> Iterator[None]:
             _patch_rms_norm(module)
         if hasattr(module, DEEPSTACK):
             setattr(module, DEEPSTACK, _add_columns)
+        if (forward := dict(forwards).get(type(module))) is not None:
+            module.forward = partial(forward, module)
     sources = {type(module).__module__ for module in model.modules()}
     with ExitStack() as stack:
         stack.enter_context(_replaced(nn.Linear, "forward", linear))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from edgevlm_export.graphs.ops import Forwards
+
 Dim = int | str
 """A fixed size, or the name of a dynamic one."""
 Range = tuple[int, int, int]
@@ -43,6 +45,8 @@ class GraphSource:
     """Where the decoder's rotary embedding is applied: see `ops.ROTARY`."""
     fixed: Mapping[str, int] = field(default_factory=dict)
     """Sizes of dynamic dimensions in a dialect that makes them static."""
+    forwards: Forwards = ()
+    """What modules of the model that are traced here do in place of their own forward: see `Family.forwards`."""
     masks: Mapping[str, int] = field(default_factory=dict)
     """Of a decoder whose tokens see later ones: its mask inputs, each with the window of its layers (0 is none)."""
     ranges: Mapping[str, Range] = field(default_factory=dict)

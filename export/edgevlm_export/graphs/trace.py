@@ -36,7 +36,7 @@ def trace(source: GraphSource, model: PreTrainedModel) -> ir.Model:
         {axis: torch.export.Dim.DYNAMIC for axis, dim in enumerate(port.shape) if isinstance(dim, str)}
         for port in source.inputs
     )
-    with ops.neutral_ops(model, source.rotary), _quiet(), torch.no_grad():
+    with ops.neutral_ops(model, source.rotary, source.forwards), _quiet(), torch.no_grad():
         graph_model = _torch_export(source, inputs, (dynamic,) if _is_variadic(source) else dynamic)
     _name_dimensions(graph_model, source)
     _drop_fake_values(graph_model)

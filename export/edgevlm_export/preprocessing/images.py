@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from edgevlm_runtime.images import fixed, native, tiles
+from edgevlm_runtime.images import fixed, naflex, native, tiles
 from edgevlm_runtime.registry import Registry
 
 _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
@@ -135,6 +135,43 @@ def _native(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.
     )
 
 
+def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.Options:
+    """LFM2-VL."""
+    source, vision, tokenizer = processor.image_processor, config.vision_config, processor.tokenizer
+    if (source.encoder_patch_size, source.downsample_factor) != (vision.patch_size, config.downsample_factor):
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: patches of {source.encoder_patch_size} "
+            f"merged by {source.downsample_factor}, in the model {vision.patch_size} by {config.downsample_factor}"
+        )
+    side = int(vision.num_patches**0.5)
+    if side**2 != vision.num_patches:
+        raise CheckpointError(f"a table of {vision.num_patches} position embeddings is no square: {processor.folder}")
+    split = bool(source.do_image_splitting) and not source.min_tiles == source.max_tiles == 1
+    if split and not 1 < source.min_tiles <= source.max_tiles:
+        raise _unsupported(processor, f"from {source.min_tiles} to {source.max_tiles} tiles")
+    if not source.do_pad or not processor.settings.get("use_image_special_tokens", True):
+        raise _unsupported(processor, "do_pad or use_image_special_tokens switched off")
+    try:
+        return naflex.Options(
+            image_token=image_token(processor, "<image>"),
+            grid_side=side,
+            grids=tuple(source._target_ratios(source.min_tiles, source.max_tiles)) if split else (),
+            patch_size=vision.patch_size,
+            merge_size=source.downsample_factor,
+            tile=source.tile_size,
+            min_tokens=source.min_image_tokens,
+            max_tokens=source.max_image_tokens,
+            tolerance=float(source.max_pixels_tolerance),
+            thumbnail=bool(source.use_thumbnail),
+            resample=int(source.resample),
+            start=getattr(tokenizer, "image_start_token", None) or naflex.START,
+            end=getattr(tokenizer, "image_end_token", None) or naflex.END,
+            thumbnail_token=getattr(tokenizer, "image_thumbnail_token", None) or naflex.THUMBNAIL,
+        )
+    except ValueError as error:
+        raise _unsupported(processor, str(error)) from error
+
+
 _TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]]] = {
     "CLIPImageProcessor": ("fixed", _fixed),
     "SiglipImageProcessor": ("fixed", _fixed),
@@ -143,6 +180,7 @@ _TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConf
     "SmolVLMImageProcessor": ("tiles", _tiles),
     "Idefics3ImageProcessor": ("tiles", _tiles),
     "Qwen2VLImageProcessor": ("native", _native),
+    "Lfm2VlImageProcessor": ("naflex", _naflex),
 }
 TRANSLATORS = Registry(
     "image processor not supported", _TRANSLATORS, UnsupportedModel, group="edgevlm.image_processors"

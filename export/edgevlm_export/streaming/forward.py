@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
+from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
 
 Load = Callable[[str], Tensor]
 """A parameter by name, in any floating-point type."""
@@ -21,8 +23,12 @@ Observe = Callable[[str, nn.Linear, Tensor], None]
 Changes = Mapping[str, Callable[[Tensor], Tensor]]
 """What happens to the input of a linear layer first, by the weight's name."""
 
-UNITS = (nn.MultiheadAttention,)
-"""Modules that compute with the parameters of modules in them without calling these."""
+UNITS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.MultiheadAttention: ("out_proj",),
+    Lfm2ShortConv: ("conv",),
+    Siglip2VisionEmbeddings: ("position_embedding",),
+}
+"""Modules that compute with the parameters of these modules in them without calling them."""
 
 
 @contextmanager
@@ -40,8 +46,7 @@ def streamed(
     hooks = []
     others = {part for module in held for part in module.modules()}
     for prefix, module in model.named_modules():
-        inside = isinstance(module, UNITS)
-        names = [name for name, parameter in module.named_parameters(recurse=inside) if parameter.is_meta]
+        names = [name for name, parameter in _own_parameters(module) if parameter.is_meta]
         if not names or module in others:
             continue
         full = {name: f"{prefix}.{name}" if prefix else name for name in names}
@@ -53,6 +58,13 @@ def streamed(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Those that the module's own code computes with."""
+    yield from module.named_parameters(recurse=False)
+    for inner in next((names for kind, names in UNITS.items() if isinstance(module, kind)), ()):
+        yield from module.get_submodule(inner).named_parameters(prefix=inner)
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def encode_image(model: Any, pixels: Inputs) -> tuple[Array, Array]:
     width = model.get_input_embeddings().weight.shape[1]
     parts = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
     embeddings = torch.cat([torch.cat([rows.reshape(-1, width) for rows in part]) for part in parts], dim=-1)
-    features = given[0].reshape(-1, given[0].shape[-1])
+    features = torch.cat([rows.reshape(-1, rows.shape[-1]) for rows in given])
     return numbers(features, "vision features"), numbers(embeddings, "image embeddings")
 
 

@@ -63,7 +63,7 @@ class StreamedModel:
         family = type(planned)(model, planned.normalization, planned.image_options, planned.context)
         edits, held = plan.graphs["decoder"].edits, plan.graphs["decoder"].held
         names = {module: name for name, module in model.named_modules()}
-        norm = family.text_model.get_submodule("norm")
+        norm = family.text_model.get_submodule(family.last_norm)
         last = {f"{names[norm]}.{name}" for name, _ in norm.named_parameters()}
         own = f"{names[model.get_output_embeddings()]}.weight"
         return cls(
@@ -89,7 +89,7 @@ class StreamedModel:
     @property
     def norm(self) -> nn.Module:
         """Behind the last layer."""
-        return self.family.text_model.get_submodule("norm")
+        return self.family.text_model.get_submodule(self.family.last_norm)
 
     @property
     def table(self) -> nn.Embedding:

@@ -28,3 +28,10 @@ class ObservedCache(PassThroughCache):
     ) -> tuple[Tensor, Tensor]:
         self._observe(layer_idx, key_states, value_states)
         return key_states, value_states
+
+    def get_conv_state(self, *args: Any, **kwargs: Any) -> None:
+        """There is none: sequences begin at position 0."""
+
+    def update_conv_state(self, conv_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The inputs of a convolution, as they are given."""
+        return conv_states

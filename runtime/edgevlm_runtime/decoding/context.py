@@ -8,7 +8,7 @@ Where tokens see later ones (`edgevlm_runtime.decoding.attention`), no more is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain, pairwise
 
 import numpy as np
@@ -86,13 +86,14 @@ class Context:
             self._baked.copy(self._run.kv, start)
         self._begin(prompt, identities, start)
         logits: Logits | None = None
-        for first, stop in self._prefill_chunks(start, len(prompt), blocks):
-            if cancelled():
-                return None
-            rows = self._embed(prompt, first, stop, embeddings_of)
-            self._run.prefill(rows, self._feeds(prompt, first, stop), blocks)
-        for begin, end in pairwise([self.length, *self._snapshot_places(prompt), len(prompt)]):
-            for first, stop in chunks(begin, end, self._chunk, blocks):
+        cut = self._prefill_until(start, len(prompt), blocks)
+        for begin, end in pairwise([start, *self._snapshot_places(prompt), len(prompt)]):
+            for first, stop in chunks(begin, min(end, cut), self._chunk, blocks):
+                if cancelled():
+                    return None
+                rows = self._embed(prompt, first, stop, embeddings_of)
+                self._run.prefill(rows, self._feeds(prompt, first, stop), blocks)
+            for first, stop in chunks(max(begin, cut), end, self._chunk, blocks):
                 if cancelled():
                     return None
                 last = np.array([stop - first - 1], dtype=np.int64)
@@ -134,13 +135,9 @@ class Context:
 
     def peek(self, token_ids: Ids) -> Logits:
         """Logits [n, vocab] after each of `token_ids` [n], had they been generated; the cache is then as it was."""
-        place = self.length
         size = min(self._chunk, self._rows)
-        self._run.kv.snapshot()
-        try:
+        with self._run.kv.returning():  # what a failed run leaves behind is not what `_held` says
             parts = [self._appended(token_ids[start:stop]) for start, stop in chunks(0, token_ids.size, size)]
-        finally:  # what a failed run leaves behind is not what `_held` says
-            self._run.kv.rewind(place)
         return np.concatenate(parts)
 
     def _appended(self, token_ids: Ids) -> Logits:
@@ -176,11 +173,11 @@ class Context:
     def _feeds(self, prompt: Prompt, start: int, stop: int) -> Mapping[str, Array]:
         return self._positions.feeds(prompt.images, start, stop)
 
-    def _prefill_chunks(self, start: int, stop: int, blocks: Blocks) -> Iterator[tuple[int, int]]:
-        """Chunks for the prefill graph: all but the last position, whose logits are wanted, and the block that it is
-        in; none for few."""
+    def _prefill_until(self, start: int, stop: int, blocks: Blocks) -> int:
+        """Where the prefill graph's part ends: all but the last position, whose logits are wanted, and the block that
+        it is in; none for few."""
         worth = self._decoder.prefill_graph is not None and stop - start >= PREFILL_GRAPH_FROM
-        return chunks(start, max(start, reusable(stop - 1, blocks)) if worth else start, self._chunk, blocks)
+        return max(start, reusable(stop - 1, blocks)) if worth else start
 
     def _embed(self, prompt: Prompt, start: int, stop: int, embeddings_of: EmbeddingsOf) -> Rows:
         """Decoder inputs [stop - start, row width]: token embeddings, and over the image tokens the images' rows."""

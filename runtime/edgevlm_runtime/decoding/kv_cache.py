@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from edgevlm_runtime.bundle.decoder_info import KVLayout, StateInfo
 from edgevlm_runtime.decoding.states import States
@@ -69,6 +70,16 @@ class KVCache:
     def snapshot(self) -> None:
         """Have what is carried beside keys and values kept, so that `rewind` can come back to the present length."""
         self.states.keep(self._length)
+
+    @contextmanager
+    def returning(self) -> Iterator[None]:
+        """Within, positions may be appended, which are forgotten afterwards, whatever happens."""
+        length = self._length
+        with self.states.returning():
+            try:
+                yield
+            finally:
+                self._length = length
 
     def begin_with(self, layers: Array, length: int) -> None:
         """Hold `length` positions of `layers` [layers, 2, kv_heads, positions, head_dim], and nothing else."""

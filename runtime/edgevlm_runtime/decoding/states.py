@@ -5,7 +5,8 @@ Such a state is overwritten at each run, so a cache that has any can only go bac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -37,8 +38,7 @@ class States:
 
     def advance(self) -> None:
         """A run has succeeded: what it gave is what the next one takes."""
-        for name, array in self._past.items():
-            array[...] = self._present[name]
+        self._set(self._present)
 
     def nearest(self, length: int) -> int:
         """The longest prefix of at most `length` positions that `restore` can go back to."""
@@ -50,7 +50,16 @@ class States:
             return
         if len(self._kept) == KEPT:
             del self._kept[max(self._kept)]
-        self._kept[length] = {name: array.copy() for name, array in self._past.items()}
+        self._kept[length] = self._copied()
+
+    @contextmanager
+    def returning(self) -> Iterator[None]:
+        """Within, runs may change the states, which are as they were afterwards; what is kept stays as it is."""
+        before = self._copied()
+        try:
+            yield
+        finally:
+            self._set(before)
 
     def restore(self, length: int) -> None:
         """Go back to `length` positions; copies of longer prefixes are forgotten. Raises `EdgeVLMError` where none was
@@ -59,6 +68,13 @@ class States:
             return
         if length and length not in self._kept:
             raise EdgeVLMError(f"cannot rewind to {length} tokens: the states there were overwritten")
-        for name, array in self._past.items():
-            array[...] = self._kept[length][name] if length else 0
+        self._set(self._kept[length] if length else dict.fromkeys(self._past, 0))
         self._kept = {place: copy for place, copy in self._kept.items() if place <= length}
+
+    def _copied(self) -> dict[str, Array]:
+        return {name: array.copy() for name, array in self._past.items()}
+
+    def _set(self, values: Mapping[str, Array | int]) -> None:
+        """In place: the buffers are bound."""
+        for name, array in self._past.items():
+            array[...] = values[name]

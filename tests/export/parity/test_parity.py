@@ -43,6 +43,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         f"paligemma-{name}": lambda folder, name=name: checkpoints.paligemma(folder, name, **VARIED)
         for name in checkpoints.PALIGEMMA_SHAPES
     },
+    **{
+        f"lfm2_vl-{name}": lambda folder, name=name: checkpoints.lfm2_vl(folder, name, **VARIED)
+        for name in checkpoints.LFM2_SHAPES
+    },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
         f"qwen2_vl-{name}": lambda folder, name=name: checkpoints.qwen2_vl(folder, name, **VARIED)
@@ -88,7 +92,14 @@ class Pair:
         return self.reference.answer(question, images, max_new_tokens=TOKENS).token_ids
 
 
-MORE = {"gemma3-no-window", "gemma3-groups-of-5", "paligemma-1-untied", "paligemma-2-window-40"}
+MORE = {
+    "gemma3-no-window",
+    "gemma3-groups-of-5",
+    "paligemma-1-untied",
+    "paligemma-2-window-40",
+    "lfm2_vl-no-thumbnail",
+    "lfm2_vl-full-heads",
+}
 """Further configurations, for `make test-full`."""
 
 

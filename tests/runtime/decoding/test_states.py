@@ -35,7 +35,9 @@ class Buffers:
         return {float(value) for array in self.past.values() for value in array.ravel()}
 
 
-@given(st.lists(st.tuples(st.sampled_from(["run", "fail", "keep", "back"]), st.integers(1, 9)), max_size=40))
+@given(
+    st.lists(st.tuples(st.sampled_from(["run", "fail", "keep", "back", "look ahead"]), st.integers(1, 9)), max_size=40)
+)
 def test_states_are_those_of_the_length(moves):
     states, graph, length = States(INFOS), Buffers(), 0
     states.bind(graph)  # type: ignore[arg-type]
@@ -50,6 +52,11 @@ def test_states_are_those_of_the_length(moves):
         elif move == "keep":
             states.keep(length)
             kept.add(length)
+        elif move == "look ahead":
+            with states.returning():
+                graph.run(number)
+                states.advance()
+                assert graph.seen() == {float(length + number)}
         else:
             wanted = max(0, length - number)
             length = states.nearest(wanted)

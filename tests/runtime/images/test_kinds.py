@@ -23,6 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "tiles": {"image_token": "<image>", "tokens_per_tile": 4, "tile": 16, "longest_edge": 64},
     "native": {"image_token": "<image>", "patch_size": 7, "window_size": 56},
+    "naflex": {"image_token": "<image>", "grid_side": 4, "grids": [[2, 1], [1, 2]], "patch_size": 8, "tile": 48},
 }
 
 
@@ -30,7 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_different_images_give_different_feeds(kind: str) -> None:
     process = make_processor(ImageProcessing(kind, OPTIONS[kind]))
     black, white = (process(Image.new("RGB", (50, 40), color)) for color in ("black", "white"))
-    name = "patches" if kind == "native" else "pixels"
+    name = "patches" if kind in {"native", "naflex"} else "pixels"
     assert black.feeds[name].dtype == np.uint8
     assert not np.array_equal(black.feeds[name], white.feeds[name])
     assert black.placeholder.count("<image>") == black.tokens == white.tokens
@@ -67,6 +68,12 @@ def test_unknown_kinds(kind: str) -> None:
         ("tiles", {"exact": [5, 5]}, "exclude each other"),
         ("native", {"window_size": 13}, "at least one merged patch"),
         ("native", {"patch_size": 0}, "must be positive"),
+        ("naflex", {"grid_side": 0}, "must be positive"),
+        ("naflex", {"tile": 40}, "multiple of patch_size"),
+        ("naflex", {"grids": [[1, 1]]}, "from 2 to"),
+        ("naflex", {"grids": [[1 << 40, 2]]}, "from 2 to"),
+        ("naflex", {"min_tokens": 300}, "max_tokens no less"),
+        ("naflex", {"tolerance": 0.0}, "tolerance must be positive"),
     ],
 )
 def test_bad_options(kind: str, change: dict[str, Any], words: str) -> None:

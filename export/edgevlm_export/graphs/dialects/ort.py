@@ -1,8 +1,8 @@
 """ONNX Runtime's own operators (domain com.microsoft): the KV cache updated in place, attention fused.
 
 CausalAttention -> GroupQueryAttention, Attention -> MultiHeadAttention, Rotary -> RotaryEmbedding,
-RMSNorm -> SimplifiedLayerNormalization. Once every layer is lowered, what fits together is fused
-(`edgevlm_export.graphs.fusions`).
+RMSNorm -> SimplifiedLayerNormalization, CausalConv -> CausalConvWithState. Once every layer is lowered, what fits
+together is fused (`edgevlm_export.graphs.fusions`).
 """
 
 from __future__ import annotations
@@ -100,9 +100,17 @@ def _rms_norm(node: ir.Node) -> None:
     replace(node, "SimplifiedLayerNormalization", list(node.inputs), attributes)
 
 
+def _causal_conv(node: ir.Node) -> None:
+    """Positions before channels, in the values and in the state alike."""
+    x, weight, past, *bias = node.inputs
+    inputs = [x, weight, bias[0] if bias else None, past]
+    replace(node, "CausalConvWithState", inputs, {"channels_last": 1}, MICROSOFT)
+
+
 LOWERINGS: dict[str, Callable[[ir.Node], None]] = {
     "CausalAttention": _causal_attention,
     "Attention": _attention,
     "Rotary": _rotary,
     "RMSNorm": _rms_norm,
+    "CausalConv": _causal_conv,
 }

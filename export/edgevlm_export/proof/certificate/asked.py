@@ -50,13 +50,13 @@ def ask(vlm: VLM, one: NamedInput, new_tokens: int) -> Asked:
 
 
 def features(vlm: VLM, image: ImageInput) -> Rows:
-    """What the projector gets, [rows, width], without the rows that pad windows (native resolution): transformers has
-    none.
+    """What the projector gets, [rows, width], without the rows that pad windows or tiles (native resolution):
+    transformers has none. A row may stand for several patches, side by side.
     """
     rows = vlm.pipeline.encoder.features(image)
     rows = rows.reshape(-1, rows.shape[-1])
     kept = image.prepared.feeds.get("valid")
-    return rows if kept is None else rows[kept.reshape(-1).astype(bool)]
+    return rows if kept is None else rows[kept.reshape(len(rows), -1).any(axis=1)]
 
 
 def conversation(question: str, images: tuple[Image.Image, ...], system: str | None) -> list[Message]:

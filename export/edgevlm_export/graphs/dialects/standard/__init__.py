@@ -1,7 +1,8 @@
 """ONNX's own operators and no others, for TensorRT and TensorRT-RTX; ONNX Runtime runs them too.
 
 CausalAttention -> RotaryEmbedding, TensorScatter into a cache of fixed length, Attention with an explicit mask
-(`decoder`); Attention -> Attention (`attention`); Rotary -> RotaryEmbedding; RMSNorm -> RMSNormalization.
+(`decoder`); Attention -> Attention (`attention`); Rotary -> RotaryEmbedding; RMSNorm -> RMSNormalization; CausalConv ->
+Concat, Conv, Slice.
 The parsers of both engines drop or refuse is_causal, past and present inputs, nonpad_kv_seqlen and softcap, so none of
 them is used: what the mask cannot say is refused.
 """
@@ -15,7 +16,7 @@ from onnx_ir.passes import common
 
 from edgevlm_export.graphs.dialects.standard import decoder, pixels
 from edgevlm_export.graphs.dialects.standard.attention import attention
-from edgevlm_export.graphs.dialects.standard.simple import rms_norm, rotary
+from edgevlm_export.graphs.dialects.standard.simple import causal_conv, rms_norm, rotary
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_runtime.bundle.decoder_info import StepInputs
@@ -24,7 +25,12 @@ from edgevlm_runtime.errors import UnsupportedModel
 OPSET = 24
 """First opset with TensorScatter."""
 
-LOWERINGS: dict[str, Callable[[ir.Node], None]] = {"Attention": attention, "Rotary": rotary, "RMSNorm": rms_norm}
+LOWERINGS: dict[str, Callable[[ir.Node], None]] = {
+    "Attention": attention,
+    "Rotary": rotary,
+    "RMSNorm": rms_norm,
+    "CausalConv": causal_conv,
+}
 
 
 def lower(model: ir.Model, source: GraphSource) -> StepInputs:
