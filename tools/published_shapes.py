@@ -86,7 +86,7 @@ _QWEN2_VL = {
 }
 _GEMMA = {"image_size": 224, "projection_dim": 2048}
 _LFM2_LAYERS = ["full_attention" if layer in (2, 5, 8, 10, 12, 14) else "conv" for layer in range(16)]
-_LFM2 = {"layer_types": _LFM2_LAYERS, "block_auto_adjust_ff_dim": True, "conv_L_cache": 3}
+_LFM2 = {"layer_types": _LFM2_LAYERS, "block_auto_adjust_ff_dim": True, "block_multiple_of": 256, "conv_L_cache": 3}
 
 PUBLISHED: dict[str, Published] = {
     "llava": Published("llava", _text("llama", (4096, 11008, 32), (32, 32), 32064), _CLIP, 7.06),
