@@ -126,7 +126,7 @@ def command(
     answers: list[dict[str, Any]] = []
     with stdout_kept_clean():
         vlm = load(bundle, **loading)
-        if vlm.engine.reason != "as asked":
+        if vlm.engine.automatic:
             note(f"{vlm.engine.identity} ({vlm.engine.reason})")
         session = (vlm.chat if chat else vlm.session)(*images, system=system)
     with session:
