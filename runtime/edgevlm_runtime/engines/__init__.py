@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from edgevlm_runtime.engines.base import Engine, Graph, GraphRequest
@@ -21,9 +21,14 @@ ENGINES = Registry(
 )
 
 
+def maker(name: str) -> Callable[[RuntimeOptions], Engine]:
+    """What makes the engine of this name. Raises `ProviderError` where there is none."""
+    return cast(Callable[[RuntimeOptions], Engine], ENGINES.get(name.replace("_", "-")))
+
+
 def make_engine(options: RuntimeOptions) -> Engine:
     """The engine named in the options. Raises `ProviderError` for a name that is not one, or when it cannot load."""
-    return cast(Engine, ENGINES.get(options.engine.replace("_", "-"))(options))
+    return maker(options.engine)(options)
 
 
 def load_graphs(options: RuntimeOptions, requests: Sequence[GraphRequest]) -> tuple[Engine, dict[str, Graph]]:
