@@ -52,6 +52,8 @@ class Workload:
     threads: int | None = None
     """None takes the physical cores."""
     provider: str = "cpu"
+    """Of bundles, as the next."""
+    engine: str = "ort"
 
     def __post_init__(self) -> None:
         least = {"text_tokens": 1, "new_tokens": 2, "repeats": 1, "warmup": 0}
@@ -76,6 +78,7 @@ class Task:
     new_tokens: int
     threads: int
     provider: str
+    engine: str = "ort"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Facts:
     warmup: int
     threads: int
     provider: str
+    engine: str = "ort"
 
 
 def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Facts]:
@@ -135,7 +139,7 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
             f"context of {limit}: ask for fewer"
         )
     threads = told_threads(workload.threads)
-    task = Task(str(file), first, second, workload.new_tokens, threads, workload.provider)
+    task = Task(str(file), first, second, workload.new_tokens, threads, workload.provider, workload.engine)
     facts = Facts(
         image="random" if workload.image is None else workload.image.name,
         image_size=(pixels.width, pixels.height),
@@ -147,6 +151,7 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
         warmup=workload.warmup,
         threads=threads,
         provider=workload.provider,
+        engine=workload.engine,
     )
     return task, facts
 
