@@ -28,9 +28,9 @@ from benchmarks.peers.guests import Party, guests_of
 from benchmarks.tables import write_readme
 from edgevlm.benchmark.baseline import dump
 from edgevlm.benchmark.report import page
-from edgevlm.benchmark.results import to_json
 from edgevlm.benchmark.run import BenchOptions, bench
 from edgevlm.benchmark.workload import Workload
+from edgevlm.json_text import plain
 from edgevlm.terminal.progress import StageProgress
 from edgevlm_runtime import child
 from edgevlm_runtime.errors import EdgeVLMError
@@ -230,7 +230,7 @@ def _bench(
         raise SystemExit(2) from error
     write_atomic(file, dump(results))
     write_atomic(file.with_suffix(".html"), page(results))
-    return to_json(results)
+    return plain(results)
 
 
 def _evaluate(bundle: Path, model: str, settings: Settings) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ def command(
     with stdout_kept_clean(), StageProgress() as progress:
         report = compile_bundle(options, progress)
     if as_json:
-        emit_json({**asdict(report), "bundle": str(bundle)})
+        emit_json(replace(report, bundle=bundle))
     else:
         click.echo(_summary(report))
         note(f'Next, on a machine with such a GPU: edgevlm run {bundle} --engine {target} --image FILE --prompt "..."')
