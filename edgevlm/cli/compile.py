@@ -59,8 +59,8 @@ def command(
 ) -> None:
     """Compile the graphs of BUNDLE to engines for NVIDIA GPUs, and put them into the bundle.
 
-    The bundle must have been exported for the same target (`edgevlm export --target`). With tensorrt-rtx one engine a
-    graph serves all the GPUs named, and no GPU is needed to compile; the device finishes the job at its first run.
+    The bundle must have been exported for the same target (`edgevlm export --target`). With tensorrt-rtx one engine
+    per graph serves all the GPUs named, and no GPU is needed to compile; the device finishes the job at its first run.
     With tensorrt the engines are for the GPU of this machine.
 
     Engines are recorded in the manifest with their digests; they run with `edgevlm run --engine`. A failure leaves the
