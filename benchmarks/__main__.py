@@ -5,7 +5,7 @@
     python -m benchmarks --peers all --only clip-l-336-qwen2-0.5b     # beside the peers that were prepared
 
 For each comparison: export every precision, measure all of them beside PyTorch in one run, ask the inspection
-questions where the model knows them. `benchmarks/results/` then holds one JSON file a comparison with every round, and
+questions where the model knows them. `benchmarks/results/` then holds one JSON file per comparison with every round, and
 README.md with the tables. Run it on a quiet machine; bundles go to build/benchmarks/ and are removed in the end.
 """
 
@@ -28,9 +28,9 @@ from benchmarks.peers.guests import Party, guests_of
 from benchmarks.tables import write_readme
 from edgevlm.benchmark.baseline import dump
 from edgevlm.benchmark.report import page
-from edgevlm.benchmark.results import to_json
 from edgevlm.benchmark.run import BenchOptions, bench
 from edgevlm.benchmark.workload import Workload
+from edgevlm.json_text import plain
 from edgevlm.terminal.progress import StageProgress
 from edgevlm_runtime import child
 from edgevlm_runtime.errors import EdgeVLMError
@@ -246,7 +246,7 @@ def _bench(
         raise SystemExit(2) from error
     write_atomic(file, dump(results))
     write_atomic(file.with_suffix(".html"), page(results))
-    return to_json(results)
+    return plain(results)
 
 
 def _evaluate(bundle: Path, model: str, settings: Settings) -> dict[str, Any]:

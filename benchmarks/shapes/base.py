@@ -26,7 +26,7 @@ class Shape:
 
 
 def tokenizer(image_token_id: int, others: list[str]) -> PreTrainedTokenizerFast:
-    """One token a character; `others` are the special tokens before the image's, which is the last."""
+    """One token per character; `others` are the special tokens before the image's, which is the last."""
     words = {"<unk>": 0, **{chr(code): code for code in range(32, 127)}}
     first = len(words) + 31
     words |= {f"<extra_{number}>": number for number in range(first, image_token_id - len(others))}

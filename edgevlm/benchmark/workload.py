@@ -90,15 +90,23 @@ class Facts:
     image_size: tuple[int, int]
     """Width and height."""
     image_tokens: int
+    """Tokens that stand for the image, in the first bundle."""
     text_tokens: int
+    """Further tokens of the prompt."""
     prompt_tokens: int
-    """Of the first bundle; also the depth of the KV cache at which decoding begins."""
+    """Both together; also the depth of the KV cache at which decoding begins."""
     new_tokens: int
+    """Tokens generated for each answer."""
     repeats: int
+    """Rounds that count."""
     warmup: int
+    """Rounds before them."""
     threads: int
+    """Threads of a graph."""
     provider: str
+    """Execution provider of the bundles."""
     engine: str = "ort"
+    """Engine of the bundles, by its registered name."""
 
 
 def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Facts]:

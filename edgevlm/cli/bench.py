@@ -133,14 +133,11 @@ def command(
 
 
 def _show(results: Results, found: list[Change], worse: list[Change], as_json: bool) -> None:
-    from dataclasses import asdict
-
+    from edgevlm.benchmark.baseline import report
     from edgevlm.benchmark.report import rows
-    from edgevlm.benchmark.results import to_json
 
     if as_json:
-        compared = {"passed": not worse, "changes": [asdict(change) for change in found]} if found else None
-        emit_json({**to_json(results), "baseline": compared})
+        emit_json(report(results, found, worse))
     else:
         workload = results.workload
         click.echo(
@@ -159,12 +156,12 @@ def _show(results: Results, found: list[Change], worse: list[Change], as_json: b
 
 
 def _show_ratios(results: Results) -> None:
-    for label, ratios in (results.ratios["by_engine"] or {}).items():
+    for label, ratios in (results.ratios.by_engine or {}).items():
         if label.startswith("PyTorch float32"):
             continue
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in ratios.items())
         click.echo(f"{label}, times better than PyTorch float32: {shown}")
-    for label, ratios in (results.ratios["first_bundle"] or {}).items():
+    for label, ratios in (results.ratios.first_bundle or {}).items():
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in ratios.items())
         click.echo(f"{label}, times better than {results.engines[0].label}: {shown}")
 
@@ -180,6 +177,6 @@ def _show_sustained(results: Results) -> None:
 
 
 def _warn_when_busy(results: Results) -> None:
-    busy = results.machine["busy_before"]
+    busy = results.machine.busy_before
     if busy > BUSY:
         note(f"Other programs took {100 * busy:.0f} % of the processor before this began: measure on a quiet machine.")

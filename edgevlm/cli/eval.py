@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevlm.json_text import json_text
+from edgevlm.json_text import json_text, plain
 from edgevlm.terminal.errors import CHECK_FAILED
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
 from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options, loading_options
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 
 _PAGE = b"<title>edgevlm eval: "
 """In every page of an evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """With `--write DIR` and no bundle."""
+
+    n: int
+    """Number of cases."""
+    written: str
+    """The folder they were written to."""
 
 
 @click.command("eval", short_help="Measure how often a bundle answers right.")
@@ -137,11 +148,12 @@ def _is_result(file: Path) -> bool:
 
 def _keep(evaluation: Evaluation, report: Path | None, out: Path | None) -> list[str]:
     """Write the files that were asked for; lines about those that could not be written, and where they are instead."""
-    from edgevlm.evaluation.report import as_json, page
+    from edgevlm.evaluation.report import page
+    from edgevlm.evaluation.report import report as result
     from edgevlm_runtime.saving import keep
 
     def every_case() -> str:
-        return json_text(as_json(evaluation, all_cases=True)) + "\n"
+        return json_text(plain(result(evaluation, all_cases=True))) + "\n"
 
     files = {out: every_case, report: lambda: page(evaluation)}
     return keep({file: render for file, render in files.items() if file is not None})
@@ -156,7 +168,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
 
 def _only_written(dataset: Dataset, folder: Path, as_json: bool) -> None:
     if as_json:
-        emit_json({"n": len(dataset), "written": str(folder)})
+        emit_json(WrittenReport(len(dataset), str(folder)))
 
 
 def _gates(evaluation: Evaluation, min_exact_match: float | None, max_flip_rate: float | None) -> list[str]:
@@ -171,10 +183,10 @@ def _gates(evaluation: Evaluation, min_exact_match: float | None, max_flip_rate:
 
 
 def _show(evaluation: Evaluation, as_json: bool) -> None:
-    from edgevlm.evaluation.report import as_json as results
+    from edgevlm.evaluation.report import report
 
     if as_json:
-        emit_json(results(evaluation))
+        emit_json(report(evaluation))
         return
     compared = evaluation.options.reference is not None
     rows = [("question", "n", "bundle", *(("PyTorch", "differ") if compared else ()))]

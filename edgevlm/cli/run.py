@@ -12,6 +12,7 @@ from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_cl
 from edgevlm.terminal.types import FilePath, Number, Whole, image_options, loading_options
 
 if TYPE_CHECKING:
+    from edgevlm.cli.records import AnswerReport
     from edgevlm_runtime import Answer, Choice, Session
 
 
@@ -105,6 +106,7 @@ def command(
       edgevlm run llava-fp16 -i part.png -p "Describe it." -p "Is it safe to use?" --chat --timings
       edgevlm run llava-fp16 -i part.png -p "Describe it." --temperature 0.7 --seed 1 --json
     """
+    from edgevlm.cli.records import EngineReport, RunReport, answered
     from edgevlm_runtime import load
 
     loading |= _given(
@@ -116,7 +118,7 @@ def command(
     )
     options = _given(**{**generation, "stop": generation["stop"] or None})
     weighing = _weighing(choices, options, abstain_below=abstain_below, temperature=choice_temperature)
-    answers: list[dict[str, Any]] = []
+    answers: list[AnswerReport] = []
     with stdout_kept_clean():
         vlm = load(bundle, **loading)
         if vlm.engine.automatic:
@@ -132,11 +134,11 @@ def command(
             else:
                 answer = _ask(session, prompt, options, show=not as_json, stream=stream and not as_json)
                 _say_cut(answer, options.get("max_new_tokens"), vlm.manifest.generation.max_new_tokens)
-            answers.append({"prompt": prompt, **_as_json(answer)})
+            answers.append(answered(prompt, answer))
             if timings:
                 note(_timings(answer))
     if as_json:
-        emit_json({"answers": answers, "engine": {"name": vlm.engine.identity, "reason": vlm.engine.reason}})
+        emit_json(RunReport(tuple(answers), EngineReport(vlm.engine.identity, vlm.engine.reason)))
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -186,41 +188,6 @@ def _choose(session: Session, prompt: str, weighing: dict[str, Any], *, show: bo
         click.echo(choice.text if choice.text is not None else "(no verdict)")
         note(", ".join(f"{text} {100 * share:.1f} %" for text, share in choice.probabilities.items()))
     return choice
-
-
-def _as_json(answer: Answer | Choice) -> dict[str, Any]:
-    from edgevlm_runtime import Choice
-
-    return {
-        **(_chosen(answer) if isinstance(answer, Choice) else _generated(answer)),
-        "timings_ms": {name: round(value, 3) for name, value in asdict(answer.timings).items()},
-        "prompt_tokens": answer.prompt_tokens,
-        "image_tokens": answer.image_tokens,
-        "image_cache": answer.image_cache,
-        "prefix_tokens_reused": answer.prefix_tokens_reused,
-    }
-
-
-def _generated(answer: Answer) -> dict[str, Any]:
-    return {
-        "text": answer.text,
-        "token_ids": list(answer.token_ids),
-        "finish_reason": answer.finish_reason,
-        "choice": None,
-        "probabilities": None,
-        "choices_mass": None,
-    }
-
-
-def _chosen(choice: Choice) -> dict[str, Any]:
-    return {
-        "text": str(choice),
-        "token_ids": [],
-        "finish_reason": "choice",
-        "choice": choice.text,
-        "probabilities": choice.probabilities,
-        "choices_mass": choice.mass,
-    }
 
 
 def _timings(answer: Answer | Choice) -> str:

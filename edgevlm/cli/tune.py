@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,22 @@ import click
 
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
 from edgevlm.terminal.types import FilePath, Whole, loading_options
+
+
+@dataclass(frozen=True, slots=True)
+class TuneReport:
+    """What was measured, and where it is kept."""
+
+    bundle: str
+    """The folder, as it was given."""
+    prefill_chunk: int
+    """How many tokens of a prompt are computed fastest at once."""
+    prefill_tokens_per_s: dict[str, float]
+    """Tokens per second, by the size of the chunk."""
+    positions: int
+    """Tokens of the prompt that was measured."""
+    file: str
+    """Where the figure is kept."""
 
 
 @click.command("tune", short_help="Fit a bundle to this machine.")
@@ -34,15 +51,9 @@ def command(bundle: Path, loading: dict[str, Any], rounds: int, as_json: bool) -
     with stdout_kept_clean(), StageProgress() as progress:
         vlm = load(bundle, **loading)
         tuning, file = vlm.tune(rounds, lambda done, total: progress("measuring", done, total))
-    found: dict[str, Any] = {
-        "bundle": str(bundle),
-        "prefill_chunk": tuning.prefill_chunk,
-        "prefill_tokens_per_s": {str(size): round(speed, 1) for size, speed in tuning.tokens_per_s.items()},
-        "positions": tuning.positions,
-        "file": str(file),
-    }
     if as_json:
-        emit_json(found)
+        speeds = {str(size): round(speed, 1) for size, speed in tuning.tokens_per_s.items()}
+        emit_json(TuneReport(str(bundle), tuning.prefill_chunk, speeds, tuning.positions, str(file)))
         return
     rows = [("chunk", "tokens/s")]
     rows += [(str(size), f"{speed:.0f}") for size, speed in tuning.tokens_per_s.items()]

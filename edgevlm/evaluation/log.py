@@ -1,4 +1,4 @@
-"""Answers on disk while an evaluation runs: one JSON object a line, appended, so that a killed run can go on.
+"""Answers on disk while an evaluation runs: one JSON object per line, appended, so that a killed run can go on.
 
 The first line says which evaluation it is; `{"done": true}` is the last. A line that was cut off in the middle is
 dropped.

@@ -30,9 +30,13 @@ class Sample:
     """One round: the first question about a fresh image, then a second one about the same image. Milliseconds."""
 
     preprocess_ms: float
+    """Decoding, resizing and arranging the image."""
     vision_ms: float
+    """Vision encoder."""
     projector_ms: float
+    """Projector."""
     prefill_ms: float
+    """Decoder, over the prompt."""
     prefill_tokens: int
     """Prompt positions computed in `prefill_ms`."""
     decode_ms_per_token: float
@@ -40,8 +44,9 @@ class Sample:
     time_to_first_token_ms: float
     """From the image file and the question to the first token."""
     total_ms: float
+    """From the image file and the question to the last token."""
     repeat_question_ttft_ms: float
-    """The same for the second question."""
+    """Time to the first token of the second question."""
     energy_j: float | None = None
     """What the processors took for the whole round, where the machine tells."""
 

@@ -1,6 +1,6 @@
 """Image processors of transformers as the runtime's kinds of image processing.
 
-One function a kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
+One function per kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
 """
 
 from __future__ import annotations

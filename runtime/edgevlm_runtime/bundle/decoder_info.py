@@ -37,8 +37,11 @@ class KVLayout:
     """
 
     layers: int
+    """That have keys and values."""
     kv_heads: int
+    """Heads of keys and values."""
     head_dim: int
+    """Values per head."""
     dtype: str
     """"float32", "float16", or "int8", whose scales are the graph's own."""
     scales: str | None = None

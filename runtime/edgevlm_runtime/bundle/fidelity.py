@@ -12,8 +12,11 @@ class LiftedLayer:
     layer: str
     """Parameter name."""
     before: str
+    """Its precision as planned."""
     after: str
+    """Its precision in the bundle."""
     added_bytes: int
+    """By how much that is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +25,12 @@ class Fidelity:
     in nats per position, on samples that nothing was calibrated with."""
 
     most: float
+    """What was allowed."""
     before: float
     """With every layer as planned."""
     found: float
     """With the lifted layers."""
     positions: int
+    """Tokens over which the mean is taken."""
     lifted: tuple[LiftedLayer, ...] = ()
+    """In the order in which they were."""

@@ -205,7 +205,7 @@ class Context:
         return rows
 
     def _identities(self, prompt: Prompt) -> Ids:
-        """One number a position: the token id for text; for images, negative, one for each image and row."""
+        """One number per position: the token id for text; for images, negative, one for each image and row."""
         identities = prompt.token_ids.copy()
         for span in prompt.images:
             number = self._numbers.setdefault(prompt.image_keys[span.image], len(self._numbers))
