@@ -139,9 +139,7 @@ def _encode_native(family: Llava) -> GraphSource:
             f"vision_feature_select_strategy {family.config.vision_feature_select_strategy} leaves out a patch of a "
             "tower without a class token: take config.json from the original checkpoint"
         )
-    return pixtral.vision_encoder(
-        family, pixtral.VisionEncoder(family.model, family.normalization, family.layers)
-    )
+    return pixtral.vision_encoder(family, pixtral.VisionEncoder(family.model, family.normalization, family.layers))
 
 
 def _project_native(family: Llava) -> GraphSource:

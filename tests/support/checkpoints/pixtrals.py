@@ -25,6 +25,19 @@ TEMPLATE = (
     " message['content'][0]['text']) + eos_token }}{%- endif %}{%- endfor %}"
 )
 
+YARN = {
+    "rope_type": "yarn",
+    "type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 32.0,
+    "original_max_position_embeddings": 32,
+    "max_position_embeddings": 1024,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.1,
+}
 PIXTRAL_SHAPES: dict[str, dict[str, Any]] = {
     # config keys and weight names as published
     "published": {
@@ -57,13 +70,14 @@ PIXTRAL_SHAPES: dict[str, dict[str, Any]] = {
         "edge": 64,
         "tied": True,
         "published": True,
+        "draw": {"seed": 5},  # others repeat themselves
     },
 }
 MISTRAL3_SHAPES: dict[str, dict[str, Any]] = {
     "published": {
         "text": {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 48},
-        "vision": {"hidden_size": 32, "num_attention_heads": 2, "patch_size": 14, "num_hidden_layers": 3},
-        "edge": 140,
+        "vision": {"hidden_size": 32, "num_attention_heads": 2, "patch_size": 12, "num_hidden_layers": 3},
+        "edge": 130,
         "merge": 2,
         "tied": False,
         "published": True,
@@ -76,19 +90,7 @@ MISTRAL3_SHAPES: dict[str, dict[str, Any]] = {
             "num_attention_heads": 3,
             "num_key_value_heads": 1,
             "head_dim": 24,
-            "rope_parameters": {
-                "rope_type": "yarn",
-                "type": "yarn",
-                "rope_theta": 10000.0,
-                "factor": 32.0,
-                "original_max_position_embeddings": 32,
-                "max_position_embeddings": 1024,
-                "beta_fast": 32.0,
-                "beta_slow": 1.0,
-                "mscale": 1.0,
-                "mscale_all_dim": 1.0,
-                "llama_4_scaling_beta": 0.1,
-            },
+            "rope_parameters": YARN,
         },
         "vision": {"hidden_size": 36, "num_attention_heads": 3, "patch_size": 7, "num_hidden_layers": 2},
         "edge": 90,
@@ -112,6 +114,7 @@ MISTRAL3_SHAPES: dict[str, dict[str, Any]] = {
             "num_attention_heads": 6,
             "num_key_value_heads": 2,
             "head_dim": 32,
+            "rope_parameters": YARN,
         },
         "vision": {"hidden_size": 32, "num_attention_heads": 2, "patch_size": 14, "num_hidden_layers": 2},
         "edge": 140,
@@ -125,6 +128,7 @@ MISTRAL3_SHAPES: dict[str, dict[str, Any]] = {
 def pixtral(folder: Path, shape: str = "published", **save_options: Any) -> Path:
     """A LLaVA checkpoint with Pixtral's tower; `save_options` as for `save`."""
     s = PIXTRAL_SHAPES[shape]
+    save_options |= s.get("draw", {})
     more = {"vision_feature_select_strategy": "full", "image_seq_length": 1}
     return _made(folder, LlavaConfig, s, more, {"patch_size": s["vision"]["patch_size"]}, save_options)
 
