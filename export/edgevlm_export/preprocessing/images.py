@@ -152,16 +152,19 @@ def _pixtral(processor: CheckpointProcessor, config: PreTrainedConfig) -> native
     height, width = (edge, edge) if edge else (source.size.height, source.size.width)
     if not (height and width):
         raise _unsupported(processor, f"size {dict(source.size)}")
-    return native.Options(
-        image_token=str(settings.get("image_token", "[IMG]")),
-        patch_size=models[0],
-        merge_size=models[1],
-        resize=bool(source.do_resize),
-        resample=int(source.resample),
-        within=(height, width),
-        row_end=str(settings.get("image_break_token", "[IMG_BREAK]")),
-        image_end=str(settings.get("image_end_token", "[IMG_END]")),
-    )
+    try:
+        return native.Options(
+            image_token=str(settings.get("image_token", "[IMG]")),
+            patch_size=models[0],
+            merge_size=models[1],
+            resize=bool(source.do_resize),
+            resample=int(source.resample),
+            within=(height, width),
+            row_end=str(settings.get("image_break_token", "[IMG_BREAK]")),
+            image_end=str(settings.get("image_end_token", "[IMG_END]")),
+        )
+    except ValueError as error:
+        raise _unsupported(processor, str(error)) from error
 
 
 def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.Options:

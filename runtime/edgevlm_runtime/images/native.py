@@ -15,8 +15,9 @@ Feeds
                   the grid, row by row, around the patch, and their weights; the image's corners lie on the grid's
 
 `order` gives, for each image token in raster order, its row in the merged output [W*L / merge_size**2]; it is None
-where both orders are the same. `grid` is rows and columns of image tokens; text may stand behind each row of them. The video axis is absent: an image is one
-frame that transformers repeats, and the graph folds the repetition into its weights.
+where both orders are the same. `grid` is rows and columns of image tokens; text may stand behind each row of them. The
+video axis is absent: an image is one frame that transformers repeats, and the graph folds the repetition into its
+weights.
 """
 
 from __future__ import annotations

@@ -77,7 +77,6 @@ def test_standard_operators(case: Case, export_bundle) -> None:
     [
         (checkpoints.pixtral, {"vision_feature_select_strategy": "default"}, CheckpointError, "leaves out a patch"),
         (checkpoints.pixtral, {"vision_feature_layer": 4}, CheckpointError, "not in a tower of 3 layers"),
-        (checkpoints.mistral3, {"vision_feature_layer": [-1, -2]}, UnsupportedModel, "mistral3 norms one layer"),
         (checkpoints.mistral3, {"spatial_merge_size": 3}, CheckpointError, "in the model 12 by 3"),
     ],
 )
@@ -86,4 +85,13 @@ def test_what_cannot_be(tmp_path, make, change, error, words) -> None:
     config = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", {**config, **change})
     with pytest.raises(error, match=words):
+        plan_export(folder, ExportOptions(str(folder)).plan, None, lambda *_: None)
+
+
+def test_several_layers_of_the_tower(tmp_path, monkeypatch) -> None:
+    """Whose norm transformers itself cannot compute."""
+    shape = {**checkpoints.MISTRAL3_SHAPES["published"], "layer": [-1, -2]}
+    monkeypatch.setitem(checkpoints.MISTRAL3_SHAPES, "published", shape)
+    folder = checkpoints.mistral3(tmp_path / "checkpoint")
+    with pytest.raises(UnsupportedModel, match="mistral3 norms one layer"):
         plan_export(folder, ExportOptions(str(folder)).plan, None, lambda *_: None)
