@@ -84,6 +84,7 @@ _QWEN2_VL = {
     "2B": _text("qwen2_vl_text", (1536, 8960, 28), (12, 2), 151936, tie_word_embeddings=True),
     "7B": _text("qwen2_vl_text", (3584, 18944, 28), (28, 4), 152064),
 }
+_PIXTRAL = _vision("pixtral", (1024, 4096, 24), 16, 1024, 16)
 _GEMMA = {"image_size": 224, "projection_dim": 2048}
 _LFM2_LAYERS = ["full_attention" if layer in (2, 5, 8, 10, 12, 14) else "conv" for layer in range(16)]
 _LFM2 = {"layer_types": _LFM2_LAYERS, "block_auto_adjust_ff_dim": True, "block_multiple_of": 256, "conv_L_cache": 3}
@@ -180,6 +181,21 @@ PUBLISHED: dict[str, Published] = {
         _vision("siglip2_vision_model", (1152, 4304, 27), 16, 256, 16, num_patches=256),
         1.58,
         {"projector_hidden_size": 2560, "downsample_factor": 2},
+    ),
+    "pixtral": Published("llava", _text("mistral", (5120, 14336, 40), (32, 8), 131072, head_dim=128), _PIXTRAL, 12.7),
+    "mistral-small": Published(
+        "mistral3",
+        _text("mistral", (5120, 32768, 40), (32, 8), 131072, head_dim=128),
+        {**_PIXTRAL, "image_size": 1540, "patch_size": 14},
+        24.0,
+        {"spatial_merge_size": 2},
+    ),
+    "ministral3": Published(
+        "mistral3",
+        _text("ministral3", (3072, 9216, 26), (32, 8), 131072, head_dim=128, tie_word_embeddings=True),
+        {**_PIXTRAL, "image_size": 1540, "patch_size": 14},
+        3.85,
+        {"spatial_merge_size": 2},
     ),
 }
 """By alias; the one that ships with edgevlm has its config beside it."""

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
+from edgevlm_export.checkpoints import pillow_backend
 from edgevlm_export.families import known_family
 from edgevlm_export.preprocessing import CheckpointProcessor, load_processor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
@@ -53,7 +54,9 @@ def join(parts: CheckpointProcessor, config: PreTrainedConfig) -> Any:
 
 def _processor_class(parts: CheckpointProcessor, config: PreTrainedConfig) -> type[ProcessorMixin]:
     name = parts.settings.get("processor_class") or PROCESSOR_MAPPING_NAMES.get(config.model_type)
-    found: type[ProcessorMixin] | None = processor_class_from_name(name) if name else None
+    found: type[ProcessorMixin] | None = None
+    if name:
+        found = pillow_backend.find_joint(name) or processor_class_from_name(name)
     if found is None:
         raise UnsupportedModel(f"transformers has no processor for {name or config.model_type}: {parts.folder}")
     return found

@@ -20,6 +20,8 @@ KINDS = {
         "image_token": "<i>", "patch_size": 4, "merge_size": 2, "window_size": 16, "min_pixels": 64, "max_pixels": 4096,
     },
 }  # fmt: skip
+WITHIN = {"image_token": "<i>", "patch_size": 4, "merge_size": 2, "within": [64, 48], "row_end": "\n", "image_end": "."}
+"""Of "native" as well: brought within a size, with text behind rows."""
 OPTIONS = (LoadOptions(), LoadOptions(apply_exif_orientation=False, bit_depth=12))
 
 
@@ -28,7 +30,8 @@ class Surface:
 
     def __init__(self, folder: Path) -> None:
         warnings.simplefilter("ignore")  # Pillow's, which are no findings
-        self._processors = [make_processor(ImageProcessing(kind, options)) for kind, options in KINDS.items()]
+        kinds = [*KINDS.items(), ("native", WITHIN)]
+        self._processors = [make_processor(ImageProcessing(kind, options)) for kind, options in kinds]
 
     def run(self, data: bytes) -> None:
         for options in OPTIONS:

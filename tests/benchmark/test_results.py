@@ -105,9 +105,9 @@ def test_saved_results_come_back(tmp_path):
 
 def test_results_that_name_no_engine_are_onnxruntimes(tmp_path):
     """Those saved before there was a choice."""
-    plain = to_json(results(engine("a", [1.0])))
-    del plain["workload"]["engine"]
-    (tmp_path / "saved.json").write_text(json.dumps(plain))
+    saved = plain(results(engine("a", [1.0])))
+    del saved["workload"]["engine"]
+    (tmp_path / "saved.json").write_text(json.dumps(saved))
     before = baseline.load(tmp_path / "saved.json")
     baseline.check_workload(before, FACTS, tmp_path)
     with pytest.raises(EdgeVLMError, match="engine was ort, is tensorrt"):

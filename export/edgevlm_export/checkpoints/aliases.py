@@ -79,6 +79,13 @@ ALIASES: dict[str, ModelAlias] = {
     ),
     "lfm2-vl": ModelAlias("LiquidAI/LFM2-VL-450M", "lfm2_vl", "LFM2-VL, 450M", "LFM Open 1.0"),
     "lfm2-vl-1.6b": ModelAlias("LiquidAI/LFM2-VL-1.6B", "lfm2_vl", "LFM2-VL, 1.6B", "LFM Open 1.0"),
+    "pixtral": ModelAlias("mistral-community/pixtral-12b", "llava", "Pixtral, 12B", "Apache-2.0"),
+    "mistral-small": ModelAlias(
+        "mistralai/Mistral-Small-3.1-24B-Instruct-2503", "mistral3", "Mistral Small 3.1, 24B", "Apache-2.0"
+    ),
+    "ministral3": ModelAlias(
+        "mistralai/Ministral-3-3B-Instruct-2512-BF16", "mistral3", "Ministral 3, 3B", "Apache-2.0"
+    ),
 }
 """Every alias, in the order `edgevlm models` lists them."""
 

@@ -20,6 +20,7 @@ DECODERS = frozenset(
     {
         "llama",
         "mistral",
+        "ministral3",
         "qwen2",
         "qwen3",
         "phi3",
@@ -87,7 +88,8 @@ def rotates_outside(config: PreTrainedConfig) -> bool:
     rope = getattr(config, "rope_parameters", None) or {}
     tables = [value for value in rope.values() if isinstance(value, dict)]  # one for each type of layer
     partial = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0)) or 1.0
-    return bool(tables) or partial != 1.0 or kv_shape(config).head_dim % HEAD_MULTIPLE != 0
+    by_position = rope.get("llama_4_scaling_beta") is not None  # queries grow with their position
+    return bool(tables) or by_position or partial != 1.0 or kv_shape(config).head_dim % HEAD_MULTIPLE != 0
 
 
 def windows(config: PreTrainedConfig) -> tuple[int, ...]:

@@ -1,13 +1,15 @@
-"""LLaVA (Liu et al. 2023): a CLIP or SigLIP tower, a two-layer projector, any text decoder."""
+"""LLaVA (Liu et al. 2023): a CLIP, SigLIP or Pixtral tower, a two-layer projector, any text decoder."""
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from edgevlm_export.families import pixtral
 from edgevlm_export.families.base import Family, Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
@@ -18,7 +20,6 @@ PUBLISHED = {
     "meta-llama/Meta-Llama-3-8B-Instruct": "llava-llama3",
 }
 """Language model, as the text config names it, to the chat template it was made a LLaVA with."""
-TOWERS = frozenset({"clip_vision_model", "siglip_vision_model"})
 
 
 class Llava(Family):
@@ -43,27 +44,19 @@ class Llava(Family):
         """Channels of the vision features: those of every selected layer, side by side."""
         return int(self.config.vision_config.hidden_size) * len(self.layers)
 
-    def vision_encoder(self) -> GraphSource:
-        check_tower(self.config.vision_config, TOWERS)
+    def check_layers(self) -> None:
+        """Raise `CheckpointError` for `layers` that the tower does not have."""
         depth = int(self.config.vision_config.num_hidden_layers)
         if not self.layers or any(not -depth - 1 <= layer <= depth for layer in self.layers):
             raise CheckpointError(f"vision_feature_layer {list(self.layers)} is not in a tower of {depth} layers")
-        height, width = self.image_options["height"], self.image_options["width"]
-        return GraphSource(
-            module=VisionEncoder(self.model, self.normalization, self.layers),
-            inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
-            outputs=("image_features",),
-            sizes={"images": 2},
-        )
+
+    def vision_encoder(self) -> GraphSource:
+        check_tower(self.config.vision_config, TOWERS)
+        self.check_layers()
+        return TOWERS[self.config.vision_config.model_type].encoder(self)
 
     def projector(self) -> GraphSource:
-        return GraphSource(
-            module=Projector(self.model),
-            inputs=(Port("image_features", torch.float32, ("images", "patches", self.feature_width)),),
-            outputs=("image_embeddings",),
-            sizes={"images": 2, "patches": 5},
-            ranges={"patches": (1, self.patches, self.patches)},
-        )
+        return TOWERS[self.config.vision_config.model_type].projector(self)
 
     @property
     def patches(self) -> int:
@@ -73,7 +66,7 @@ class Llava(Family):
         return height * width + 1
 
 
-def check_tower(config: PreTrainedConfig, supported: AbstractSet[str]) -> None:
+def check_tower(config: PreTrainedConfig, supported: Collection[str]) -> None:
     """Raise `UnsupportedModel` for a vision tower whose `model_type` is not among those `supported`."""
     if config.model_type not in supported:
         raise UnsupportedModel(
@@ -112,4 +105,58 @@ class Projector(nn.Module):
         return embeddings
 
 
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """What a vision tower's kind makes of the two graphs before the decoder."""
+
+    encoder: Callable[[Llava], GraphSource]
+    projector: Callable[[Llava], GraphSource]
+
+
+def _encode_fixed(family: Llava) -> GraphSource:
+    height, width = family.image_options["height"], family.image_options["width"]
+    return GraphSource(
+        module=VisionEncoder(family.model, family.normalization, family.layers),
+        inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
+        outputs=("image_features",),
+        sizes={"images": 2},
+    )
+
+
+def _project_fixed(family: Llava) -> GraphSource:
+    return GraphSource(
+        module=Projector(family.model),
+        inputs=(Port("image_features", torch.float32, ("images", "patches", family.feature_width)),),
+        outputs=("image_embeddings",),
+        sizes={"images": 2, "patches": 5},
+        ranges={"patches": (1, family.patches, family.patches)},
+    )
+
+
+def _encode_native(family: Llava) -> GraphSource:
+    if family.config.vision_feature_select_strategy != "full":
+        raise CheckpointError(
+            f"vision_feature_select_strategy {family.config.vision_feature_select_strategy} leaves out a patch of a "
+            "tower without a class token: take config.json from the original checkpoint"
+        )
+    return pixtral.vision_encoder(family, pixtral.VisionEncoder(family.model, family.normalization, family.layers))
+
+
+def _project_native(family: Llava) -> GraphSource:
+    return GraphSource(
+        module=Projector(family.model),
+        inputs=(Port("image_features", torch.float32, ("patches", family.feature_width)),),
+        outputs=("image_embeddings",),
+        sizes={"patches": 3},
+        ranges={"patches": pixtral.patches_range(family)},
+    )
+
+
+_FIXED = Tower(_encode_fixed, _project_fixed)
+TOWERS = {
+    "clip_vision_model": _FIXED,
+    "siglip_vision_model": _FIXED,
+    "pixtral": Tower(_encode_native, _project_native),
+}
+"""By the tower's `model_type`."""
 FAMILY = Llava

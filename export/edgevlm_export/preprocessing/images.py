@@ -135,6 +135,38 @@ def _native(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.
     )
 
 
+def _pixtral(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.Options:
+    """Pixtral; Mistral 3, whose patches are merged."""
+    source, vision, settings = processor.image_processor, config.vision_config, processor.settings
+    ours = settings.get("patch_size", 16), settings.get("spatial_merge_size", 1)  # what PixtralProcessor assumes
+    models = vision.patch_size, getattr(config, "spatial_merge_size", 1)
+    if vision.model_type != "pixtral" or ours != models:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: patches of {ours[0]} merged by {ours[1]} "
+            f"for a Pixtral tower, in the model {models[0]} by {models[1]} for {vision.model_type}: see patch_size and "
+            "spatial_merge_size in processor_config.json"
+        )
+    if getattr(source, "do_center_crop", False):
+        raise _unsupported(processor, "do_center_crop")
+    edge = source.size.longest_edge
+    height, width = (edge, edge) if edge else (source.size.height, source.size.width)
+    if not (height and width):
+        raise _unsupported(processor, f"size {dict(source.size)}")
+    try:
+        return native.Options(
+            image_token=str(settings.get("image_token", "[IMG]")),
+            patch_size=models[0],
+            merge_size=models[1],
+            resize=bool(source.do_resize),
+            resample=int(source.resample),
+            within=(height, width),
+            row_end=str(settings.get("image_break_token", "[IMG_BREAK]")),
+            image_end=str(settings.get("image_end_token", "[IMG_END]")),
+        )
+    except ValueError as error:
+        raise _unsupported(processor, str(error)) from error
+
+
 def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.Options:
     """LFM2-VL."""
     source, vision, tokenizer = processor.image_processor, config.vision_config, processor.tokenizer
@@ -181,6 +213,7 @@ _TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConf
     "Idefics3ImageProcessor": ("tiles", _tiles),
     "Qwen2VLImageProcessor": ("native", _native),
     "Lfm2VlImageProcessor": ("naflex", _naflex),
+    "PixtralImageProcessor": ("native", _pixtral),
 }
 TRANSLATORS = Registry(
     "image processor not supported", _TRANSLATORS, UnsupportedModel, group="edgevlm.image_processors"

@@ -47,6 +47,14 @@ CASES: dict[str, Callable[[Path], Path]] = {
         f"lfm2_vl-{name}": lambda folder, name=name: checkpoints.lfm2_vl(folder, name, **VARIED)
         for name in checkpoints.LFM2_SHAPES
     },
+    **{
+        f"llava-pixtral-{name}": lambda folder, name=name: checkpoints.pixtral(folder, name, **VARIED)
+        for name in checkpoints.PIXTRAL_SHAPES
+    },
+    **{
+        f"mistral3-{name}": lambda folder, name=name: checkpoints.mistral3(folder, name, **VARIED)
+        for name in checkpoints.MISTRAL3_SHAPES
+    },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
         f"qwen2_vl-{name}": lambda folder, name=name: checkpoints.qwen2_vl(folder, name, **VARIED)
@@ -99,6 +107,10 @@ MORE = {
     "paligemma-2-window-40",
     "lfm2_vl-no-thumbnail",
     "lfm2_vl-full-heads",
+    "llava-pixtral-two-layers",
+    "llava-pixtral-full-heads",
+    "mistral3-merge-3",
+    "mistral3-ministral3-untied",
 }
 """Further configurations, for `make test-full`."""
 

@@ -3,6 +3,8 @@ token for token what transformers' generate gives, and the same as a fresh run."
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -127,8 +129,12 @@ def test_a_reference_layer_by_layer_reads_the_same(case: Case) -> None:
     ids=str,
 )
 def test_other_precisions(case: Case, export_bundle, options: dict[str, str], closeness: float) -> None:
+    check_precision(case, export_bundle(case.folder, **options), options, closeness)
+
+
+def check_precision(case: Case, bundle: Path, options: dict[str, str], closeness: float) -> None:
     """Mean KL of the next token over a prompt with an image, in nats; every rotation applies."""
-    vlm = edgevlm_runtime.load(export_bundle(case.folder, **options), prefill_chunk=4, verify="size")
+    vlm = edgevlm_runtime.load(bundle, prefill_chunk=4, verify="size")
     messages, images = SINGLE["middle"], pictures()[:1]
     _, found = vlm.prompt_logits(messages, images)
     _, wanted = case.reference.prompt_logits(messages, images)

@@ -7,6 +7,7 @@ from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
 from tests.support.checkpoints.llavas import TOWERS, llava
+from tests.support.checkpoints.pixtrals import MISTRAL3_SHAPES, PIXTRAL_SHAPES, mistral3, pixtral
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import (
     QWEN2_VL_SHAPES,
@@ -26,7 +27,9 @@ __all__ = [
     "GEMMA3_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
+    "MISTRAL3_SHAPES",
     "PALIGEMMA_SHAPES",
+    "PIXTRAL_SHAPES",
     "QWEN2_VL_SHAPES",
     "QWEN3_VL_SHAPES",
     "QWEN_SHAPES",
@@ -38,7 +41,9 @@ __all__ = [
     "idefics3",
     "lfm2_vl",
     "llava",
+    "mistral3",
     "paligemma",
+    "pixtral",
     "published",
     "qwen2_5_vl",
     "qwen2_vl",
