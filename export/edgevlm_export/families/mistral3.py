@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -18,7 +20,7 @@ class Mistral3(Llava):
 
     model_type = "mistral3"
     projector_module = "model.multi_modal_projector.patch_merger.merging_layer"  # behind the norm and the unfolding
-    after_image = None
+    after_image: ClassVar[str | None] = None
 
     @property
     def merged(self) -> int:
@@ -54,7 +56,8 @@ class VisionEncoder(pixtral.VisionEncoder):
     def forward(self, patches: Tensor, position_ids: Tensor) -> Tensor:
         features: Tensor = self.model.model.multi_modal_projector.norm(super().forward(patches, position_ids))
         torch._check(features.shape[0] % self.merged == 0)
-        return features.unflatten(0, (-1, self.merged)).transpose(1, 2).flatten(1)
+        rows: Tensor = features.unflatten(0, (-1, self.merged)).transpose(1, 2).flatten(1)
+        return rows
 
 
 class Projector(nn.Module):
