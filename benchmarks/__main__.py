@@ -5,8 +5,8 @@
     python -m benchmarks --peers all --only clip-l-336-qwen2-0.5b     # beside the peers that were prepared
 
 For each comparison: export every precision, measure all of them beside PyTorch in one run, ask the inspection
-questions where the model knows them. `benchmarks/results/` then holds one JSON file per comparison with every round,
-and README.md with the tables. Run it on a quiet machine; bundles go to build/benchmarks/ and are removed in the end.
+questions where the model knows them. `benchmarks/results/` then has one JSON file per comparison with every round, and
+README.md with the tables. Run it on a quiet machine; bundles go to build/benchmarks/ and are removed in the end.
 """
 
 from __future__ import annotations

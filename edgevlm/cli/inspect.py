@@ -147,7 +147,7 @@ def _notes(manifest: Manifest) -> list[str]:
 
 def _exceptions(manifest: Manifest) -> list[str]:
     rows = [(name, *item) for name, graph in manifest.graphs.items() for item in graph.exceptions.items()]
-    return ["Layers held otherwise", table(rows)] if rows else []
+    return ["Layers stored otherwise", table(rows)] if rows else []
 
 
 def _certificate(bundle: Bundle) -> Certificate | None:

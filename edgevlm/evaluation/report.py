@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgevlm.evaluation.answerers import EDGEVLM, REFERENCE
-from edgevlm.evaluation.calibration import Reliability
+from edgevlm.evaluation.reliability import Reliability
 from edgevlm.evaluation.run import Evaluation
 from edgevlm.evaluation.score import Outcome
 from edgevlm.report import embed, render

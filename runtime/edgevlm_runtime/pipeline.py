@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from edgevlm_runtime.bundle.choice_temperature import read_calibration
+from edgevlm_runtime.bundle.choice_temperature import read_fit
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.decoding import tuning
@@ -98,8 +98,8 @@ class Pipeline:
     @cached_property
     def choice_temperature(self) -> float:
         """What was fitted for this bundle, else 1. Raises `EdgeVLMError` when the fit is of another bundle."""
-        calibration = read_calibration(self.bundle)
-        return 1.0 if calibration is None else calibration.temperature
+        fit = read_fit(self.bundle)
+        return 1.0 if fit is None else fit.temperature
 
     @cached_property
     def tuning_key(self) -> str:

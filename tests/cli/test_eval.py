@@ -219,7 +219,7 @@ def test_the_data_set_can_be_saved(invoke, tmp_path):
         (["--max-flip-rate", "0"], "--reference"),
         (["--split", "train"], "no questions of split 'train'"),
         (["--write", "x"], "folder already"),
-        (["--fit-calibration", "--n", "1", "--max-new-tokens", "1"], "cannot calibrate"),
+        (["--fit-calibration", "--n", "1", "--max-new-tokens", "1"], "cannot fit a temperature"),
     ],
 )
 def test_refused(invoke, tiny_bundle, dataset, arguments, named):

@@ -55,7 +55,7 @@ class Engine(Protocol):
     """A loaded model."""
 
     precision: str
-    """How its weights are held."""
+    """How its weights are stored."""
     model_bytes: int
     """Its weights' size, on disk for a bundle."""
 

@@ -51,10 +51,10 @@ class BundleEngine:
 
 
 def describe_precision(manifest: Manifest) -> str:
-    """One word where all graphs are held alike, else each graph's."""
-    held = {name: graph.precision for name, graph in manifest.graphs.items()}
-    kinds = list(dict.fromkeys(held.values()))
-    return kinds[0] if len(kinds) == 1 else ", ".join(f"{name} {kind}" for name, kind in held.items())
+    """One word where all graphs are stored alike, else each graph's."""
+    precisions = {name: graph.precision for name, graph in manifest.graphs.items()}
+    kinds = list(dict.fromkeys(precisions.values()))
+    return kinds[0] if len(kinds) == 1 else ", ".join(f"{name} {kind}" for name, kind in precisions.items())
 
 
 def _sample(first: Answer, second: Answer) -> Sample:

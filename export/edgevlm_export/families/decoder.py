@@ -33,7 +33,7 @@ DECODERS = frozenset(
         "lfm2",
     }
 )
-"""`model_type`s of text models whose attention this module's operator reproduces, each held to by a test."""
+"""`model_type`s of text models whose attention this module's operator reproduces, each proven by a test."""
 
 EMBEDDINGS = "inputs_embeds"
 PAST, STATE = "past_key_values.", "past_state."
@@ -144,7 +144,7 @@ class Wiring:
     whole: bool = False
     """Whether a prompt is computed in one run, whatever its length."""
     logit_cap: float | None = None
-    """Logits are held within plus and minus this by a hyperbolic tangent (Gemma 2's soft cap)."""
+    """Logits are kept within plus and minus this by a hyperbolic tangent (Gemma 2's soft cap)."""
 
     @property
     def rotary(self) -> str:

@@ -36,15 +36,15 @@ def streamed(
     model: nn.Module,
     load: Load,
     observe: Observe | None = None,
-    held: Collection[nn.Module] = (),
+    apart: Collection[nn.Module] = (),
     changes: Changes = MappingProxyType({}),
 ) -> Iterator[None]:
     """Within, `model` (a skeleton, `skeleton.build`) runs although its parameters are on the meta device.
 
-    The caller sees to the parameters of the modules `held`, and of what is in them (see `resident`).
+    The caller sees to the parameters of the modules `apart`, and of what is in them (see `resident`).
     """
     hooks = []
-    others = {part for module in held for part in module.modules()}
+    others = {part for module in apart for part in module.modules()}
     for prefix, module in model.named_modules():
         names = [name for name, parameter in _own_parameters(module) if parameter.is_meta]
         if not names or module in others:

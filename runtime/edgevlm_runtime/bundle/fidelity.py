@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LiftedLayer:
-    """A layer that the exporter holds by a finer format than the plan said, to keep what quantization costs small."""
+    """A layer that the exporter stores in a finer format than the plan said, to keep what quantization costs small."""
 
     layer: str
     """Parameter name."""

@@ -50,7 +50,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class GraphInfo:
-    """One ONNX graph: where it is, what goes in and out, and how its weights are held."""
+    """One ONNX graph: where it is, what goes in and out, and how its weights are stored."""
 
     file: str
     inputs: tuple[TensorInfo, ...]
@@ -59,7 +59,7 @@ class GraphInfo:
     nodes: int
     bytes: int
     exceptions: dict[str, str] = field(default_factory=dict)
-    """Layers held otherwise than `precision` says: parameter name to precision."""
+    """Layers stored otherwise than `precision` says: parameter name to precision."""
     transforms: tuple[str, ...] = ()
     """What was done to the graph before its weights were quantized; its function is the same."""
     refused: dict[str, str] = field(default_factory=dict)
@@ -195,7 +195,7 @@ class Manifest:
     target: str = "onnx"
     """What the graphs were made for: "onnx" (ONNX Runtime), "tensorrt" or "tensorrt-rtx" (standard operators only)."""
     fidelity: Fidelity | None = None
-    """Where the decoder was held to a target."""
+    """Where the decoder was to meet a target."""
     self_test: SelfTest | None = None
     notes: tuple[str, ...] = ()
     """What whoever uses the bundle should know of how it was made, one sentence each."""

@@ -80,9 +80,9 @@ class Context:
         Whatever happens midway, the cache then holds a true prefix of the prompt.
         """
         identities, blocks = self._identities(prompt), self._blocks_of(prompt)
-        held = self._in_cache(identities, blocks)
-        start = max(held, self._in_bundle(identities, blocks))
-        if self._baked is not None and start > held:
+        cached = self._in_cache(identities, blocks)
+        start = max(cached, self._in_bundle(identities, blocks))
+        if self._baked is not None and start > cached:
             self._baked.copy(self._run.kv, start)
         self._begin(prompt, identities, start)
         logits: Logits | None = None
