@@ -1,6 +1,6 @@
 """Image processors of transformers as the runtime's kinds of image processing.
 
-One function a kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
+One function per kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
 """
 
 from __future__ import annotations
@@ -172,13 +172,14 @@ def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.
         raise _unsupported(processor, str(error)) from error
 
 
-_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]]] = {
+_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]] | str] = {
     "CLIPImageProcessor": ("fixed", _fixed),
     "SiglipImageProcessor": ("fixed", _fixed),
     "LlavaImageProcessor": ("fixed", _fixed),
     "Gemma3ImageProcessor": ("fixed", _gemma3),
     "SmolVLMImageProcessor": ("tiles", _tiles),
     "Idefics3ImageProcessor": ("tiles", _tiles),
+    "GotOcr2ImageProcessor": "edgevlm_export.preprocessing.dynamic_tiles:TRANSLATOR",
     "Qwen2VLImageProcessor": ("native", _native),
     "Lfm2VlImageProcessor": ("naflex", _naflex),
 }
