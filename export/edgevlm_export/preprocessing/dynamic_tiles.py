@@ -63,8 +63,10 @@ def _tokens(processor: CheckpointProcessor, config: PreTrainedConfig, side: int)
 
 def _grids(processor: CheckpointProcessor) -> tuple[Grid, ...]:
     """What images are cut into. The joint processor says whether they are: the image processor's own setting, which
-    published checkpoints have switched off, is not asked. Raises `ValueError` where images keep their sizes."""
+    published checkpoints have switched off, is not asked. Raises `ValueError` where images keep their sizes, or come to too many tiles."""
     source = processor.image_processor
+    if source.max_patches > dynamic.MOST_TILES:
+        raise ValueError(f"max_patches {source.max_patches}, where {dynamic.MOST_TILES} are possible")
     if InternVLProcessor.images_kwargs.get("crop_to_patches", source.crop_to_patches) and source.max_patches > 1:
         return tuple(get_all_supported_aspect_ratios(source.min_patches, source.max_patches)) or ((1, 1),)
     if not source.do_resize:

@@ -38,8 +38,6 @@ class Options:
     """Side of a tile, the vision encoder's image size."""
     grids: tuple[Grid, ...] = ((1, 1),)
     """Those an image may be cut into, see `nearest_grid`."""
-    thumbnail: bool = True
-    """Whether the whole image follows its tiles."""
     resample: int = Image.Resampling.BICUBIC.value
     """Pillow's resampling code."""
     start: str = START
@@ -68,7 +66,7 @@ class Processor:
         columns, rows = nearest_grid(*image.size, options.tile, options.grids)
         check_tokens((columns * rows + 1) * options.tokens_per_tile, image.size)
         tiles = cut(self._resized(image, columns, rows), (columns, rows), options.tile)
-        if options.thumbnail and len(tiles) > 1:
+        if len(tiles) > 1:
             tiles.append(self._resized(image, 1, 1))
         pixels: NDArray[np.uint8] = np.stack([np.asarray(tile) for tile in tiles])
         tokens = len(tiles) * options.tokens_per_tile

@@ -47,6 +47,12 @@ CASES: dict[str, Callable[[Path], Path]] = {
         f"lfm2_vl-{name}": lambda folder, name=name: checkpoints.lfm2_vl(folder, name, **VARIED)
         for name in checkpoints.LFM2_SHAPES
     },
+    **{
+        f"internvl-{name}": lambda folder, name=name: checkpoints.internvl(
+            folder, name, **({"seed": 6, "gain": 2.3} if name == "qwen3-tied" else VARIED)
+        )
+        for name in checkpoints.INTERNVL_SHAPES
+    },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
         f"qwen2_vl-{name}": lambda folder, name=name: checkpoints.qwen2_vl(folder, name, **VARIED)
@@ -99,6 +105,8 @@ MORE = {
     "paligemma-2-window-40",
     "lfm2_vl-no-thumbnail",
     "lfm2_vl-full-heads",
+    "internvl-llama-large-tower",
+    "internvl-heads-of-24",
 }
 """Further configurations, for `make test-full`."""
 
