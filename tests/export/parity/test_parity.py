@@ -49,7 +49,7 @@ CASES: dict[str, Callable[[Path], Path]] = {
     },
     **{
         f"internvl-{name}": lambda folder, name=name: checkpoints.internvl(
-            folder, name, **({"seed": 6, "gain": 2.3} if name == "qwen3-tied" else VARIED)
+            folder, name, **({**VARIED, "gain": 2.3} if name == "qwen3-tied" else VARIED)
         )
         for name in checkpoints.INTERNVL_SHAPES
     },

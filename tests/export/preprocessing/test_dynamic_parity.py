@@ -50,7 +50,10 @@ def make_parts(make_processor: MakeProcessor, tokens: int = TOKENS, tile: int = 
     source = got_ocr2.GotOcr2ImageProcessorPil(size={"height": tile, "width": tile}, **MEANS, **given_settings)
     parts = make_processor(source, list(NAMED.values()), TOKEN, image_seq_length=tokens)
     named = PreTrainedTokenizerFast(
-        tokenizer_object=parts.tokenizer.backend_tokenizer, bos_token="<s>", eos_token="</s>", extra_special_tokens=NAMED
+        tokenizer_object=parts.tokenizer.backend_tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens=NAMED,
     )
     return dataclasses.replace(parts, tokenizer=named)
 

@@ -52,6 +52,7 @@ INTERNVL_SHAPES: dict[str, dict[str, Any]] = {
             "num_attention_heads": 3,
             "num_key_value_heads": 1,
             "head_dim": 40,
+            "num_hidden_layers": 3,
         },
         "vision": {"hidden_size": 48, "num_attention_heads": 4, "attention_bias": True},
         "tile": 42,
@@ -160,7 +161,5 @@ def internvl(folder: Path, shape: str = "qwen2-published", **save_options: Any) 
             **s["images"],
         },
     )
-    write_json(
-        folder / "processor_config.json", {"image_seq_length": tokens, "processor_class": "InternVLProcessor"}
-    )
+    write_json(folder / "processor_config.json", {"image_seq_length": tokens, "processor_class": "InternVLProcessor"})
     return folder
