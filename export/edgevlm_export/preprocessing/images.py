@@ -204,13 +204,14 @@ def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.
         raise _unsupported(processor, str(error)) from error
 
 
-_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]]] = {
+_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]] | str] = {
     "CLIPImageProcessor": ("fixed", _fixed),
     "SiglipImageProcessor": ("fixed", _fixed),
     "LlavaImageProcessor": ("fixed", _fixed),
     "Gemma3ImageProcessor": ("fixed", _gemma3),
     "SmolVLMImageProcessor": ("tiles", _tiles),
     "Idefics3ImageProcessor": ("tiles", _tiles),
+    "GotOcr2ImageProcessor": "edgevlm_export.preprocessing.dynamic_tiles:TRANSLATOR",
     "Qwen2VLImageProcessor": ("native", _native),
     "Lfm2VlImageProcessor": ("naflex", _naflex),
     "PixtralImageProcessor": ("native", _pixtral),

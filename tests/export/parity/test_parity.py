@@ -55,6 +55,12 @@ CASES: dict[str, Callable[[Path], Path]] = {
         f"mistral3-{name}": lambda folder, name=name: checkpoints.mistral3(folder, name, **VARIED)
         for name in checkpoints.MISTRAL3_SHAPES
     },
+    **{
+        f"internvl-{name}": lambda folder, name=name: checkpoints.internvl(
+            folder, name, **({**VARIED, "gain": 2.3} if name == "qwen3-tied" else VARIED)
+        )
+        for name in checkpoints.INTERNVL_SHAPES
+    },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
         f"qwen2_vl-{name}": lambda folder, name=name: checkpoints.qwen2_vl(folder, name, **VARIED)
@@ -111,6 +117,8 @@ MORE = {
     "llava-pixtral-full-heads",
     "mistral3-merge-3",
     "mistral3-ministral3-untied",
+    "internvl-llama-large-tower",
+    "internvl-heads-of-24",
 }
 """Further configurations, for `make test-full`."""
 

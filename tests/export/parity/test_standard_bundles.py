@@ -21,6 +21,7 @@ FAMILIES = (
     "qwen2_vl-tied",
     "qwen3_vl-wide-heads",
     "mistral3-published",
+    "internvl-qwen2-published",
 )
 TARGET = "tensorrt-rtx"
 CONTEXT = 400

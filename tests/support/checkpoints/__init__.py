@@ -5,6 +5,7 @@ Weights are drawn wide enough that greedy answers vary with image and question. 
 
 from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
+from tests.support.checkpoints.internvls import INTERNVL_SHAPES, internvl
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
 from tests.support.checkpoints.llavas import TOWERS, llava
 from tests.support.checkpoints.pixtrals import MISTRAL3_SHAPES, PIXTRAL_SHAPES, mistral3, pixtral
@@ -25,6 +26,7 @@ __all__ = [
     "CHAT_TEMPLATE",
     "DECODERS",
     "GEMMA3_SHAPES",
+    "INTERNVL_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
     "MISTRAL3_SHAPES",
@@ -39,6 +41,7 @@ __all__ = [
     "Layout",
     "gemma3",
     "idefics3",
+    "internvl",
     "lfm2_vl",
     "llava",
     "mistral3",
