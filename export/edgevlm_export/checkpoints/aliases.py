@@ -24,6 +24,7 @@ ALIASES: dict[str, ModelAlias] = {
     "llava-interleave": ModelAlias(
         "llava-hf/llava-interleave-qwen-0.5b-hf", "llava", "LLaVA interleave, Qwen1.5 0.5B, SigLIP"
     ),
+    "vip-llava": ModelAlias("llava-hf/vip-llava-7b-hf", "vipllava", "ViP-LLaVA, 7B, Vicuna decoder"),
     "smolvlm": ModelAlias("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm", "SmolVLM2, 2.2B"),
     "smolvlm-256m": ModelAlias("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", "smolvlm", "SmolVLM2, 256M"),
     "smolvlm-500m": ModelAlias("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "smolvlm", "SmolVLM2, 500M"),

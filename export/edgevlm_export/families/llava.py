@@ -39,6 +39,11 @@ class Llava(Family):
         return (layers,) if isinstance(layers, int) else tuple(layers)
 
     @property
+    def drops_class_token(self) -> bool:
+        """Whether the projector gets the tower's features without the first of an image."""
+        return bool(self.config.vision_feature_select_strategy == "default")
+
+    @property
     def feature_width(self) -> int:
         """Channels of the vision features: those of every selected layer, side by side."""
         return int(self.config.vision_config.hidden_size) * len(self.layers)
@@ -50,7 +55,7 @@ class Llava(Family):
             raise CheckpointError(f"vision_feature_layer {list(self.layers)} is not in a tower of {depth} layers")
         height, width = self.image_options["height"], self.image_options["width"]
         return GraphSource(
-            module=VisionEncoder(self.model, self.normalization, self.layers),
+            module=VisionEncoder(self.model, self.normalization, self.layers, self.drops_class_token),
             inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
             outputs=("image_features",),
             sizes={"images": 2},
@@ -84,19 +89,26 @@ def check_tower(config: PreTrainedConfig, supported: AbstractSet[str]) -> None:
 class VisionEncoder(nn.Module):
     """pixels uint8 [N, H, W, 3] to the selected hidden states, float32 [N, patches, width]."""
 
-    def __init__(self, model: PreTrainedModel, normalization: Normalization, layers: tuple[int, ...]):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        normalization: Normalization,
+        layers: tuple[int, ...],
+        drops_class_token: bool,
+    ):
         super().__init__()
         self.model = model
         self.normalize = Normalize(normalization, axes=2)
         self.layers = layers
+        self.drops_class_token = drops_class_token
 
     def forward(self, pixels: Tensor) -> Tensor:
         hidden = self.model.model.vision_tower(
             self.normalize(pixels.permute(0, 3, 1, 2)), output_hidden_states=True
         ).hidden_states
         selected = [hidden[layer] for layer in self.layers]
-        if self.model.config.vision_feature_select_strategy == "default":
-            selected = [states[:, 1:] for states in selected]  # without the class token
+        if self.drops_class_token:
+            selected = [states[:, 1:] for states in selected]
         return torch.cat(selected, dim=-1) if len(selected) > 1 else selected[0]
 
 

@@ -21,12 +21,14 @@ from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.preprocessing import load_processor, translate
 from edgevlm_export.reference import Forced, Reference, StreamedReference
 from edgevlm_runtime.errors import ExportError
-from tests.export.parity.test_parity import CASES, MORE, QUESTIONS, pictures, text_part
+from tests.export.parity.test_parity import CASES, QUESTIONS, pictures, text_part
 
 TOKENS = 24
 FAMILIES = ("gemma3-window-6", "paligemma-2")
 MORE_FAMILIES = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("gemma3-window-24", "paligemma-1", *sorted(MORE))
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in CASES
+    if name.startswith(("gemma3", "paligemma")) and name not in FAMILIES
 ]
 LONG = "is there a scratch on any of the parts that this picture shows, and what else is there to see? " * 2
 """With one image more than twenty chunks of four tokens, and longer than every window."""

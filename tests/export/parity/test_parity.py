@@ -32,6 +32,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
     "llava-siglip": lambda folder: checkpoints.llava(folder, tower="siglip", **VARIED),
     "llava-two-layers": lambda folder: checkpoints.llava(folder, tower="clip-two-layers", **VARIED),
     **{
+        f"vipllava-{name}": lambda folder, name=name: checkpoints.vipllava(folder, name, **VARIED)
+        for name in checkpoints.VIPLLAVA_SHAPES
+    },
+    **{
         f"smolvlm-{name}": lambda folder, name=name: checkpoints.smolvlm(folder, name, **VARIED)
         for name in checkpoints.SMOLVLM_SHAPES
     },
@@ -93,6 +97,8 @@ class Pair:
 
 
 MORE = {
+    "vipllava-tied",
+    "vipllava-one-layer",
     "gemma3-no-window",
     "gemma3-groups-of-5",
     "paligemma-1-untied",

@@ -6,7 +6,7 @@ Weights are drawn wide enough that greedy answers vary with image and question. 
 from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
-from tests.support.checkpoints.llavas import TOWERS, llava
+from tests.support.checkpoints.llavas import TOWERS, VIPLLAVA_SHAPES, llava, vipllava
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import (
     QWEN2_VL_SHAPES,
@@ -33,6 +33,7 @@ __all__ = [
     "SMOLVLM_SHAPES",
     "SPECIAL",
     "TOWERS",
+    "VIPLLAVA_SHAPES",
     "Layout",
     "gemma3",
     "idefics3",
@@ -47,4 +48,5 @@ __all__ = [
     "save",
     "smolvlm",
     "tokenizer",
+    "vipllava",
 ]
