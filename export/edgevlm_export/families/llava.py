@@ -53,7 +53,7 @@ class Llava(Family):
         depth = int(self.config.vision_config.num_hidden_layers)
         if not self.layers or any(not -depth - 1 <= layer <= depth for layer in self.layers):
             raise CheckpointError(f"vision_feature_layer {list(self.layers)} is not in a tower of {depth} layers")
-        height, width = self.image_options["height"], self.image_options["width"]
+        height, width = self.image_size
         return GraphSource(
             module=VisionEncoder(self.model, self.normalization, self.layers, self.drops_class_token),
             inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
@@ -63,7 +63,7 @@ class Llava(Family):
 
     def projector(self) -> GraphSource:
         return GraphSource(
-            module=Projector(self.model),
+            module=self.projector_part,
             inputs=(Port("image_features", torch.float32, ("images", "patches", self.feature_width)),),
             outputs=("image_embeddings",),
             sizes={"images": 2, "patches": 5},
@@ -71,11 +71,21 @@ class Llava(Family):
         )
 
     @property
+    def projector_part(self) -> nn.Module:
+        """What the projector's graph computes, from features to embeddings."""
+        return Projector(self.model)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of what the tower takes."""
+        return int(self.image_options["height"]), int(self.image_options["width"])
+
+    @property
     def patches(self) -> int:
         """Vision features of one image, the class token included."""
         side = int(self.config.vision_config.patch_size)
-        height, width = (int(self.image_options[name]) // side for name in ("height", "width"))
-        return height * width + 1
+        height, width = self.image_size
+        return (height // side) * (width // side) + 1
 
 
 def check_tower(config: PreTrainedConfig, supported: AbstractSet[str]) -> None:

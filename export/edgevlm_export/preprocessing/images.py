@@ -1,6 +1,6 @@
 """Image processors of transformers as the runtime's kinds of image processing.
 
-One function a kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
+One function per kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
 """
 
 from __future__ import annotations
@@ -172,10 +172,12 @@ def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.
         raise _unsupported(processor, str(error)) from error
 
 
-_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]]] = {
+_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]] | str] = {
     "CLIPImageProcessor": ("fixed", _fixed),
     "SiglipImageProcessor": ("fixed", _fixed),
     "LlavaImageProcessor": ("fixed", _fixed),
+    "LlavaNextImageProcessor": "edgevlm_export.preprocessing.anyres:LLAVA_NEXT",
+    "LlavaOnevisionImageProcessor": "edgevlm_export.preprocessing.anyres:LLAVA_ONEVISION",
     "Gemma3ImageProcessor": ("fixed", _gemma3),
     "SmolVLMImageProcessor": ("tiles", _tiles),
     "Idefics3ImageProcessor": ("tiles", _tiles),

@@ -32,7 +32,11 @@ ELSEWHERE = (
     *("smolvlm-tiles", "smolvlm-odd-shuffle", "qwen2_5_vl-window-4", "qwen2_5_vl-window-3"),
     *(
         "llava-gemma2-caps-and-windows",
-        *(name for name in CASES if name.startswith(("paligemma", "lfm2_vl", "vipllava"))),
+        *(
+            name
+            for name in CASES
+            if name.startswith(("paligemma", "lfm2_vl", "vipllava", "llava_next", "llava_onevision"))
+        ),
         *MORE,
     ),
 )

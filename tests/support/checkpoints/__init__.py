@@ -3,6 +3,12 @@
 Weights are drawn wide enough that greedy answers vary with image and question. Everything is seeded.
 """
 
+from tests.support.checkpoints.anyres import (
+    LLAVA_NEXT_SHAPES,
+    LLAVA_ONEVISION_SHAPES,
+    llava_next,
+    llava_onevision,
+)
 from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
@@ -26,6 +32,8 @@ __all__ = [
     "GEMMA3_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
+    "LLAVA_NEXT_SHAPES",
+    "LLAVA_ONEVISION_SHAPES",
     "PALIGEMMA_SHAPES",
     "QWEN2_VL_SHAPES",
     "QWEN3_VL_SHAPES",
@@ -39,6 +47,8 @@ __all__ = [
     "idefics3",
     "lfm2_vl",
     "llava",
+    "llava_next",
+    "llava_onevision",
     "paligemma",
     "published",
     "qwen2_5_vl",
