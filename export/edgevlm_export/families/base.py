@@ -92,6 +92,8 @@ class Family(ABC):
     content as one string only; None where they are of no use to the family."""
     plain_prompts: ClassVar[bool] = False
     """Whether published usage has no chat template, and transformers' processor writes the prompt around a text."""
+    image_kind: ClassVar[str | None] = None
+    """The runtime's kind of image processing that the graphs are made for; None where there are several."""
     mrope: ClassVar[bool] = False
     """Whether positions are inputs of the decoder (multimodal rotary embedding)."""
     attention: ClassVar[str] = "causal"

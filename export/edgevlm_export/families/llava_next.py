@@ -17,6 +17,7 @@ class LlavaNext(Llava):
     """`LlavaNextForConditionalGeneration`."""
 
     model_type = "llava_next"
+    image_kind = "anyres"
 
     @classmethod
     def published_template(cls, config: PreTrainedConfig) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from edgevlm_export.families import known_family
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
@@ -26,6 +27,12 @@ def image_processing(processor: CheckpointProcessor, config: PreTrainedConfig) -
     """The manifest's entry. Raises `UnsupportedModel` and `CheckpointError`, see `translate`."""
     name = processor_name(processor.image_processor)
     kind, translator = TRANSLATORS.get(name)
+    family = known_family(config.model_type)
+    if family is not None and family.image_kind not in {None, kind}:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: {name} for {config.model_type}: take "
+            "preprocessor_config.json from the original checkpoint"
+        )
     options = dataclasses.asdict(translator(processor, config))
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     return ImageProcessing(kind, plain, exif_orientation=True)  # as `transformers.image_utils.load_image` does

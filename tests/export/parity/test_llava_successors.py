@@ -13,7 +13,7 @@ import edgevlm_runtime
 from edgevlm_export.reference import Forced, Reference, StreamedReference
 from edgevlm_runtime.bundle.certificate import read_certificate
 from tests.export.parity.test_blocks import LONG, SINGLE, TOKENS, TURNS, Case, count, greedy, prompt_and_images, user
-from tests.export.parity.test_parity import CASES, MORE, QUESTIONS, pictures
+from tests.export.parity.test_parity import CASES, QUESTIONS, pictures
 
 FAMILIES = ("vipllava", "llava_next", "llava_onevision")
 
@@ -21,7 +21,7 @@ FAMILIES = ("vipllava", "llava_next", "llava_onevision")
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=pytest.mark.slow if name in MORE or name.endswith("heads-of-24") else ())
+        pytest.param(name, marks=() if name.endswith("heads-of-24") else pytest.mark.slow)
         for name in CASES
         if name.startswith(FAMILIES)
     ],

@@ -4,7 +4,7 @@ rows of the models' `pack_image_features`."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 from transformers.image_utils import SizeDict
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
@@ -244,6 +245,11 @@ def changed(made: Case, **values: Any) -> Case:
             lambda make: changed(llava_next(make), size=SizeDict(shortest_edge=40)),
             CheckpointError,
             "40 x 40 pixels and tiles of 42 x 42 for a vision tower of 42",
+        ),
+        (
+            lambda make: replace(llava_next(make), parts=make(CLIPImageProcessorPil(), ["<image>"], "<image>")),
+            CheckpointError,
+            "CLIPImageProcessor for llava_next",
         ),
         (lambda make: onevision(make, settings={"num_image_tokens": 8}), CheckpointError, "counts 8 tokens"),
         (lambda make: onevision(make, settings={"num_image_tokens": None}), CheckpointError, "counts 0 tokens"),

@@ -14,11 +14,28 @@ from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.weights import save, write_json
 from tests.support.checkpoints.words import tokenizer
 
+NEXT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}{% endfor %}"
+    "{{ ' [/INST]' }}{% else %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ ' ' + part['text'] + '</s>' }}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
+)
+ONEVISION_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ '\n' + part['text'] }}{% endfor %}"
+    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""What the published templates write: a message's images, then its texts."""
+
 PATCH = 14
 ONES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
 
 LLAVA_NEXT_SHAPES: dict[str, dict[str, Any]] = {
-    # weights under their first names; a window shorter than the prompt
+    # weights under their first names, the chat template's form; a window shorter than the prompt
     "published": {"decoder": "mistral-window", "side": 2, "published": True},
     # heads of 24 in groups of 2, tiles of 3 x 3 tokens, one tile among the sizes
     "heads-of-24": {"decoder": "llama-head-24", "side": 3, "sizes": [(1, 1), (2, 1), (1, 3), (2, 2)]},
@@ -51,6 +68,8 @@ def llava_next(folder: Path, shape: str = "published", **save_options: Any) -> P
     tower: Any = CLIPVisionConfig if clip else SiglipVisionConfig
     sizes = [[rows * tile, columns * tile] for rows, columns in s.get("sizes", SIZES)]
     words = tokenizer("<image>")
+    if s.get("published", False):
+        words.chat_template = NEXT_TEMPLATE
     text = DECODERS[s["decoder"]](vocab_size=len(words), bos_token_id=1, eos_token_id=2, pad_token_id=0)
     config = LlavaNextConfig(
         vision_config=tower(**ONES, image_size=tile, patch_size=PATCH),
@@ -82,7 +101,9 @@ def llava_onevision(folder: Path, shape: str = "published", **save_options: Any)
     s = LLAVA_ONEVISION_SHAPES[shape]
     tile = s["side"] * PATCH + 6  # a rest that no patch covers, as 384 has
     sizes = [[rows * tile, columns * tile] for rows in range(1, 5) for columns in range(1, 5)]
-    words = tokenizer("<image>", ["<video>"])
+    words = tokenizer("<image>", ["<video>", "<|im_start|>", "<|im_end|>"])
+    if s.get("published", False):
+        words.chat_template = ONEVISION_TEMPLATE
     text = DECODERS[s["decoder"]](vocab_size=len(words), bos_token_id=1, eos_token_id=2, pad_token_id=0)
     word = f"anyres_max_{s['most']}"
     config = LlavaOnevisionConfig(
