@@ -23,6 +23,7 @@ FALLBACK_SIDE = 448
 SIDES: dict[str, Callable[[dict[str, Any]], tuple[int, int]]] = {
     "fixed": lambda options: (options["width"], options["height"]),
     "tiles": lambda options: (options["tile"], options["tile"]),
+    "anyres": lambda options: (options["tile"], options["tile"]),
 }
 """By kind of image processing: width and height of the image the model takes without cropping."""
 FIRST = "please look at this part and say whether its surface shows any scratch, dent, stain or missing piece. "

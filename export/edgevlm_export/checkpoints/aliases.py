@@ -53,6 +53,18 @@ ALIASES: dict[str, ModelAlias] = {
         "LLaVA interleave, Qwen1.5 0.5B, SigLIP",
         "see its card",
     ),
+    "llava-1.6": ModelAlias(
+        "llava-hf/llava-v1.6-mistral-7b-hf", "llava_next", "LLaVA-NeXT (1.6), 7B, Mistral decoder", "Apache-2.0"
+    ),
+    "llava-1.6-vicuna": ModelAlias(
+        "llava-hf/llava-v1.6-vicuna-7b-hf", "llava_next", "LLaVA-NeXT (1.6), 7B, Vicuna decoder", "Llama 2 Community"
+    ),
+    "llava-onevision": ModelAlias(
+        "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "llava_onevision", "LLaVA-OneVision, 0.5B", "Apache-2.0"
+    ),
+    "vip-llava": ModelAlias(
+        "llava-hf/vip-llava-7b-hf", "vipllava", "ViP-LLaVA, 7B, Vicuna decoder", "Llama 2 Community"
+    ),
     "smolvlm": ModelAlias("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm", "SmolVLM2, 2.2B", "Apache-2.0"),
     "smolvlm-256m": ModelAlias("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", "smolvlm", "SmolVLM2, 256M", "Apache-2.0"),
     "smolvlm-500m": ModelAlias("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "smolvlm", "SmolVLM2, 500M", "Apache-2.0"),

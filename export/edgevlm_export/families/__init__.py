@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # `edgevlm models` lists families without waiting for torch
 
 BUILT_IN = (
     "llava",
+    "vipllava",
+    "llava_next",
+    "llava_onevision",
     "smolvlm",
     "idefics3",
     "qwen2_vl",

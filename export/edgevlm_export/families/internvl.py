@@ -20,6 +20,7 @@ class InternVL(Family):
     """`InternVLForConditionalGeneration`."""
 
     model_type = "internvl"
+    image_kind = "dynamic"
     projector_module = "model.multi_modal_projector"
 
     def vision_encoder(self) -> GraphSource:

@@ -19,6 +19,7 @@ class Mistral3(Llava):
     """`Mistral3ForConditionalGeneration`."""
 
     model_type = "mistral3"
+    image_kind = "native"
     projector_module = "model.multi_modal_projector.patch_merger.merging_layer"  # behind the norm and the unfolding
     after_image: ClassVar[str | None] = None
 

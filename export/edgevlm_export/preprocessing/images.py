@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from edgevlm_export.families import known_family
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
@@ -26,6 +27,12 @@ def image_processing(processor: CheckpointProcessor, config: PreTrainedConfig) -
     """The manifest's entry. Raises `UnsupportedModel` and `CheckpointError`, see `translate`."""
     name = processor_name(processor.image_processor)
     kind, translator = TRANSLATORS.get(name)
+    family = known_family(config.model_type)
+    if family is not None and family.images_of(config) not in {None, kind}:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: {name} for {config.model_type}: take "
+            "preprocessor_config.json from the original checkpoint"
+        )
     options = dataclasses.asdict(translator(processor, config))
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     return ImageProcessing(kind, plain, exif_orientation=True)  # as `transformers.image_utils.load_image` does
@@ -208,6 +215,8 @@ _TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConf
     "CLIPImageProcessor": ("fixed", _fixed),
     "SiglipImageProcessor": ("fixed", _fixed),
     "LlavaImageProcessor": ("fixed", _fixed),
+    "LlavaNextImageProcessor": "edgevlm_export.preprocessing.anyres:LLAVA_NEXT",
+    "LlavaOnevisionImageProcessor": "edgevlm_export.preprocessing.anyres:LLAVA_ONEVISION",
     "Gemma3ImageProcessor": ("fixed", _gemma3),
     "SmolVLMImageProcessor": ("tiles", _tiles),
     "Idefics3ImageProcessor": ("tiles", _tiles),
@@ -238,13 +247,14 @@ def _patch_tokens(processor: CheckpointProcessor, config: PreTrainedConfig, heig
     Older checkpoints leave the numbers to the model's config.
     """
     settings, vision = processor.settings, config.vision_config
+    selection = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA has no other
     patch = settings.get("patch_size") or vision.patch_size
-    default = (settings.get("vision_feature_select_strategy") or config.vision_feature_select_strategy) == "default"
+    default = (settings.get("vision_feature_select_strategy") or selection) == "default"
     made_extra = _CLASS_TOKENS.get(vision.model_type, 0)
     extra = settings.get("num_additional_image_tokens", made_extra if "patch_size" not in settings else 0)
     tokens = (height // patch) * (width // patch) + extra - default
     made = (height // vision.patch_size) * (width // vision.patch_size) + made_extra
-    made -= config.vision_feature_select_strategy == "default"
+    made -= selection == "default"
     if vision.model_type in _CLASS_TOKENS and tokens != made:
         raise CheckpointError(
             f"processor and model do not belong together: {processor.folder}: the processor counts {tokens} tokens "

@@ -16,6 +16,9 @@ from tests.export.parity.test_parity import CASES, QUESTIONS, pictures, text_par
 
 FAMILIES = (
     "llava-siglip",
+    "vipllava-heads-of-24",
+    "llava_next-heads-of-24",
+    "llava_onevision-heads-of-24",
     "smolvlm-tiles",
     "qwen2_5_vl-window-4",
     "qwen2_vl-tied",

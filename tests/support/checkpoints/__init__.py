@@ -3,11 +3,17 @@
 Weights are drawn wide enough that greedy answers vary with image and question. Everything is seeded.
 """
 
+from tests.support.checkpoints.anyres import (
+    LLAVA_NEXT_SHAPES,
+    LLAVA_ONEVISION_SHAPES,
+    llava_next,
+    llava_onevision,
+)
 from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.internvls import INTERNVL_SHAPES, internvl
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
-from tests.support.checkpoints.llavas import TOWERS, llava
+from tests.support.checkpoints.llavas import TOWERS, VIPLLAVA_SHAPES, llava, vipllava
 from tests.support.checkpoints.pixtrals import MISTRAL3_SHAPES, PIXTRAL_SHAPES, mistral3, pixtral
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import (
@@ -29,6 +35,8 @@ __all__ = [
     "INTERNVL_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
+    "LLAVA_NEXT_SHAPES",
+    "LLAVA_ONEVISION_SHAPES",
     "MISTRAL3_SHAPES",
     "PALIGEMMA_SHAPES",
     "PIXTRAL_SHAPES",
@@ -38,12 +46,15 @@ __all__ = [
     "SMOLVLM_SHAPES",
     "SPECIAL",
     "TOWERS",
+    "VIPLLAVA_SHAPES",
     "Layout",
     "gemma3",
     "idefics3",
     "internvl",
     "lfm2_vl",
     "llava",
+    "llava_next",
+    "llava_onevision",
     "mistral3",
     "paligemma",
     "pixtral",
@@ -55,4 +66,5 @@ __all__ = [
     "save",
     "smolvlm",
     "tokenizer",
+    "vipllava",
 ]
