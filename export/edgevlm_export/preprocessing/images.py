@@ -147,11 +147,11 @@ def _pixtral(processor: CheckpointProcessor, config: PreTrainedConfig) -> native
     source, vision, settings = processor.image_processor, config.vision_config, processor.settings
     ours = settings.get("patch_size", 16), settings.get("spatial_merge_size", 1)  # what PixtralProcessor assumes
     models = vision.patch_size, getattr(config, "spatial_merge_size", 1)
-    if vision.model_type != "pixtral" or ours != models:
+    if ours != models:
         raise CheckpointError(
-            f"processor and model do not belong together: {processor.folder}: patches of {ours[0]} merged by {ours[1]} "
-            f"for a Pixtral tower, in the model {models[0]} by {models[1]} for {vision.model_type}: see patch_size and "
-            "spatial_merge_size in processor_config.json"
+            f"processor and model do not belong together: {processor.folder}: patches of {ours[0]} merged by "
+            f"{ours[1]}, in the model {models[0]} by {models[1]}: see patch_size and spatial_merge_size in "
+            "processor_config.json"
         )
     if getattr(source, "do_center_crop", False):
         raise _unsupported(processor, "do_center_crop")
