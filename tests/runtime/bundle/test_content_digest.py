@@ -1,4 +1,4 @@
-"""What is kept beside a bundle (temperature fit, tuning, answers of an evaluation) stays its own when engines are added."""
+"""What is kept beside a bundle (temperature, tuning, answers of an evaluation) stays its own when engines are added."""
 
 from __future__ import annotations
 
