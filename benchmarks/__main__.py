@@ -59,8 +59,10 @@ class Comparison:
     export_options: tuple[str, ...] = ()
     reference_dtypes: tuple[str, ...] = ("float32", "bfloat16")
     """PyTorch's rows."""
+    image_size: tuple[int, int] | None = None
+    """Width and height; None takes the model's own."""
     large: bool = False
-    """Needs some 20 GB of memory and 40 GB of disk: measured when named, not by default."""
+    """Takes long, and up to 20 GB of memory and 40 GB of disk: measured when named, not by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,19 @@ COMPARISONS: dict[str, Comparison] = {
         shape=True,
         export_options=UNCHECKED,
     ),
+    **{
+        name: Comparison(
+            f"{title} shape, random weights",
+            name,
+            precisions=("int8", "int4-nearest"),
+            shape=True,
+            export_options=UNCHECKED,
+            image_size=(512, 512),
+            reference_dtypes=("bfloat16",),
+            large=True,
+        )
+        for name, title in (("lfm2-vl-450m", "LFM2-VL-450M"), ("qwen3-vl-2b", "Qwen3-VL-2B"))
+    },
     "llava-1.5-7b": Comparison(
         "LLaVA-1.5-7B shape, random weights",
         "llava-1.5-7b",
@@ -221,6 +236,7 @@ def _bench(
                 threads=settings.threads,
                 text_tokens=settings.text_tokens,
                 new_tokens=settings.new_tokens,
+                image_size=comparison.image_size,
             ),
         )
         with StageProgress() as progress:

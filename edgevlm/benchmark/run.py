@@ -30,6 +30,7 @@ Progress = Callable[[str, int, int], None]
 SETTLE_S = 0.05
 """Between two engines' turns: the threads of the one before may still be waiting busily."""
 DTYPES = ("float32", "bfloat16", "float16")
+_import_cpu_ms = cache(import_cpu_ms)
 
 
 class Guest(Protocol):
@@ -208,7 +209,7 @@ def _result(one: _Measured, reference: _Measured | None) -> EngineResult:
         precision=loaded["precision"],
         source=Path(spec.source).name,
         model_bytes=loaded["model_bytes"],
-        import_cpu_ms=round(_import_cpu_ms(spec.engine), 2),
+        import_cpu_ms=round(_import_cpu_ms(imports_of(spec.engine, one.process.task)), 2),
         load_ms=round(loaded["load_ms"], 3),
         rss_loaded_mib=round(loaded["rss_mib"], 2),
         peak_rss_mib=round(one.peak_rss_mib, 2),
@@ -216,11 +217,6 @@ def _result(one: _Measured, reference: _Measured | None) -> EngineResult:
         sustained=one.sustained,
         **summarize(one.rows),
     )
-
-
-@cache
-def _import_cpu_ms(engine: str) -> float:
-    return import_cpu_ms(imports_of(engine))
 
 
 def _common(tokens: Sequence[int], others: Sequence[int]) -> int:

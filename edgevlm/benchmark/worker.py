@@ -36,7 +36,7 @@ class Worker:
         self._task = task
         self._send = send
         self._energy = EnergyMeter()
-        for module in imports_of(spec.engine).split(", "):
+        for module in imports_of(spec.engine, task).split(", "):
             import_module(module)  # timed elsewhere, in a fresh process
         start = time.perf_counter()
         self._engine: Engine = load_engine(spec, task)

@@ -11,7 +11,7 @@ import click
 from edgevlm.json_text import json_text, plain
 from edgevlm.terminal.errors import CHECK_FAILED
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options
+from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options, loading_options
 
 if TYPE_CHECKING:
     from edgevlm.evaluation.datasets import Dataset
@@ -47,8 +47,7 @@ class WrittenReport:
 )
 @click.option("--match", "matcher", default="exact", metavar="HOW", help="exact (default), or loose: case ignored.")
 @click.option("--max-new-tokens", type=Whole(1), metavar="N", help="End each answer after N tokens.")
-@click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
-@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@loading_options()
 @click.option("--report", type=FilePath(dir_okay=False), metavar="FILE", help="Write an HTML page.")
 @click.option("--out", type=FilePath(dir_okay=False), metavar="FILE", help="Write every case as JSON.")
 @click.option("--resume", is_flag=True, help="Go on with an evaluation that was interrupted.")
@@ -72,6 +71,7 @@ def command(
     min_exact_match: float | None,
     max_flip_rate: float | None,
     as_json: bool,
+    loading: dict[str, Any],
     **asking: Any,
 ) -> None:
     """Ask BUNDLE every question of a data set and count the right answers.
@@ -105,7 +105,7 @@ def command(
         _only_written(dataset, write, as_json)
         return
     with stdout_kept_clean(), StageProgress() as progress:
-        evaluation = evaluate(EvalOptions(bundle=bundle, log=log, anew=force, **asking), dataset, progress)
+        evaluation = evaluate(EvalOptions(bundle=bundle, log=log, anew=force, **loading, **asking), dataset, progress)
         problems = _keep(evaluation, report, out)
     failed = _gates(evaluation, min_exact_match, max_flip_rate)
     _show(evaluation, as_json)

@@ -8,7 +8,20 @@ from importlib.util import find_spec
 import click
 
 from edgevlm.terminal.errors import install_line
-from edgevlm.terminal.output import emit_json, json_option, note, table
+from edgevlm.terminal.output import emit_json, human_bytes, json_option, note, table
+
+_PRECISIONS = ("int8", "int4")
+"""Those that the table has room for; `--json` has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeReport:
+    """A checkpoint in one precision."""
+
+    bundle_bytes: int
+    """The bundle on disk."""
+    memory_bytes: int
+    """What a process that asks it holds on a CPU, with a context of 2,048 tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +36,12 @@ class AliasReport:
     """The model family, a `model_type`."""
     note: str
     """What the model is."""
+    licence: str
+    """Of the weights, by the name on their card when the alias was added; the card is what counts."""
+    parameters: int
+    """How many, computed from the shapes of the published weights, as the sizes are."""
+    precisions: dict[str, SizeReport]
+    """Sizes by precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +66,9 @@ def command(as_json: bool) -> None:
     An alias is a short name for a Hugging Face id, or for a model that ships with edgevlm. Any other checkpoint of a
     listed family exports as well: pass its id or its folder.
 
+    Under a precision stand the size of its bundle and the memory that a question takes on a CPU with a context of 2,048
+    tokens, both computed from the shapes of the weights.
+
     \b
     Examples:
       edgevlm models
@@ -60,7 +82,8 @@ def command(as_json: bool) -> None:
         emit_json(known)
     elif installed:
         click.echo("Aliases")
-        click.echo(table([(model.alias, model.repo_id or "(shipped)", model.note) for model in known.aliases]))
+        header = ("alias", "id", "model", "licence", "parameters", *_PRECISIONS)
+        click.echo(table([header, *map(_row, known.aliases)]))
         click.echo("Families (model_type in the checkpoint's config.json)")
         click.echo(table([(family,) for family in known.families]))
         click.echo("Chat templates (for --chat-template, where a checkpoint brings none)")
@@ -69,8 +92,20 @@ def command(as_json: bool) -> None:
 
 def _known() -> ModelsReport:
     from edgevlm_export.chat_templates import NAMES
-    from edgevlm_export.checkpoints.aliases import ALIASES
+    from edgevlm_export.checkpoints.aliases import ALIASES, model_sizes
     from edgevlm_export.families import FAMILIES
 
-    aliases = tuple(AliasReport(alias, **asdict(model)) for alias, model in ALIASES.items())
-    return ModelsReport(True, aliases, tuple(FAMILIES), tuple(NAMES))
+    sizes = model_sizes()
+    aliases = []
+    for alias, model in ALIASES.items():
+        precisions = {name: SizeReport(**asdict(size)) for name, size in sizes[alias].precisions.items()}
+        aliases.append(AliasReport(alias, **asdict(model), parameters=sizes[alias].parameters, precisions=precisions))
+    return ModelsReport(True, tuple(aliases), tuple(FAMILIES), tuple(NAMES))
+
+
+def _row(model: AliasReport) -> tuple[str, ...]:
+    """An alias's line."""
+    sizes = [model.precisions[precision] for precision in _PRECISIONS]
+    columns = [f"{human_bytes(size.bundle_bytes)}, {human_bytes(size.memory_bytes)}" for size in sizes]
+    parameters = f"{model.parameters / 1e6:,.0f} M"
+    return model.alias, model.repo_id or "(shipped)", model.note, model.licence, parameters, *columns

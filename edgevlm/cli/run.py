@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.terminal.types import FilePath, Number, Whole, image_options
+from edgevlm.terminal.types import FilePath, Number, Whole, image_options, loading_options
 
 if TYPE_CHECKING:
     from edgevlm.cli.records import AnswerReport
@@ -60,9 +60,7 @@ CUT = "length"
 @click.option("--abstain-below", type=Number(0, 1), metavar="P", help="No verdict when no choice is as probable as P.")
 @click.option("--choice-temperature", type=Number(0), metavar="T", help="For --choices. Default: the fitted one, or 1.")
 @click.option("--timings", is_flag=True, help="Say on stderr how long each stage took.")
-@click.option("--provider", metavar="NAME", help="Execution provider: auto, cpu, cuda, ...; must load. Default: cpu.")
-@click.option("--engine", metavar="NAME", help="ort (default), tensorrt or tensorrt-rtx (see `edgevlm compile`).")
-@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@loading_options()
 @click.option("--max-context", type=Whole(1), metavar="N", help="Tokens the KV cache holds, to bound memory.")
 @click.option(
     "--image-cache",
@@ -84,9 +82,7 @@ def command(
     abstain_below: float | None,
     choice_temperature: float | None,
     timings: bool,
-    provider: str | None,
-    engine: str | None,
-    threads: int | None,
+    loading: dict[str, Any],
     max_context: int | None,
     image_cache_dir: Path | None,
     text_tokens: str | None,
@@ -113,10 +109,7 @@ def command(
     from edgevlm.cli.records import EngineReport, RunReport, answered
     from edgevlm_runtime import load
 
-    loading = _given(
-        provider=provider,
-        engine=engine,
-        threads=threads,
+    loading |= _given(
         max_context=max_context,
         image_cache_dir=image_cache_dir,
         text_tokens=text_tokens,
@@ -128,7 +121,7 @@ def command(
     answers: list[AnswerReport] = []
     with stdout_kept_clean():
         vlm = load(bundle, **loading)
-        if vlm.engine.reason != "as asked":
+        if vlm.engine.automatic:
             note(f"{vlm.engine.identity} ({vlm.engine.reason})")
         session = (vlm.chat if chat else vlm.session)(*images, system=system)
     with session:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.terminal.types import FilePath, Whole
+from edgevlm.terminal.types import FilePath, Whole, loading_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,10 @@ class TuneReport:
 
 @click.command("tune", short_help="Fit a bundle to this machine.")
 @click.argument("bundle", type=FilePath())
-@click.option("--provider", default="cpu", show_default=True, metavar="NAME", help="Execution provider.")
-@click.option("--engine", default="ort", show_default=True, metavar="NAME", help="ort, tensorrt or tensorrt-rtx.")
-@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@loading_options()
 @click.option("--rounds", type=Whole(1, 100), metavar="N", default=5, show_default=True, help="Rounds after a warm-up.")
 @json_option
-def command(bundle: Path, provider: str, engine: str, threads: int | None, rounds: int, as_json: bool) -> None:
+def command(bundle: Path, loading: dict[str, Any], rounds: int, as_json: bool) -> None:
     """Measure how many prompt tokens at once BUNDLE computes fastest here, and remember it.
 
     The figure is kept in the user's cache folder, for this bundle, processor, engine and number of threads, and used
@@ -50,7 +49,7 @@ def command(bundle: Path, provider: str, engine: str, threads: int | None, round
     from edgevlm_runtime import load
 
     with stdout_kept_clean(), StageProgress() as progress:
-        vlm = load(bundle, provider=provider, engine=engine, threads=threads)
+        vlm = load(bundle, **loading)
         tuning, file = vlm.tune(rounds, lambda done, total: progress("measuring", done, total))
     if as_json:
         speeds = {str(size): round(speed, 1) for size, speed in tuning.tokens_per_s.items()}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgevlm.terminal.errors import CHECK_FAILED
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.terminal.types import FilePath, Name, Whole
+from edgevlm.terminal.types import FilePath, Name, loading_options
 
 if TYPE_CHECKING:
     from edgevlm.cli.records import VerifyReport
@@ -38,13 +38,7 @@ class Measured:
 @click.option(
     "--reference", type=Name(), metavar="MODEL", help="Measure the certificate again, against this model in PyTorch."
 )
-@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Execution provider; may repeat.")
-@click.option(
-    "--engine",
-    metavar="NAME",
-    help="ort (default), tensorrt or tensorrt-rtx, in place of --provider.",
-)
-@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@loading_options(providers=True)
 @click.option("--self-test/--no-self-test", default=True, help="Ask the stored question (default).")
 @json_option
 @click.pass_context
@@ -52,9 +46,7 @@ def command(
     context: click.Context,
     bundle: Path,
     reference: str | None,
-    providers: tuple[str, ...],
-    engine: str | None,
-    threads: int | None,
+    loading: dict[str, Any],
     self_test: bool,
     as_json: bool,
 ) -> None:
@@ -76,13 +68,14 @@ def command(
     """
     from edgevlm_runtime.checks.verification import check_files
 
-    if engine not in (None, ORT) and providers:
+    engine = loading.get("engine", ORT)
+    if engine != ORT and "provider" in loading:
         raise click.UsageError(f"--provider is ONNX Runtime's: leave it out with --engine {engine}")
     with stdout_kept_clean():
         opened, files = check_files(bundle)
         usable = opened is not None and not files.bad
         sound = opened if usable else None
-        results = _self_tests(sound, providers, engine, threads) if sound is not None and self_test else []
+        results = _self_tests(sound, **loading) if sound is not None and self_test else []
         measured, drift = _measure(sound, reference) if sound is not None and reference else (None, [])
     problems = [f"{bundle / bad.file}: {bad.problem}" for bad in files.bad]
     problems += [f"self-test on {result.provider}: {result.problem}" for result in results if not result.passed]
@@ -97,16 +90,16 @@ def command(
 
 
 def _self_tests(
-    bundle: Bundle, providers: tuple[str, ...], engine: str | None, threads: int | None
+    bundle: Bundle, provider: tuple[str, ...] = ("cpu",), engine: str = ORT, threads: int | None = None
 ) -> list[ProviderResult]:
     from edgevlm_runtime.checks.verification import check_self_test
 
     if bundle.manifest.self_test is None:
         note("This bundle carries no self-test.")
         return []
-    if engine not in (None, ORT):
+    if engine != ORT:
         return [check_self_test(bundle, engine, threads, engine)]
-    return [check_self_test(bundle, provider, threads) for provider in providers or ("cpu",)]
+    return [check_self_test(bundle, name, threads) for name in provider]
 
 
 def _measure(bundle: Bundle, reference: str) -> tuple[Measured, list[str]]:

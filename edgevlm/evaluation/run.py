@@ -40,6 +40,7 @@ class EvalOptions:
     """None takes the bundle's default, for the reference too."""
     matcher: str = "exact"
     provider: str = "cpu"
+    engine: str = "ort"
     threads: int | None = None
     apply_exif_orientation: bool | None = None
     """As in `RuntimeOptions`, for the reference too."""
@@ -101,6 +102,7 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
     vlm = load(
         options.bundle,
         provider=options.provider,
+        engine=options.engine,
         threads=options.threads,
         apply_exif_orientation=options.apply_exif_orientation,
         image_bit_depth=options.image_bit_depth,
@@ -220,6 +222,7 @@ def _header(options: EvalOptions, dataset: Dataset, vlm: VLM, limit: int) -> dic
         "reference": options.reference,
         "max_new_tokens": limit,
         "provider": options.provider,
+        "engine": options.engine,
         "exif_orientation": vlm.pipeline.image_loading.apply_exif_orientation,
         "image_bit_depth": options.image_bit_depth,
     }

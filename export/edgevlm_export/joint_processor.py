@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
+from edgevlm_export.checkpoints import pillow_backend
 from edgevlm_export.families import known_family
 from edgevlm_export.preprocessing import CheckpointProcessor, load_processor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
@@ -53,7 +54,9 @@ def join(parts: CheckpointProcessor, config: PreTrainedConfig) -> Any:
 
 def _processor_class(parts: CheckpointProcessor, config: PreTrainedConfig) -> type[ProcessorMixin]:
     name = parts.settings.get("processor_class") or PROCESSOR_MAPPING_NAMES.get(config.model_type)
-    found: type[ProcessorMixin] | None = processor_class_from_name(name) if name else None
+    found: type[ProcessorMixin] | None = None
+    if name:
+        found = pillow_backend.find_joint(name) or processor_class_from_name(name)
     if found is None:
         raise UnsupportedModel(f"transformers has no processor for {name or config.model_type}: {parts.folder}")
     return found
@@ -99,9 +102,9 @@ def _arguments(joint: Any, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _from_config(config: PreTrainedConfig) -> dict[str, Any]:
     """What older LLaVA checkpoints leave to the model's config: patch size and how features are selected."""
-    strategy = getattr(config, "vision_feature_select_strategy", None)
-    if strategy is None:
+    if not hasattr(config, "vision_feature_layer"):
         return {}
+    strategy = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA has no other
     class_token = int(config.vision_config.model_type == "clip_vision_model")
     return {
         "patch_size": config.vision_config.patch_size,

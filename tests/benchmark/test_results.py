@@ -103,6 +103,17 @@ def test_saved_results_come_back(tmp_path):
     assert msgspec.convert(json.loads(json.dumps(plain(saved))), Results) == saved
 
 
+def test_results_that_name_no_engine_are_onnxruntimes(tmp_path):
+    """Those saved before there was a choice."""
+    saved = plain(results(engine("a", [1.0])))
+    del saved["workload"]["engine"]
+    (tmp_path / "saved.json").write_text(json.dumps(saved))
+    before = baseline.load(tmp_path / "saved.json")
+    baseline.check_workload(before, FACTS, tmp_path)
+    with pytest.raises(EdgeVLMError, match="engine was ort, is tensorrt"):
+        baseline.check_workload(before, replace(FACTS, engine="tensorrt"), tmp_path)
+
+
 def test_worse_is_seen_in_both_directions():
     before, after = engine("a", [1.0]), engine("a", [1.5])
     found = {change.measure: change.worse_by for change in baseline.changes(results(before), results(after))}

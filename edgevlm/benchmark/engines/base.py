@@ -1,7 +1,7 @@
 """What an engine is to the benchmark: something that answers the task's two questions and says what took how long.
 
-An engine is a file in this folder with `IMPORTS` (the modules whose import is timed, comma-separated) and a function
-`load(spec, task) -> Engine`; its name is the registry key.
+An engine is a file in this folder with two functions, `imports(task)` (modules whose import is timed, comma-separated)
+and `load(spec, task) -> Engine`; its name is the registry key.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ DECODERS = frozenset(
     {
         "llama",
         "mistral",
+        "ministral3",
         "qwen2",
         "qwen3",
         "phi3",
@@ -87,7 +88,8 @@ def rotates_outside(config: PreTrainedConfig) -> bool:
     rope = getattr(config, "rope_parameters", None) or {}
     tables = [value for value in rope.values() if isinstance(value, dict)]  # one for each type of layer
     partial = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0)) or 1.0
-    return bool(tables) or partial != 1.0 or kv_shape(config).head_dim % HEAD_MULTIPLE != 0
+    by_position = rope.get("llama_4_scaling_beta") is not None  # queries grow with their position
+    return bool(tables) or by_position or partial != 1.0 or kv_shape(config).head_dim % HEAD_MULTIPLE != 0
 
 
 def windows(config: PreTrainedConfig) -> tuple[int, ...]:
@@ -169,6 +171,7 @@ class Decoder(nn.Module):
         self.model = model
         self._text, self._head = [text_model], [head]  # in lists: `model` owns the parameters
         self._wiring, self._names = wiring, tuple(names)
+        hold_frequencies(text_model)
         if wiring.rotary == "inside":
             cos, sin = rotary_tables(text_model.rotary_emb, context)  # type: ignore[arg-type]
             self.register_buffer("cos", cos)
@@ -206,6 +209,16 @@ class Decoder(nn.Module):
 def soft_cap(values: Tensor, cap: float | None) -> Tensor:
     """Held within plus and minus `cap` by a hyperbolic tangent, where there is one."""
     return values if cap is None else torch.tanh(values / cap) * cap
+
+
+def hold_frequencies(text_model: nn.Module) -> None:
+    """Let rotary modules keep the frequencies that they begin with, which a scaling that depends on the sequence's
+    length has up to the original context: `longest` allows no more, and a length is not known while a graph is traced.
+    """
+    for module in text_model.modules():
+        kind = getattr(module, "rope_type", None)
+        if kind is not None:
+            module.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"  # type: ignore[assignment]
 
 
 @torch.no_grad()

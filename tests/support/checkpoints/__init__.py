@@ -3,10 +3,18 @@
 Weights are drawn wide enough that greedy answers vary with image and question. Everything is seeded.
 """
 
+from tests.support.checkpoints.anyres import (
+    LLAVA_NEXT_SHAPES,
+    LLAVA_ONEVISION_SHAPES,
+    llava_next,
+    llava_onevision,
+)
 from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
+from tests.support.checkpoints.internvls import INTERNVL_SHAPES, internvl
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
-from tests.support.checkpoints.llavas import TOWERS, llava
+from tests.support.checkpoints.llavas import TOWERS, VIPLLAVA_SHAPES, llava, vipllava
+from tests.support.checkpoints.pixtrals import MISTRAL3_SHAPES, PIXTRAL_SHAPES, mistral3, pixtral
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import (
     QWEN2_VL_SHAPES,
@@ -24,21 +32,32 @@ __all__ = [
     "CHAT_TEMPLATE",
     "DECODERS",
     "GEMMA3_SHAPES",
+    "INTERNVL_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
+    "LLAVA_NEXT_SHAPES",
+    "LLAVA_ONEVISION_SHAPES",
+    "MISTRAL3_SHAPES",
     "PALIGEMMA_SHAPES",
+    "PIXTRAL_SHAPES",
     "QWEN2_VL_SHAPES",
     "QWEN3_VL_SHAPES",
     "QWEN_SHAPES",
     "SMOLVLM_SHAPES",
     "SPECIAL",
     "TOWERS",
+    "VIPLLAVA_SHAPES",
     "Layout",
     "gemma3",
     "idefics3",
+    "internvl",
     "lfm2_vl",
     "llava",
+    "llava_next",
+    "llava_onevision",
+    "mistral3",
     "paligemma",
+    "pixtral",
     "published",
     "qwen2_5_vl",
     "qwen2_vl",
@@ -47,4 +66,5 @@ __all__ = [
     "save",
     "smolvlm",
     "tokenizer",
+    "vipllava",
 ]
