@@ -10,10 +10,12 @@ from tests.support.checkpoints.llavas import TOWERS, llava
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import (
     QWEN2_VL_SHAPES,
+    QWEN3_5_SHAPES,
     QWEN3_VL_SHAPES,
     QWEN_SHAPES,
     qwen2_5_vl,
     qwen2_vl,
+    qwen3_5,
     qwen3_vl,
 )
 from tests.support.checkpoints.smolvlms import SMOLVLM_SHAPES, idefics3, smolvlm
@@ -28,6 +30,7 @@ __all__ = [
     "LFM2_SHAPES",
     "PALIGEMMA_SHAPES",
     "QWEN2_VL_SHAPES",
+    "QWEN3_5_SHAPES",
     "QWEN3_VL_SHAPES",
     "QWEN_SHAPES",
     "SMOLVLM_SHAPES",
@@ -42,6 +45,7 @@ __all__ = [
     "published",
     "qwen2_5_vl",
     "qwen2_vl",
+    "qwen3_5",
     "qwen3_vl",
     "randomize",
     "save",
