@@ -65,10 +65,9 @@ def gated_delta_net(module: Any, hidden_states: Tensor, **kwargs: Any) -> Tensor
     beta = module.in_proj_b(hidden_states).sigmoid()
     log_decay = -module.A_log.exp() * nn.functional.softplus(module.in_proj_a(hidden_states) + module.dt_bias)
     read = ops.gated_delta(q, k, v, log_decay, beta, module.num_k_heads, f"delta.{layer}")
-    heads = (-1, module.head_v_dim)
-    normed = ops.rms_norm(read.unflatten(-1, heads), module.norm.weight, module.norm.variance_epsilon)
-    gate = activation(module.in_proj_z(hidden_states).unflatten(-1, heads))
-    projected: Tensor = module.out_proj((normed * gate).flatten(-2))
+    by_head = read.unflatten(-1, (-1, module.head_v_dim))
+    normed = ops.rms_norm(by_head, module.norm.weight, module.norm.variance_epsilon).flatten(-2)
+    projected: Tensor = module.out_proj(normed * activation(module.in_proj_z(hidden_states)))
     return projected
 
 

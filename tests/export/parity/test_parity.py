@@ -57,6 +57,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         for name in checkpoints.QWEN3_VL_SHAPES
     },
     **{
+        f"qwen3_5-{name}": lambda folder, name=name: checkpoints.qwen3_5(folder, name, **VARIED)
+        for name in checkpoints.QWEN3_5_SHAPES
+    },
+    **{
         f"qwen2_5_vl-{name}": lambda folder, name=name: checkpoints.qwen2_5_vl(folder, name, **VARIED)
         for name in checkpoints.QWEN_SHAPES
     },
@@ -99,6 +103,8 @@ MORE = {
     "paligemma-2-window-40",
     "lfm2_vl-no-thumbnail",
     "lfm2_vl-full-heads",
+    "qwen3_5-wide-keys",
+    "qwen3_5-six-heads",
 }
 """Further configurations, for `make test-full`."""
 

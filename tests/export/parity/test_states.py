@@ -1,4 +1,4 @@
-"""Layers that carry a state beside the KV cache (LFM2's convolutions), however a prompt is cut and whatever is reused:
+"""Layers that carry a state beside the KV cache (LFM2's convolutions, Qwen3.5's linear attention), however a prompt is cut and whatever is reused:
 token for token what transformers' generate gives, and the same as a fresh run."""
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from tests.export.parity.test_blocks import (
     prompt_and_images,
     user,
 )
-from tests.export.parity.test_parity import CASES, QUESTIONS, pictures
+from tests.export.parity.test_parity import CASES, MORE, QUESTIONS, pictures
 
-FAMILIES = ["lfm2_vl-published", "lfm2_vl-heads-of-24"]
-MORE_FAMILIES = [pytest.param(name, marks=pytest.mark.slow) for name in ("lfm2_vl-no-thumbnail", "lfm2_vl-full-heads")]
+STATEFUL = ("lfm2_vl-", "qwen3_5-")
+FAMILIES = [
+    pytest.param(name, marks=pytest.mark.slow if name in MORE else ()) for name in CASES if name.startswith(STATEFUL)
+]
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, *MORE_FAMILIES])
+@pytest.fixture(scope="module", params=FAMILIES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, export_bundle) -> Case:
     folder = CASES[request.param](tmp_path_factory.mktemp("states") / request.param)
     return Case(folder, export_bundle(folder), Reference.load(str(folder)))
