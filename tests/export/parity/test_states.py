@@ -1,5 +1,5 @@
-"""Layers that carry a state beside the KV cache (LFM2's convolutions, Qwen3.5's linear attention), however a prompt is cut and whatever is reused:
-token for token what transformers' generate gives, and the same as a fresh run."""
+"""Layers that carry a state beside the KV cache (LFM2's convolutions, Qwen3.5's linear attention), however a prompt is
+cut and whatever is reused: token for token what transformers' generate gives, and the same as a fresh run."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +281,7 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
         "temporal_patch_size": 2,
     }
     published = {"text_config": text, "vision_config": vision, "tie_word_embeddings": s["tied"], **_tokens(words)}
-    save(folder, Qwen3_5Config(**copy.deepcopy(published)), adjust=_remember, **save_options)
+    save(folder, Qwen3_5Config(**copy.deepcopy(published)), adjust=_as_trained(s["linear"]), **save_options)
     _with_further_tokens(folder, s["text"]["hidden_size"])
     write_json(
         folder / "config.json",
@@ -295,10 +296,18 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
     return folder
 
 
-def _remember(name: str, parameter: torch.Tensor) -> None:
-    """Matrices fade over many positions, as in a trained model: as drawn, nearly all is gone at the next one."""
-    if name.endswith("A_log"):
-        parameter.sub_(4)
+def _as_trained(linear: dict[str, int]) -> Callable[[str, torch.Tensor], None]:
+    """Linear attention as training leaves it: matrices fade over many positions (as drawn, nearly all is gone at the
+    next one), and a key is near the query of its position, so that what is read is more than noise."""
+    width = linear["num_key_heads"] * linear["key_head_dim"]
+
+    def adjust(name: str, parameter: torch.Tensor) -> None:
+        if name.endswith("A_log"):
+            parameter.sub_(4)
+        if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
+            parameter[width : 2 * width].mul_(0.5).add_(parameter[:width], alpha=0.8)
+
+    return adjust
 
 
 def _with_further_tokens(folder: Path, hidden: int) -> None:
