@@ -20,6 +20,7 @@ BUILT_IN = (
     "qwen2_vl",
     "qwen2_5_vl",
     "qwen3_vl",
+    "qwen3_5",
     "gemma3",
     "paligemma",
     "lfm2_vl",

@@ -31,6 +31,7 @@ DECODERS = frozenset(
         "qwen2_5_vl_text",
         "qwen3_vl_text",
         "lfm2",
+        "qwen3_5_text",
     }
 )
 """`model_type`s of text models whose attention this module's operator reproduces, each proven by a test."""

@@ -1,6 +1,6 @@
 """The neutral operators of a traced graph, and the seam that makes transformers' modules emit them.
 
-A trace holds standard ONNX operators plus six of domain `edgevlm`, which a dialect
+A trace holds standard ONNX operators plus seven of domain `edgevlm`, which a dialect
 (`edgevlm_export.graphs.dialects`) lowers to what its engine runs fastest.
 They keep every decision about kernels, caches and number formats out of the trace:
 
@@ -13,6 +13,10 @@ They keep every decision about kernels, caches and number formats out of the tra
                                                         rows [B] of the S see what the mask [B, T'] says instead
     CausalConv(x, weight, past_state[, bias])           each channel by itself, over the K last positions: x [1, S, C],
                                                         weight [C, 1, K], state [1, K-1, C], the inputs before x
+    GatedDelta(q, k, v, log_decay, beta, past_state)    linear attention by the gated delta rule, float32 throughout:
+                                                        q, k [1, S, key_heads*key_dim], v [1, S, heads*value_dim],
+                                                        log_decay and beta [1, S, heads], state [1, heads, key_dim,
+                                                        value_dim]; attributes key_heads, heads, scale
 
 `neutral_ops(model, rotary, forwards)` is the context in which a model's forward emits them.
 """
@@ -86,6 +90,22 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: str) -> T
     past = binding.states[state]
     inputs = [x, weight, past] + ([] if bias is None else [bias])
     y, binding.new_states[state] = emit("CausalConv", list(inputs), {}, [(x.dtype, x.shape), (past.dtype, past.shape)])
+    return y
+
+
+def gated_delta(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, key_heads: int, state: str) -> Tensor:
+    """Linear attention by the gated delta rule (Yang et al. 2024), within a decoder: [1, S, heads*value_dim].
+
+    At each position and in each head, the matrix M that `state` names (`Family.states`: [1, heads, key_dim, value_dim])
+    fades by exp(log_decay), is corrected towards v at k, M += beta k (v - k M), and is read at q, y = q M. q and k are
+    of unit length, [1, S, key_heads*key_dim], each of their heads serving as many consecutive ones of v; what is read
+    is divided by the root of key_dim.
+    """
+    binding = bound_cache()
+    past = binding.states[state]
+    attributes = {"key_heads": key_heads, "heads": beta.shape[-1], "scale": float(past.shape[2]) ** -0.5}
+    outputs = [(v.dtype, v.shape), (past.dtype, past.shape)]
+    y, binding.new_states[state] = emit("GatedDelta", [q, k, v, log_decay, beta, past], attributes, outputs)
     return y
 
 
@@ -262,7 +282,7 @@ def _patch_rms_norm(module: nn.Module) -> None:
     module.forward = forward
 
 
-ADDS_ONE = frozenset({"GemmaRMSNorm", "Gemma2RMSNorm", "Gemma3RMSNorm"})
+ADDS_ONE = frozenset({"GemmaRMSNorm", "Gemma2RMSNorm", "Gemma3RMSNorm", "Qwen3_5RMSNorm"})
 """RMSNorm classes whose stored weight is an offset from one."""
 
 

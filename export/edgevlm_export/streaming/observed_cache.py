@@ -35,3 +35,9 @@ class ObservedCache(PassThroughCache):
     def update_conv_state(self, conv_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The inputs of a convolution, as they are given."""
         return conv_states
+
+    def get_recurrent_state(self, *args: Any, **kwargs: Any) -> None:
+        """There is none either."""
+
+    def update_recurrent_state(self, *args: Any, **kwargs: Any) -> None:
+        """What linear attention would go on from; not kept."""

@@ -83,6 +83,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         for name in checkpoints.QWEN3_VL_SHAPES
     },
     **{
+        f"qwen3_5-{name}": lambda folder, name=name: checkpoints.qwen3_5(folder, name, **VARIED)
+        for name in checkpoints.QWEN3_5_SHAPES
+    },
+    **{
         f"qwen2_5_vl-{name}": lambda folder, name=name: checkpoints.qwen2_5_vl(folder, name, **VARIED)
         for name in checkpoints.QWEN_SHAPES
     },
@@ -137,6 +141,8 @@ MORE = {
     "mistral3-ministral3-untied",
     "internvl-llama-large-tower",
     "internvl-heads-of-24",
+    "qwen3_5-wide-keys",
+    "qwen3_5-six-heads",
 }
 """Further configurations, for `make test-full`."""
 

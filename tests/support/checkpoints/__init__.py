@@ -18,10 +18,12 @@ from tests.support.checkpoints.pixtrals import MISTRAL3_SHAPES, PIXTRAL_SHAPES, 
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import (
     QWEN2_VL_SHAPES,
+    QWEN3_5_SHAPES,
     QWEN3_VL_SHAPES,
     QWEN_SHAPES,
     qwen2_5_vl,
     qwen2_vl,
+    qwen3_5,
     qwen3_vl,
 )
 from tests.support.checkpoints.smolvlms import SMOLVLM_SHAPES, idefics3, smolvlm
@@ -41,6 +43,7 @@ __all__ = [
     "PALIGEMMA_SHAPES",
     "PIXTRAL_SHAPES",
     "QWEN2_VL_SHAPES",
+    "QWEN3_5_SHAPES",
     "QWEN3_VL_SHAPES",
     "QWEN_SHAPES",
     "SMOLVLM_SHAPES",
@@ -61,6 +64,7 @@ __all__ = [
     "published",
     "qwen2_5_vl",
     "qwen2_vl",
+    "qwen3_5",
     "qwen3_vl",
     "randomize",
     "save",

@@ -1,8 +1,8 @@
 """ONNX Runtime's own operators (domain com.microsoft): the KV cache updated in place, attention fused.
 
 CausalAttention -> GroupQueryAttention, Attention -> MultiHeadAttention, Rotary -> RotaryEmbedding,
-RMSNorm -> SimplifiedLayerNormalization, CausalConv -> CausalConvWithState. Once every layer is lowered, what fits
-together is fused (`edgevlm_export.graphs.fusions`).
+RMSNorm -> SimplifiedLayerNormalization, CausalConv -> CausalConvWithState, GatedDelta -> LinearAttention. Once every
+layer is lowered, what fits together is fused (`edgevlm_export.graphs.fusions`).
 """
 
 from __future__ import annotations
@@ -107,10 +107,23 @@ def _causal_conv(node: ir.Node) -> None:
     replace(node, "CausalConvWithState", inputs, {"channels_last": 1}, MICROSOFT)
 
 
+def _gated_delta(node: ir.Node) -> None:
+    """The same function: fewer heads of q and k than of v each serve several."""
+    q, k, v, log_decay, beta, past = node.inputs
+    attributes = {
+        "update_rule": "gated_delta",
+        "q_num_heads": node.attributes["key_heads"].as_int(),
+        "kv_num_heads": node.attributes["heads"].as_int(),
+        "scale": node.attributes["scale"].as_float(),
+    }
+    replace(node, "LinearAttention", [q, k, v, past, log_decay, beta], attributes, MICROSOFT)
+
+
 LOWERINGS: dict[str, Callable[[ir.Node], None]] = {
     "CausalAttention": _causal_attention,
     "Attention": _attention,
     "Rotary": _rotary,
     "RMSNorm": _rms_norm,
     "CausalConv": _causal_conv,
+    "GatedDelta": _gated_delta,
 }
