@@ -75,9 +75,16 @@ class ExportPlan:
         return get_format(self.precision.embedding).pack(self.family.embedding_name, shape)
 
     @property
+    def token_tables(self) -> dict[str, WeightJob]:
+        """The family's further tables of tokens, each a file of its own, by the name of the decoder's input."""
+        packing = get_format(self.precision.embedding)
+        return {table.name: packing.pack(table.parameter, table.shape) for table in self.family.token_tables}
+
+    @property
     def embedding_bytes(self) -> int:
-        """Of the table, where it is a file of its own."""
-        return 0 if self.tied_head is not None else self.embedding.nbytes
+        """Of the tables, where they are files of their own."""
+        own = 0 if self.tied_head is not None else self.embedding.nbytes
+        return own + sum(job.nbytes for job in self.token_tables.values())
 
 
 def table_names(family: Family) -> frozenset[str]:

@@ -71,7 +71,7 @@ def quantize_cache(model: ir.Model, shared: str, scales: Mapping[int, Scales]) -
             continue
         past = node.inputs[3]
         assert past is not None
-        layer = int(str(past.name).split(".")[1])
+        layer = int(str(past.name).split(".")[1])  # of the graph's own cache, or of what a layer has made of it
         _quantize(model, node, shared, f"kv_scales.{layer}", scales[layer])
         for part in ("key", "value"):
             for name in (f"past_key_values.{layer}.{part}", f"present.{layer}.{part}"):
@@ -85,12 +85,10 @@ def _quantize(model: ir.Model, node: ir.Node, shared: str, name: str, scales: Sc
     if len(node.inputs) < _KEY_SCALE + 2:
         node.resize_inputs(_KEY_SCALE + 2)
     for place, part in enumerate(("key", "value")):
-        value = ir.Value(name=f"{name}.{part}")
-        value.const_value = ir.tensor(scales[place].float().numpy(), name=value.name)
-        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(list(scales[place].shape))
-        model.graph.register_initializer(value)
+        value = model.graph.initializers.get(f"{name}.{part}") or _register(model, f"{name}.{part}", scales[place])
         node.replace_input_with(_KEY_SCALE + place, value)
-        _widen_readers(node, node.outputs[_PRESENT + place], scales[place])
+        if len(node.outputs) > _PRESENT:
+            _widen_readers(node, node.outputs[_PRESENT + place], scales[place])
     kind = _QUANT_TYPES[shared]
     for attribute in (
         ir.AttrString("k_quant_type", kind),
@@ -98,6 +96,14 @@ def _quantize(model: ir.Model, node: ir.Node, shared: str, name: str, scales: Sc
         ir.AttrInt64("kv_cache_bit_width", 8),
     ):
         node.attributes[attribute.name] = attribute
+
+
+def _register(model: ir.Model, name: str, scale: Tensor) -> ir.Value:
+    """A scale as a constant of the graph."""
+    value = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(list(scale.shape)))
+    value.const_value = ir.tensor(scale.float().numpy(), name=name)
+    model.graph.register_initializer(value)
+    return value
 
 
 def _widen_readers(node: ir.Node, present: ir.Value, scale: Tensor) -> None:

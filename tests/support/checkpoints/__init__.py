@@ -4,6 +4,7 @@ Weights are drawn wide enough that greedy answers vary with image and question. 
 """
 
 from tests.support.checkpoints.decoders import DECODERS
+from tests.support.checkpoints.gemma4s import GEMMA4_SHAPES, gemma4
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
 from tests.support.checkpoints.llavas import TOWERS, llava
@@ -24,6 +25,7 @@ __all__ = [
     "CHAT_TEMPLATE",
     "DECODERS",
     "GEMMA3_SHAPES",
+    "GEMMA4_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
     "PALIGEMMA_SHAPES",
@@ -35,6 +37,7 @@ __all__ = [
     "TOWERS",
     "Layout",
     "gemma3",
+    "gemma4",
     "idefics3",
     "lfm2_vl",
     "llava",
