@@ -28,8 +28,8 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
 
 @torch.no_grad()
 def fill_buffers(model: nn.Module, read: Callable[[str], Tensor | None]) -> None:
-    """Give the buffers that belong to a model's state what `read` has under their names, where it has anything: a layer's
-    scale, the ranges of a clipped layer."""
+    """Give the buffers that belong to a model's state what `read` has under their names, where it has anything: a
+    layer's scale, the ranges of a clipped one."""
     for name in stored_buffers(model):
         if (value := read(name)) is not None:
             model.get_buffer(name).copy_(value)

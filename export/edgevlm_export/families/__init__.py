@@ -10,7 +10,18 @@ from edgevlm_runtime.registry import Registry
 if TYPE_CHECKING:  # `edgevlm models` lists families without waiting for torch
     from edgevlm_export.families.base import Family
 
-BUILT_IN = ("llava", "smolvlm", "idefics3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3", "gemma4", "paligemma", "lfm2_vl")
+BUILT_IN = (
+    "llava",
+    "smolvlm",
+    "idefics3",
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "gemma3",
+    "gemma4",
+    "paligemma",
+    "lfm2_vl",
+)
 """`model_type`s with a file of that name here."""
 FAMILIES = Registry(
     "model type not supported",

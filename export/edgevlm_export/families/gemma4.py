@@ -1,10 +1,10 @@
 """Gemma 4 (Google DeepMind 2026): layers that share keys and values, embeddings of their own for every layer.
 
 The last layers of the small models read the keys and values of earlier ones, and each layer is told of every token by a
-second table (per-layer embeddings), whose rows are columns of the decoder's input; an image's tokens have the row of the
-padding token there. Sliding and global layers have heads of different sizes and rotary tables of their own. In the
-larger models an image's tokens see each other, in sliding layers alone. The tower's patches have positions in two
-directions, and are pooled after its last layer. The runtime hands those that are pooled over side by side
+second table (per-layer embeddings), whose rows are columns of the decoder's input; tokens that stand for images are
+looked up as the padding token. Sliding and global layers have heads of different sizes and rotary tables of their own.
+In the larger models an image's tokens see each other, in sliding layers alone. The tower's patches have positions in
+two directions, and are pooled after its last layer: the runtime hands those that are pooled over side by side
 (`edgevlm_runtime.images.pooled`).
 
 Pictures and text alone: a checkpoint's audio tower is left out.
@@ -26,6 +26,8 @@ from edgevlm_export.graphs.source import GraphSource, Port, Range
 from edgevlm_runtime.errors import UnsupportedModel
 from edgevlm_runtime.images import pooled
 
+VIDEO_TOKEN = "<|video|>"
+"""What transformers' processor adds to the tokenizer where it is not there."""
 PATTERNS = {None: "causal", "vision": "images_in_windows"}
 """`use_bidirectional_attention` to `Family.attention`."""
 
@@ -59,6 +61,11 @@ class Gemma4(Family):
         for what, found in reasons.items():
             if found:
                 raise UnsupportedModel(f"Gemma 4 checkpoint not supported: {what}")
+
+    @classmethod
+    def prepare_tokenizer(cls, tokenizer: Any) -> Any:
+        tokenizer.add_special_tokens({"additional_special_tokens": [VIDEO_TOKEN]})
+        return tokenizer
 
     @property
     def logit_cap(self) -> float | None:

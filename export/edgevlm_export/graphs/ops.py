@@ -12,8 +12,8 @@ They keep every decision about kernels, caches and number formats out of the tra
                                                         owns the KV cache [1, kv_heads, T, dim]; rotates by the tables;
                                                         rows [B] of the S see what the mask [B, T'] says instead
     SharedAttention(q, k, v, seqlens_k, total[, block_rows, block_mask])
-                                                        likewise, over a cache that an earlier layer has written; queries
-                                                        come rotated
+                                                        likewise, over a cache that an earlier layer has written;
+                                                        queries come rotated
     CausalConv(x, weight, past_state[, bias])           each channel by itself, over the K last positions: x [1, S, C],
                                                         weight [C, 1, K], state [1, K-1, C], the inputs before x
 

@@ -139,9 +139,7 @@ def _write_table(
     """A table as a file of its own. Raises `CheckpointError` for one of another shape than the config says."""
     tensor = plan.weights.read(job.source)
     if tuple(tensor.shape) != shape:
-        raise CheckpointError(
-            f"weight has shape {list(tensor.shape)}, the config says {list(shape)}: {job.source}"
-        )
+        raise CheckpointError(f"weight has shape {list(tensor.shape)}, the config says {list(shape)}: {job.source}")
     with place.open("wb") as file:
         made = job.make(tensor)
         check_made(job.source, made)

@@ -69,8 +69,8 @@ class PrefixCache:
     """Keys and values of the tokens that prompts begin with, computed at export by the PyTorch model in float32.
 
     `file` is a `.npy` of `shape` [layers, 2, kv_heads, tokens, head_dim], keys before values, in the cache's own
-    `dtype`: as the decoder graph would have left them, but for its own rounding. A layer that has fewer or smaller heads
-    than the largest has zeros behind them.
+    `dtype`: as the decoder graph would have left them, but for its own rounding. A layer that has fewer or smaller
+    heads than the largest has zeros behind them.
     """
 
     file: str
@@ -133,7 +133,8 @@ class DecoderInfo:
     image_columns: tuple[ImageColumns, ...] = ()
     """What image tokens bring beside their embeddings: rows of the projector are as wide as all together."""
     attention: str = "causal"
-    """Which tokens see later ones: a key of `decoding.attention.PATTERNS` ("causal", "images", "images_in_windows", "prefix")."""
+    """Which tokens see later ones: a key of `decoding.attention.PATTERNS` ("causal", "images", "images_in_windows",
+    "prefix")."""
     states: tuple[StateInfo, ...] = ()
     """What is carried beside the KV cache; the layers that have keys and values are numbered without those others."""
     token_columns: tuple[TokenColumns, ...] = ()

@@ -1,8 +1,8 @@
 """Which tokens see which: every token sees those before it, and within a block also those after it.
 
 A block is a run of positions that attend to each other in both directions, as an image's tokens do in Gemma 3 (in its
-sliding layers within the window), in those layers alone in Gemma 4, and a whole prompt does in PaliGemma. Keys and values within a block depend on all of
-it, so a block is computed in one run of the graph, and is reused whole or not at all.
+sliding layers within the window) and in Gemma 4's sliding layers, and a whole prompt does in PaliGemma. Keys and values
+within a block depend on all of it, so a block is computed in one run of the graph, and is reused whole or not at all.
 """
 
 from __future__ import annotations

@@ -201,12 +201,11 @@ def _audio() -> dict[str, Any]:
 
 
 def _vary(name: str, value: torch.Tensor) -> None:
-    """Norms behind every layer, and of queries, keys and values, leave little to the weights' size: attention is made
-    sharper and the last token less loud, so that answers vary. Buffers that a checkpoint stores are none of those that a
-    model is made with."""
+    """Norms behind every layer leave little to the weights' size: the last token is made less loud, so that answers
+    vary, and attention, which is not scaled, less sharp. Stored buffers are none that a model is made with."""
     generator = torch.Generator().manual_seed(len(name))
     if name.endswith(("q_norm.weight", "k_norm.weight")):
-        value.mul_(1.2)
+        value.mul_(0.7)
     if name.endswith("embed_tokens.weight"):
         value.mul_(0.3)
     if name.endswith(("embed_tokens_per_layer.weight", "position_embedding_table")):
@@ -214,7 +213,7 @@ def _vary(name: str, value: torch.Tensor) -> None:
     if name.endswith("language_model.norm.weight"):
         value.mul_(8.0)
     if name.endswith("lm_head.weight"):
-        value.mul_(0.3)
+        value.mul_(0.05)
     if name.endswith("layer_scalar"):
         value.fill_(0.5 + (sum(map(ord, name)) % 7) / 10)
     if name.endswith(("input_max", "output_max")):

@@ -30,7 +30,8 @@ REPLACED = ("seqlens_k", "total_sequence_length")
 
 
 def lower(model: ir.Model, source: GraphSource) -> StepInputs:
-    """Replace every CausalAttention and SharedAttention. Returns what the decoder's inputs are; a graph without any is left as it is.
+    """Replace every CausalAttention and SharedAttention. Returns what the decoder's inputs are; a graph without any is
+    left as it is.
 
     Raises `UnsupportedModel` for attention that a mask cannot express.
     """
