@@ -164,5 +164,6 @@ def _image_cache(options: RuntimeOptions) -> ImageCache:
 def _scores(manifest: Manifest, options: RuntimeOptions) -> int:
     """Attention scores of a prompt's chunk, over the whole KV cache."""
     info = manifest.decoder
-    heads = -(-info.hidden_size // info.kv.head_dim)  # where they are as wide as the model together, as is usual
+    width = min(dim for _, dim in map(info.kv.size, range(info.kv.layers)))
+    heads = -(-info.hidden_size // width)  # where they are as wide as the model together, as is usual
     return heads * (options.prefill_chunk or tuning.DEFAULT_CHUNK) * _context_tokens(manifest, options)

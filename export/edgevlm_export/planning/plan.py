@@ -17,7 +17,7 @@ from edgevlm_export.checkpoints.generation import read_generation
 from edgevlm_export.checkpoints.weights.ties import tied_weights
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Family, Normalization
-from edgevlm_export.families.decoder import max_context
+from edgevlm_export.families.decoder import max_context, shared_layers
 from edgevlm_export.planning import notes
 from edgevlm_export.planning.graph_plan import GraphPlan, check_weights, plan_graph
 from edgevlm_export.planning.profiles import profiles
@@ -171,6 +171,11 @@ def plan_export(
         preprocessing.image.options,
         max_context(text, context, get_target(target).context),
     )
+    if precision.kv.scales is not None and shared_layers(text):
+        raise ExportError(
+            f"KV cache in int8 not possible: layers of {config.model_type} read the keys and values of others, which ONNX "
+            "Runtime's attention does in float alone: leave out --kv"
+        )
     if precision.prefill is not None and family.attention == "prefix":
         raise ExportError(
             f"a prefill graph would never run: {config.model_type} computes a prompt in one run, its last token and "

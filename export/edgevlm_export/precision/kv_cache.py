@@ -1,4 +1,4 @@
-"""How the KV cache is held: in the graph's own type, or in int8 by ONNX Runtime's GroupQueryAttention.
+"""How the KV cache is stored: in the graph's own type, or in int8 by ONNX Runtime's GroupQueryAttention.
 
 The operator rotates, quantizes and stores new keys and values itself, and multiplies with the stored integers; scales
 are constants of the graph, calibrated at export (`edgevlm_export.calibration.kv_ranges`). Nothing else in the graph
@@ -71,7 +71,7 @@ def quantize_cache(model: ir.Model, shared: str, scales: Mapping[int, Scales]) -
             continue
         past = node.inputs[3]
         assert past is not None
-        layer = int(str(past.name).split(".")[1])  # of the graph's own cache, or of what a layer has made of it
+        layer = int(str(past.name).split(".")[1])
         _quantize(model, node, shared, f"kv_scales.{layer}", scales[layer])
         for part in ("key", "value"):
             for name in (f"past_key_values.{layer}.{part}", f"present.{layer}.{part}"):
@@ -85,10 +85,12 @@ def _quantize(model: ir.Model, node: ir.Node, shared: str, name: str, scales: Sc
     if len(node.inputs) < _KEY_SCALE + 2:
         node.resize_inputs(_KEY_SCALE + 2)
     for place, part in enumerate(("key", "value")):
-        value = model.graph.initializers.get(f"{name}.{part}") or _register(model, f"{name}.{part}", scales[place])
+        value = ir.Value(name=f"{name}.{part}")
+        value.const_value = ir.tensor(scales[place].float().numpy(), name=value.name)
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(list(scales[place].shape))
+        model.graph.register_initializer(value)
         node.replace_input_with(_KEY_SCALE + place, value)
-        if len(node.outputs) > _PRESENT:
-            _widen_readers(node, node.outputs[_PRESENT + place], scales[place])
+        _widen_readers(node, node.outputs[_PRESENT + place], scales[place])
     kind = _QUANT_TYPES[shared]
     for attribute in (
         ir.AttrString("k_quant_type", kind),
@@ -98,24 +100,16 @@ def _quantize(model: ir.Model, node: ir.Node, shared: str, name: str, scales: Sc
         node.attributes[attribute.name] = attribute
 
 
-def _register(model: ir.Model, name: str, scale: Tensor) -> ir.Value:
-    """A scale as a constant of the graph."""
-    value = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(list(scale.shape)))
-    value.const_value = ir.tensor(scale.float().numpy(), name=name)
-    model.graph.register_initializer(value)
-    return value
-
-
 def _widen_readers(node: ir.Node, present: ir.Value, scale: Tensor) -> None:
     """Let the operators beside the attention that read slices of the cache (`dialects.blockwise`) have its values."""
     channels = (node.attributes["kv_num_heads"].as_int(), 1, -1) if scale.numel() > 1 else (1,)
     steps = scale.float().reshape(channels).numpy()
     for reader in [user for user in present.consumers() if user.op_type == "Slice"]:
         assert reader.graph is not None
-        held = reader.outputs[0]
-        users = list(held.uses())
+        cached = reader.outputs[0]
+        users = list(cached.uses())
         constant = ir.node("Constant", [], attributes={"value": ir.tensor(steps)})
-        cast = ir.node("Cast", [held], attributes={"to": ir.DataType.FLOAT})
+        cast = ir.node("Cast", [cached], attributes={"to": ir.DataType.FLOAT})
         wide = ir.node("Mul", [cast.outputs[0], constant.outputs[0]])
         reader.graph.insert_after(reader, [constant, cast, wide])
         for user, place in users:
@@ -125,5 +119,5 @@ def _widen_readers(node: ir.Node, present: ir.Value, scale: Tensor) -> None:
 def stored(rows: Tensor, scale: Tensor) -> NDArray[np.int8]:
     """Keys or values of a layer [kv_heads, S, head_dim] as the operator stores them: rounded to even, saturated."""
     steps = scale if scale.numel() == 1 else scale.reshape(rows.shape[0], 1, rows.shape[2])
-    held: NDArray[np.int8] = (rows / steps).round().clamp(-STEPS - 1, STEPS).numpy().astype(np.int8)
-    return held
+    quantized: NDArray[np.int8] = (rows / steps).round().clamp(-STEPS - 1, STEPS).numpy().astype(np.int8)
+    return quantized

@@ -30,7 +30,11 @@ TOKENS = 12
 ELSEWHERE = (
     *("llava-qwen2", "llava-siglip", "llava-two-layers"),
     *("smolvlm-tiles", "smolvlm-odd-shuffle", "qwen2_5_vl-window-4", "qwen2_5_vl-window-3"),
-    *("llava-gemma2-caps-and-windows", *(name for name in CASES if name.startswith(("paligemma", "lfm2_vl"))), *MORE),
+    *(
+        "llava-gemma2-caps-and-windows",
+        *(name for name in CASES if name.startswith(("gemma4", "paligemma", "lfm2_vl"))),
+        *MORE,
+    ),
 )
 """Cases whose decoder another case has, or `test_standard_bundles` and `test_blocks`, which answer whole questions."""
 FLOAT = STANDARD_PLANS["fp32"].decoder

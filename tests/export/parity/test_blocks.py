@@ -1,5 +1,5 @@
-"""Tokens that see later ones (Gemma 3's images, PaliGemma's prompts), wherever they stand and however a prompt is cut:
-token for token what transformers' generate gives, and what is reused is what a fresh run would compute."""
+"""Tokens that see later ones (images in Gemma 3 and 4, PaliGemma's prompts), wherever they stand and however a prompt
+is cut: token for token what transformers' generate gives, and what is reused is what a fresh run would compute."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ from tests.export.parity.test_parity import CASES, MORE, QUESTIONS, pictures, te
 
 TOKENS = 24
 FAMILIES = ("gemma3-window-6", "paligemma-2")
+CAUSAL = ("lfm2_vl", "gemma4-even")
 MORE_FAMILIES = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("gemma3-window-24", "paligemma-1", *sorted(MORE))
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("gemma3-window-24", "gemma4-large", "paligemma-1", *sorted(MORE))
+    if not name.startswith(CAUSAL)
 ]
 LONG = "is there a scratch on any of the parts that this picture shows, and what else is there to see? " * 2
 """With one image more than twenty chunks of four tokens, and longer than every window."""
@@ -158,10 +161,11 @@ def test_masks_of_a_batch_in_pytorch(case: Case) -> None:
     processor = load_processor(case.folder, config)
     options = translate(processor, config).image.options
     family = get_family(config.model_type)(model, Normalization.of(processor.image_processor), options, 640)
-    asked, embeddings, wanted, pictured = [], [], [], []
+    asked, embeddings, wanted, pictured, columns = [], [], [], [], []
 
     def entered(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
         embeddings.append(kwargs["inputs_embeds"][0])
+        columns.append(kwargs.get("per_layer_inputs"))
 
     def left(_: Any, args: Any, output: Any) -> None:
         wanted.append(output.last_hidden_state[0])
@@ -171,7 +175,7 @@ def test_masks_of_a_batch_in_pytorch(case: Case) -> None:
     for messages, answer in ((SINGLE["middle"], (5, 9, 31)), (SINGLE["two"], (7,))):
         given = images[: count(messages)]
         asked.append(len(reference.prompt_logits(messages, given)[0]))
-        del embeddings[-1], wanted[-1]
+        del embeddings[-1], wanted[-1], columns[-1]
         ids, _ = reference.prompt_logits(messages, given, answer)
         pictured.append(torch.from_numpy(ids == config.image_token_id))
     for hook in hooks:
@@ -181,12 +185,13 @@ def test_masks_of_a_batch_in_pytorch(case: Case) -> None:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     batch = padded(embeddings)
+    given = {} if columns[0] is None else {"per_layer_inputs": padded([rows[0] for rows in columns])}
     arguments = family.block_arguments(batch, padded(pictured), torch.tensor(asked))
     with torch.inference_mode():
-        found = text(inputs_embeds=batch, use_cache=False, **arguments).last_hidden_state
-        causal = text(inputs_embeds=batch, use_cache=False, **family.block_arguments(batch)).last_hidden_state
+        found = text(inputs_embeds=batch, use_cache=False, **given, **arguments).last_hidden_state
+        causal = text(inputs_embeds=batch, use_cache=False, **given, **family.block_arguments(batch)).last_hidden_state
         other = torch.cat([batch[:, :-1], batch[:, :1]], dim=1)
-        again = text(inputs_embeds=other, use_cache=False, **family.block_arguments(other)).last_hidden_state
+        again = text(inputs_embeds=other, use_cache=False, **given, **family.block_arguments(other)).last_hidden_state
     torch.testing.assert_close(again[:, :-1], causal[:, :-1], atol=1e-5, rtol=1e-4)  # no token sees a later one
     for row, states in enumerate(wanted):
         torch.testing.assert_close(
@@ -207,6 +212,10 @@ def test_masks_of_a_batch_in_pytorch(case: Case) -> None:
 )
 def test_other_precisions(case: Case, export_bundle, options: dict[str, str], closeness: float) -> None:
     """Mean KL of the next token over a prompt with an image, in nats, in chunks that hold no image whole."""
+    if "kv" in options and getattr(case.reference.model.config.get_text_config(), "num_kv_shared_layers", 0):
+        with pytest.raises(ExportError, match="KV cache in int8 not possible: layers of gemma4 read"):
+            export_bundle(case.folder, **options)
+        return
     vlm = edgevlm_runtime.load(export_bundle(case.folder, **options), prefill_chunk=4, verify="size")
     messages, images = SINGLE["middle"], pictures()[:1]
     _, found = vlm.prompt_logits(messages, images)

@@ -205,7 +205,7 @@ def _vary(name: str, value: torch.Tensor) -> None:
     vary, and attention, which is not scaled, less sharp. Stored buffers are none that a model is made with."""
     generator = torch.Generator().manual_seed(len(name))
     if name.endswith(("q_norm.weight", "k_norm.weight")):
-        value.mul_(0.7)
+        value.mul_(0.5)
     if name.endswith("embed_tokens.weight"):
         value.mul_(0.3)
     if name.endswith(("embed_tokens_per_layer.weight", "position_embedding_table")):
