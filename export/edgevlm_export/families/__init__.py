@@ -22,6 +22,7 @@ BUILT_IN = (
     "qwen3_vl",
     "qwen3_5",
     "gemma3",
+    "gemma4",
     "paligemma",
     "lfm2_vl",
     "mistral3",

@@ -11,6 +11,9 @@ They keep every decision about kernels, caches and number formats out of the tra
     CausalAttention(q, k, v, past_k, past_v, seqlens_k, total[, cos, sin[, block_rows, block_mask]])
                                                         owns the KV cache [1, kv_heads, T, dim]; rotates by the tables;
                                                         rows [B] of the S see what the mask [B, T'] says instead
+    SharedAttention(q, k, v, seqlens_k, total[, block_rows, block_mask])
+                                                        likewise, over a cache that an earlier layer has written;
+                                                        queries come rotated
     CausalConv(x, weight, past_state[, bias])           each channel by itself, over the K last positions: x [1, S, C],
                                                         weight [C, 1, K], state [1, K-1, C], the inputs before x
     GatedDelta(q, k, v, log_decay, beta, past_state)    linear attention by the gated delta rule, float32 throughout:
@@ -28,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -127,6 +131,8 @@ class CacheBinding:
     """Whether the layer that is being traced has rotated its queries and keys."""
     layers: Sequence[int] = ()
     """Which of the model's layers have keys and values; all where none is named."""
+    shared: Mapping[int, int] = field(default_factory=dict)
+    """Layers that read what an earlier one has written, each with that one."""
     states: Mapping[str, Tensor] = field(default_factory=dict)
     """What other layers carry from run to run, by name."""
     present: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -213,26 +219,39 @@ def _attention_function(  # noqa: PLR0913, PLR0917 (the signature is transformer
     binding, layer = _binding[-1], int(module.layer_idx)  # type: ignore[arg-type]
     if not getattr(module, "is_causal", False) and binding.block_rows is None:
         raise UnsupportedModel(f"{type(module).__name__} attends in both directions, which the graph would not do")
-    past_key, past_value = binding.cache(layer)
     attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": key.shape[1], "scale": float(scale)}
     if sliding_window is not None:
         attributes["sliding_window"] = int(sliding_window)
     if softcap is not None:
         attributes["softcap"] = float(softcap)
-    inputs: list[Tensor | None] = [q, k, v, past_key, past_value, binding.seqlens_k, binding.total]
+    blocks: list[Tensor | None] = []
+    if (mask := binding.block_masks.get(sliding_window or 0)) is not None:
+        blocks, attributes["blocks"] = [binding.block_rows, mask], 1
+    emit_attention = _shared_attention if layer in binding.shared else _own_attention
+    return emit_attention(binding, layer, [q, k, v], blocks, attributes).view(batch, length, heads, dim), None
+
+
+def _own_attention(
+    binding: CacheBinding, layer: int, qkv: list[Tensor], blocks: list[Tensor | None], attributes: dict[str, Any]
+) -> Tensor:
+    """Of a layer with keys and values of its own."""
+    q, past = qkv[0], binding.cache(layer)
+    inputs: list[Tensor | None] = [*qkv, *past, binding.seqlens_k, binding.total]
     inputs += (binding.tables or ()) if binding.rotated else ()
     binding.rotated = False
-    if binding.block_rows is not None:
-        inputs += [binding.block_rows, binding.block_masks[sliding_window or 0]]
-        attributes["blocks"] = 1
-    output, present_key, present_value = emit(
-        "CausalAttention",
-        inputs,
-        attributes,
-        [(q.dtype, q.shape), (past_key.dtype, past_key.shape), (past_value.dtype, past_value.shape)],
-    )
-    binding.present[layer] = (present_key, present_value)
-    return output.view(batch, length, heads, dim), None
+    made = [(tensor.dtype, tensor.shape) for tensor in (q, *past)]
+    output, *present = emit("CausalAttention", inputs + blocks, attributes, made)
+    binding.present[layer] = (present[0], present[1])
+    return output
+
+
+def _shared_attention(
+    binding: CacheBinding, layer: int, qkv: list[Tensor], blocks: list[Tensor | None], attributes: dict[str, Any]
+) -> Tensor:
+    """Of a layer that reads what another has written: the new keys and values are in the cache already."""
+    q, present = qkv[0], binding.present[binding.shared[layer]]
+    inputs: list[Tensor | None] = [q, *present, binding.seqlens_k, binding.total, *blocks]
+    return emit("SharedAttention", inputs, attributes, [(q.dtype, q.shape)])[0]
 
 
 def _mask_function(*args: Any, allow_is_causal_skip: bool = True, **kwargs: Any) -> None:
@@ -270,13 +289,27 @@ def _rotate_outside(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, 
 ROTARY: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"inside": _rotate_inside, "outside": _rotate_outside}
 
 
+def _rotate_one(x: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> Tensor:
+    """Stands in for an `apply_rotary_pos_emb` of one tensor [1, S, heads, dim] (Gemma 4). Tables: [1, S, dim]."""
+    assert unsqueeze_dim == 2
+    heads, half = x.shape[2], cos.shape[-1] // 2
+    return rotary(x.flatten(2), cos[0, :, :half], sin[0, :, :half], heads).view(x.shape)
+
+
+def _rotation(original: Callable[..., Any], where: str) -> Callable[..., Any]:
+    """What stands in for a module's `apply_rotary_pos_emb`."""
+    return _rotate_one if next(iter(signature(original).parameters)) == "x" else ROTARY[where]
+
+
 def _patch_rms_norm(module: nn.Module) -> None:
     """Give one RMSNorm instance a forward that emits the operator (class-specific weight offsets respected)."""
     epsilon: Any = getattr(module, "variance_epsilon", None) or module.eps
     offset = 1.0 if type(module).__name__ in ADDS_ONE else 0.0
 
     def forward(hidden_states: Tensor) -> Tensor:
-        stored: Any = module.weight
+        stored: Any = getattr(module, "weight", None)
+        if stored is None:  # a norm without a scale
+            stored = torch.ones(hidden_states.shape[-1])
         return rms_norm(hidden_states, stored + offset if offset else stored, epsilon)
 
     module.forward = forward
@@ -327,5 +360,6 @@ def neutral_ops(model: PreTrainedModel, rotary: str, forwards: Forwards = ()) ->
         for name in sources:
             source = sys.modules[name]
             if hasattr(source, "apply_rotary_pos_emb"):
-                stack.enter_context(_replaced(source, "apply_rotary_pos_emb", ROTARY[rotary]))
+                stands_in = _rotation(source.apply_rotary_pos_emb, rotary)
+                stack.enter_context(_replaced(source, "apply_rotary_pos_emb", stands_in))
         yield

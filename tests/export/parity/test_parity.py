@@ -52,6 +52,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         for name in checkpoints.GEMMA3_SHAPES
     },
     **{
+        f"gemma4-{name}": lambda folder, name=name: checkpoints.gemma4(folder, name, **VARIED)
+        for name in checkpoints.GEMMA4_SHAPES
+    },
+    **{
         f"paligemma-{name}": lambda folder, name=name: checkpoints.paligemma(folder, name, **VARIED)
         for name in checkpoints.PALIGEMMA_SHAPES
     },
@@ -131,6 +135,8 @@ MORE = {
     "vipllava-one-layer",
     "gemma3-no-window",
     "gemma3-groups-of-5",
+    "gemma4-shared-blocks",
+    "gemma4-even",
     "paligemma-1-untied",
     "paligemma-2-window-40",
     "lfm2_vl-no-thumbnail",

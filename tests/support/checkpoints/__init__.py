@@ -10,6 +10,7 @@ from tests.support.checkpoints.anyres import (
     llava_onevision,
 )
 from tests.support.checkpoints.decoders import DECODERS
+from tests.support.checkpoints.gemma4s import GEMMA4_SHAPES, gemma4
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.internvls import INTERNVL_SHAPES, internvl
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
@@ -34,6 +35,7 @@ __all__ = [
     "CHAT_TEMPLATE",
     "DECODERS",
     "GEMMA3_SHAPES",
+    "GEMMA4_SHAPES",
     "INTERNVL_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
@@ -52,6 +54,7 @@ __all__ = [
     "VIPLLAVA_SHAPES",
     "Layout",
     "gemma3",
+    "gemma4",
     "idefics3",
     "internvl",
     "lfm2_vl",
