@@ -26,8 +26,7 @@ from edgevlm_export.families.decoder import (
     windows,
 )
 from edgevlm_export.finite import is_finite
-from edgevlm_export.graphs.ops import Forwards
-from edgevlm_export.graphs.source import GraphSource
+from edgevlm_export.graphs.source import Forwards, GraphSource
 from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
 from edgevlm_runtime.decoding.attention import get_pattern
 from edgevlm_runtime.errors import CheckpointError

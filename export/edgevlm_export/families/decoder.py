@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.graphs import ops
-from edgevlm_export.graphs.source import GraphSource, Port
+from edgevlm_export.graphs import neutral, ops
+from edgevlm_export.graphs.source import Forwards, GraphSource, Port
 from edgevlm_runtime.bundle.decoder_info import StateInfo
 from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
@@ -183,7 +183,7 @@ class Wiring:
     """Masks of tokens that see later ones, each with the window of its layers; none where no token does."""
     states: tuple[StateInfo, ...] = ()
     """What layers without keys and values carry from run to run."""
-    forwards: ops.Forwards = ()
+    forwards: Forwards = ()
     """See `Family.forwards`."""
     whole: bool = False
     """Whether a prompt is computed in one run, whatever its length."""
@@ -192,7 +192,7 @@ class Wiring:
 
     @property
     def rotary(self) -> str:
-        """Key of `ops.ROTARY`."""
+        """Key of `neutral.ROTARY`."""
         return "outside" if self.outside or self.mrope else "inside"
 
 
@@ -241,7 +241,7 @@ class Decoder(nn.Module):
             hidden = self._text[0](
                 inputs_embeds=embeds,
                 position_ids=torch.arange(embeds.shape[1])[None] if inside else given["position_ids"],
-                past_key_values=ops.PassThroughCache(),
+                past_key_values=neutral.PassThroughCache(),
                 use_cache=True,
                 **self._wiring.arguments({columns.name: given[columns.name] for columns in self._wiring.columns}),
             ).last_hidden_state
