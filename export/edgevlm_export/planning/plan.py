@@ -173,8 +173,8 @@ def plan_export(
     )
     if precision.kv.scales is not None and shared_layers(text):
         raise ExportError(
-            f"KV cache in int8 not possible: layers of {config.model_type} read the keys and values of others, which ONNX "
-            "Runtime's attention does in float alone: leave out --kv"
+            f"KV cache in int8 not possible: layers of {config.model_type} read the keys and values of others, which "
+            "ONNX Runtime's attention does in float alone: leave out --kv"
         )
     if precision.prefill is not None and family.attention == "prefix":
         raise ExportError(
