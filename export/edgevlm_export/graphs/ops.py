@@ -1,6 +1,6 @@
 """The neutral operators of a traced graph.
 
-A trace holds standard ONNX operators plus seven of domain `edgevlm`, which a dialect
+A trace holds standard ONNX operators plus eight of domain `edgevlm`, which a dialect
 (`edgevlm_export.graphs.dialects`) lowers to what its engine runs fastest.
 They keep every decision about kernels, caches and number formats out of the trace:
 
