@@ -25,6 +25,7 @@ FAMILIES = (
     "qwen3_vl-wide-heads",
     "mistral3-published",
     "internvl-qwen2-published",
+    "gemma4-small",
 )
 TARGET = "tensorrt-rtx"
 CONTEXT = 400
