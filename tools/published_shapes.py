@@ -98,6 +98,7 @@ _QWEN2_VL = {
     "2B": _text("qwen2_vl_text", (1536, 8960, 28), (12, 2), 151936, tie_word_embeddings=True),
     "7B": _text("qwen2_vl_text", (3584, 18944, 28), (28, 4), 152064),
 }
+_INTERN_VIT = _vision("internvl_vision", (1024, 4096, 24), 16, 448, 14, attention_bias=True)
 _PIXTRAL = _vision("pixtral", (1024, 4096, 24), 16, 1024, 16)
 _GEMMA = {"image_size": 224, "projection_dim": 2048}
 _LFM2_LAYERS = ["full_attention" if layer in (2, 5, 8, 10, 12, 14) else "conv" for layer in range(16)]
@@ -192,6 +193,18 @@ PUBLISHED: dict[str, Published] = {
         {**_SO400M, "image_size": 448, "projection_dim": 2304},
         3.03,
         {"projection_dim": 2304},
+    ),
+    "internvl3": Published("internvl", _text("qwen2", (896, 4864, 24), (14, 2), 151674), _INTERN_VIT, 0.938),
+    "internvl3-2b": Published("internvl", _text("qwen2", (1536, 8960, 28), (12, 2), 151674), _INTERN_VIT, 2.09),
+    "internvl3-8b": Published("internvl", _text("qwen2", (3584, 18944, 28), (28, 4), 151674), _INTERN_VIT, 7.94),
+    "internvl3.5": Published(
+        "internvl", _text("qwen3", (1024, 3072, 28), (16, 8), 151936, head_dim=128), _INTERN_VIT, 1.06
+    ),
+    "internvl3.5-4b": Published(
+        "internvl", _text("qwen3", (2560, 9728, 36), (32, 8), 151936, head_dim=128), _INTERN_VIT, 4.73
+    ),
+    "internvl3.5-8b": Published(
+        "internvl", _text("qwen3", (4096, 12288, 36), (32, 8), 151936, head_dim=128), _INTERN_VIT, 8.53
     ),
     "lfm2-vl": Published(
         "lfm2_vl",
