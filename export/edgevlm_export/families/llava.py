@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Llava(Family):
 
     model_type = "llava"
     projector_module = "model.multi_modal_projector"
-    after_image = "\n"
+    after_image: ClassVar[str | None] = "\n"
 
     @classmethod
     def published_template(cls, config: PreTrainedConfig) -> str | None:

@@ -54,7 +54,8 @@ class VisionEncoder(pixtral.VisionEncoder):
     def forward(self, patches: Tensor, position_ids: Tensor) -> Tensor:
         features: Tensor = self.model.model.multi_modal_projector.norm(super().forward(patches, position_ids))
         torch._check(features.shape[0] % self.merged == 0)
-        return features.unflatten(0, (-1, self.merged)).transpose(1, 2).flatten(1)
+        unfolded: Tensor = features.unflatten(0, (-1, self.merged)).transpose(1, 2).flatten(1)
+        return unfolded
 
 
 class Projector(nn.Module):
