@@ -46,6 +46,7 @@ ALIASES: dict[str, ModelAlias] = {
     ),
     "lfm2-vl": ModelAlias("LiquidAI/LFM2-VL-450M", "lfm2_vl", "LFM2-VL, 450M (LFM Open License)"),
     "lfm2-vl-1.6b": ModelAlias("LiquidAI/LFM2-VL-1.6B", "lfm2_vl", "LFM2-VL, 1.6B (LFM Open License)"),
+    "fastvlm": ModelAlias("KamilaMila/FastVLM-0.5B", "fast_vlm", "FastVLM, 0.5B (Apple's research licence)"),
     "pixtral": ModelAlias("mistral-community/pixtral-12b", "llava", "Pixtral, 12B (Apache 2.0)"),
     "mistral-small": ModelAlias(
         "mistralai/Mistral-Small-3.1-24B-Instruct-2503", "mistral3", "Mistral Small 3.1, 24B (Apache 2.0)"

@@ -10,6 +10,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.checkpoints import door
 from edgevlm_runtime.errors import UnsupportedModel, reason
+from edgevlm_runtime.installing import pip_install
+
+EXTRAS = {"fast_vlm": "fast-vlm"}
+"""Model types whose architecture takes packages that the exporter does not bring, and the extra of it that does."""
 
 
 def build(config: PreTrainedConfig) -> PreTrainedModel:
@@ -17,11 +21,27 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
     try:
         with init_empty_weights(include_buffers=False):
             model = door.architecture(config)
+    except ImportError as error:
+        extra = EXTRAS.get(config.model_type)
+        remedy = "" if extra is None else f": {pip_install(f'edgevlm-export[{extra}]')}"
+        raise UnsupportedModel(f"package missing for {config.model_type}: {reason(error)}{remedy}") from error
     except Exception as error:  # configs are checked by whatever a model's constructor happens to do with them
         raise UnsupportedModel(
             f"transformers cannot build this architecture: {config.model_type}: {reason(error)}"
         ) from error
+    _take_statistics(model)
     return model.eval()
+
+
+def _take_statistics(model: nn.Module) -> None:
+    """What a checkpoint stores of running statistics (batch normalisation) are weights like others: parameters."""
+    for module in model.modules():
+        kept = module._buffers.keys() - module._non_persistent_buffers_set
+        for name in [name for name in module._buffers if name in kept]:
+            buffer = module._buffers[name]
+            if buffer is not None and buffer.is_floating_point():
+                del module._buffers[name]
+                module.register_parameter(name, nn.Parameter(buffer.to("meta"), requires_grad=False))
 
 
 def fake_parameters(model: nn.Module, mode: FakeTensorMode) -> None:

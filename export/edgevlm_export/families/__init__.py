@@ -21,6 +21,7 @@ BUILT_IN = (
     "paligemma",
     "lfm2_vl",
     "mistral3",
+    "fast_vlm",
 )
 """`model_type`s with a file of that name here."""
 FAMILIES = Registry(

@@ -276,7 +276,7 @@ def _add_columns(hidden: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """`owner.name` is `value` inside, and what it was afterwards."""
     original = getattr(owner, name)
     setattr(owner, name, value)
@@ -303,9 +303,9 @@ def neutral_ops(model: PreTrainedModel, rotary: str, forwards: Forwards = ()) ->
             module.forward = partial(forward, module)
     sources = {type(module).__module__ for module in model.modules()}
     with ExitStack() as stack:
-        stack.enter_context(_replaced(nn.Linear, "forward", linear))
+        stack.enter_context(replaced(nn.Linear, "forward", linear))
         for name in sources:
             source = sys.modules[name]
             if hasattr(source, "apply_rotary_pos_emb"):
-                stack.enter_context(_replaced(source, "apply_rotary_pos_emb", ROTARY[rotary]))
+                stack.enter_context(replaced(source, "apply_rotary_pos_emb", ROTARY[rotary]))
         yield

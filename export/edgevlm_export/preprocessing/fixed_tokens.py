@@ -71,8 +71,21 @@ def _all_patches(processor: CheckpointProcessor, config: PreTrainedConfig, heigh
     return _stated_tokens(processor, config, height, width, stated, made)
 
 
+def _stated_patches(processor: CheckpointProcessor, config: PreTrainedConfig, height: int, width: int) -> int:
+    """FastVLM: the processor's settings have the side of a patch, the family knows what the model makes."""
+    settings = processor.settings
+    side, strategy = settings.get("patch_size"), settings.get("vision_feature_select_strategy") or "full"
+    if not side or strategy != config.vision_feature_select_strategy:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: patch_size is {side}, "
+            f"vision_feature_select_strategy {strategy} in processor_config.json"
+        )
+    return int((height // side) * (width // side) + settings.get("num_additional_image_tokens", 0))
+
+
 COUNTS: dict[str, Callable[[CheckpointProcessor, PreTrainedConfig, int, int], int]] = {
     "gemma3": _pooled_tokens,
     "paligemma": _all_patches,
+    "fast_vlm": _stated_patches,
 }
 """Model type to how many tokens an image of fixed size (height, width) has, where not counted as LLaVA's."""

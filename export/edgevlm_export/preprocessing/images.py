@@ -46,12 +46,14 @@ def _fixed(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Op
     if pads and not hasattr(source, "pad_to_square"):
         raise _unsupported(processor, "do_pad")
     exact, shortest, longest = _resize(processor) if source.do_resize else (None, None, None)
-    tower = _side(config.vision_config.image_size)
-    height, width = exact or tower
-    if source.do_center_crop:
-        height, width = source.crop_size.height, source.crop_size.width
-    elif shortest is not None:
+    made = (source.crop_size.height, source.crop_size.width) if source.do_center_crop else exact
+    if shortest is not None and not source.do_center_crop:
         raise _unsupported(processor, "size without a centre crop, which leaves images of different sizes")
+    side = getattr(config.vision_config, "image_size", None) or made  # timm's towers take any size
+    if side is None:
+        raise _unsupported(processor, "do_resize and do_center_crop switched off, which leaves images of any size")
+    tower = _side(side)
+    height, width = made or tower
     if (height, width) != tower:
         raise CheckpointError(
             f"processor and model do not belong together: {processor.folder}: images of {width} x {height} pixels "

@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
+
+from edgevlm_export.graphs.ops import replaced
 
 Load = Callable[[str], Tensor]
 """A parameter by name, in any floating-point type."""
@@ -53,7 +56,7 @@ def streamed(
         hooks.append(module.register_forward_pre_hook(partial(_fill, full, load, observe, changes)))
         hooks.append(module.register_forward_hook(partial(_empty, names)))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), replaced(PreTrainedModel, "device", torch.device("cpu")):  # where it computes
             yield
     finally:
         for hook in hooks:

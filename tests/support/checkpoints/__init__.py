@@ -4,6 +4,7 @@ Weights are drawn wide enough that greedy answers vary with image and question. 
 """
 
 from tests.support.checkpoints.decoders import DECODERS
+from tests.support.checkpoints.fastvlms import FAST_VLM_SHAPES, TIMM, fast_vlm
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
 from tests.support.checkpoints.llavas import TOWERS, llava
@@ -24,6 +25,7 @@ from tests.support.checkpoints.words import CHAT_TEMPLATE, SPECIAL, tokenizer
 __all__ = [
     "CHAT_TEMPLATE",
     "DECODERS",
+    "FAST_VLM_SHAPES",
     "GEMMA3_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
@@ -35,8 +37,10 @@ __all__ = [
     "QWEN_SHAPES",
     "SMOLVLM_SHAPES",
     "SPECIAL",
+    "TIMM",
     "TOWERS",
     "Layout",
+    "fast_vlm",
     "gemma3",
     "idefics3",
     "lfm2_vl",

@@ -28,6 +28,10 @@ def randomize(model: PreTrainedModel, seed: int, gain: float = 0.9) -> None:
                 parameter.copy_(noise * wide if "embed_tokens" in name else noise * gain / fan_in**0.5)
             else:
                 parameter.add_(noise * 0.1)
+        stored = model.state_dict().keys()
+        for name, buffer in model.named_buffers():  # running statistics
+            if name in stored and buffer.is_floating_point():
+                buffer.add_(torch.rand(buffer.shape, generator=generator) * 0.5)
 
 
 def save(
