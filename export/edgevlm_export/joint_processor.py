@@ -102,9 +102,9 @@ def _arguments(joint: Any, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _from_config(config: PreTrainedConfig) -> dict[str, Any]:
     """What older LLaVA checkpoints leave to the model's config: patch size and how features are selected."""
-    strategy = getattr(config, "vision_feature_select_strategy", None)
-    if strategy is None:
+    if not hasattr(config, "vision_feature_layer"):
         return {}
+    strategy = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA has no other
     class_token = int(config.vision_config.model_type == "clip_vision_model")
     return {
         "patch_size": getattr(config.vision_config, "patch_size", None),  # timm's towers have none

@@ -16,6 +16,9 @@ __all__ = ["Surface", "mutate"]
 KINDS = {
     "fixed": {"image_token": "<i>", "tokens": 4, "height": 28, "width": 28, "shortest_edge": 28, "center_crop": True},
     "tiles": {"image_token": "<i>", "tokens_per_tile": 4, "tile": 32, "longest_edge": 64, "split": True},
+    "anyres": {
+        "image_token": "<i>", "tile": 16, "side": 2, "sizes": [[16, 32], [32, 16], [48, 48]], "most_tiles": 2,
+    },
     "native": {
         "image_token": "<i>", "patch_size": 4, "merge_size": 2, "window_size": 16, "min_pixels": 64, "max_pixels": 4096,
     },

@@ -6,9 +6,12 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from benchmarks import __main__ as published
-from benchmarks.shapes import LLAVA_IMAGE_TOKEN, SHAPES, SMOLVLM_IMAGE_TOKEN, parameters
+from benchmarks.shapes import SHAPES, parameters
+from benchmarks.shapes.llava import LLAVA_IMAGE_TOKEN
+from benchmarks.shapes.smolvlm import SMOLVLM_IMAGE_TOKEN
 from edgevlm.benchmark.run import describe_machine
 from tests.support import traces
 
@@ -92,6 +95,8 @@ def test_unknown(comparisons):
         ("llava-1.5-7b", (7060, 7070)),
         ("clip-l-336-qwen2-0.5b", (790, 805)),
         ("smolvlm-256m", (250, 260)),
+        ("lfm2-vl-450m", (445, 455)),
+        ("qwen3-vl-2b", (2120, 2140)),
     ],
 )
 def test_shapes_have_the_size_of_their_models(shape, millions):
@@ -114,3 +119,17 @@ def test_shapes_tokenize_a_character_each(shape, image_token, tmp_path):
     ids = processor.tokenizer("a scratch?", add_special_tokens=False)["input_ids"]
     assert len(set(ids)) > 5
     assert len(ids) == len("a scratch?")
+
+
+@pytest.mark.parametrize(("shape", "tokens"), [("lfm2-vl-450m", 256), ("qwen3-vl-2b", 256)])
+def test_twins_see_an_image_of_512_pixels_as_published(shape, tokens, tmp_path):
+    """Patches of 16 pixels, four of them one token."""
+    from edgevlm_export.preprocessing import load_processor, translate
+    from edgevlm_runtime.images import make_processor
+
+    config = SHAPES[shape].config()
+    SHAPES[shape].save_processor(tmp_path)
+    config.save_pretrained(tmp_path)
+    image = translate(load_processor(tmp_path, config), config).image
+    prepared = make_processor(image)(Image.new("RGB", (512, 512)))
+    assert prepared.tokens == tokens

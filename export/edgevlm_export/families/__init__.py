@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # `edgevlm models` lists families without waiting for torch
 
 BUILT_IN = (
     "llava",
+    "vipllava",
+    "llava_next",
+    "llava_onevision",
     "smolvlm",
     "idefics3",
     "qwen2_vl",
@@ -21,6 +24,7 @@ BUILT_IN = (
     "paligemma",
     "lfm2_vl",
     "mistral3",
+    "internvl",
     "fast_vlm",
 )
 """`model_type`s with a file of that name here."""

@@ -92,6 +92,8 @@ class Family(ABC):
     content as one string only; None where they are of no use to the family."""
     plain_prompts: ClassVar[bool] = False
     """Whether published usage has no chat template, and transformers' processor writes the prompt around a text."""
+    image_kind: ClassVar[str | None] = None
+    """The runtime's kind of image processing that the graphs are made for; None where the config decides."""
     mrope: ClassVar[bool] = False
     """Whether positions are inputs of the decoder (multimodal rotary embedding)."""
     attention: ClassVar[str] = "causal"
@@ -113,6 +115,11 @@ class Family(ABC):
         """Name of the chat template (`edgevlm_export.chat_templates`) that goes with the published checkpoints that
         this config is of; None where the config does not tell."""
         return None
+
+    @classmethod
+    def images_of(cls, config: PreTrainedConfig) -> str | None:
+        """`image_kind` of the model with this config; None where any does."""
+        return cls.image_kind
 
     @classmethod
     def template_image(cls, config: PreTrainedConfig) -> int:

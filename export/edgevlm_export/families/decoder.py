@@ -33,7 +33,7 @@ DECODERS = frozenset(
         "lfm2",
     }
 )
-"""`model_type`s of text models whose attention this module's operator reproduces, each held to by a test."""
+"""`model_type`s of text models whose attention this module's operator reproduces, each proven by a test."""
 
 EMBEDDINGS = "inputs_embeds"
 PAST, STATE = "past_key_values.", "past_state."
@@ -144,7 +144,7 @@ class Wiring:
     whole: bool = False
     """Whether a prompt is computed in one run, whatever its length."""
     logit_cap: float | None = None
-    """Logits are held within plus and minus this by a hyperbolic tangent (Gemma 2's soft cap)."""
+    """Logits are kept within plus and minus this by a hyperbolic tangent (Gemma 2's soft cap)."""
 
     @property
     def rotary(self) -> str:
@@ -171,6 +171,7 @@ class Decoder(nn.Module):
         self.model = model
         self._text, self._head = [text_model], [head]  # in lists: `model` owns the parameters
         self._wiring, self._names = wiring, tuple(names)
+        hold_frequencies(text_model)
         if wiring.rotary == "inside":
             cos, sin = rotary_tables(text_model.rotary_emb, context)  # type: ignore[arg-type]
             self.register_buffer("cos", cos)
@@ -208,6 +209,16 @@ class Decoder(nn.Module):
 def soft_cap(values: Tensor, cap: float | None) -> Tensor:
     """Held within plus and minus `cap` by a hyperbolic tangent, where there is one."""
     return values if cap is None else torch.tanh(values / cap) * cap
+
+
+def hold_frequencies(text_model: nn.Module) -> None:
+    """Let rotary modules keep the frequencies that they begin with, which a scaling that depends on the sequence's
+    length has up to the original context: `longest` allows no more, and a length is not known while a graph is traced.
+    """
+    for module in text_model.modules():
+        kind = getattr(module, "rope_type", None)
+        if kind is not None:
+            module.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"  # type: ignore[assignment]
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """FastVLM (Vasu et al. 2024): FastViTHD, convolutions with attention in the last stages, and few image tokens.
 
-The tower is timm's, which transformers takes with torchvision alone: `pip install 'edgevlm-export[fast-vlm]'`.
+The tower is timm's, which transformers takes with torchvision alone: the extra `fast-vlm` of the exporter.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class FastVLM(Llava):
     """`FastVlmForConditionalGeneration`."""
 
     model_type = "fast_vlm"
+    image_kind = "fixed"
 
     @property
     def feature_width(self) -> int:

@@ -27,6 +27,7 @@ class Lfm2VL(Family):
     """`Lfm2VlForConditionalGeneration`."""
 
     model_type = "lfm2_vl"
+    image_kind = "naflex"
     projector_module = "model.multi_modal_projector.linear_1"  # behind pixel unshuffle, which only moves rows
     last_norm = "embedding_norm"
 

@@ -34,11 +34,27 @@ class Llava(Family):
     def published_template(cls, config: PreTrainedConfig) -> str | None:
         return PUBLISHED.get(str(getattr(config.get_text_config(), "_name_or_path", "")))
 
+    @classmethod
+    def images_of(cls, config: PreTrainedConfig) -> str | None:
+        tower = TOWERS.get(config.vision_config.model_type)
+        return cls.image_kind or (tower.image_kind if tower else None)
+
+    @property
+    def towers(self) -> Collection[str]:
+        """Vision towers of this family, by `model_type`: all, or those whose images have one size."""
+        kind = self.image_kind
+        return [name for name, tower in TOWERS.items() if kind is None or tower.image_kind == "fixed"]
+
     @property
     def layers(self) -> tuple[int, ...]:
         """Hidden states of the tower that make the features; 0 is the embeddings, negative ones count from the end."""
         layers = self.config.vision_feature_layer
         return (layers,) if isinstance(layers, int) else tuple(layers)
+
+    @property
+    def drops_class_token(self) -> bool:
+        """Whether the projector gets the tower's features without the first of an image."""
+        return bool(self.config.vision_feature_select_strategy == "default")
 
     @property
     def feature_width(self) -> int:
@@ -52,7 +68,7 @@ class Llava(Family):
             raise CheckpointError(f"vision_feature_layer {list(self.layers)} is not in a tower of {depth} layers")
 
     def vision_encoder(self) -> GraphSource:
-        check_tower(self.config.vision_config, TOWERS)
+        check_tower(self.config.vision_config, self.towers)
         self.check_layers()
         return TOWERS[self.config.vision_config.model_type].encoder(self)
 
@@ -60,11 +76,21 @@ class Llava(Family):
         return TOWERS[self.config.vision_config.model_type].projector(self)
 
     @property
+    def projector_part(self) -> nn.Module:
+        """What the projector's graph computes, from features to embeddings."""
+        return Projector(self.model)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of what the tower takes."""
+        return int(self.image_options["height"]), int(self.image_options["width"])
+
+    @property
     def patches(self) -> int:
         """Vision features of one image, the class token included."""
         side = int(self.config.vision_config.patch_size)
-        height, width = (int(self.image_options[name]) // side for name in ("height", "width"))
-        return height * width + 1
+        height, width = self.image_size
+        return (height // side) * (width // side) + 1
 
 
 def check_tower(config: PreTrainedConfig, supported: Collection[str]) -> None:
@@ -78,19 +104,26 @@ def check_tower(config: PreTrainedConfig, supported: Collection[str]) -> None:
 class VisionEncoder(nn.Module):
     """pixels uint8 [N, H, W, 3] to the selected hidden states, float32 [N, patches, width]."""
 
-    def __init__(self, model: PreTrainedModel, normalization: Normalization, layers: tuple[int, ...]):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        normalization: Normalization,
+        layers: tuple[int, ...],
+        drops_class_token: bool,
+    ):
         super().__init__()
         self.model = model
         self.normalize = Normalize(normalization, axes=2)
         self.layers = layers
+        self.drops_class_token = drops_class_token
 
     def forward(self, pixels: Tensor) -> Tensor:
         hidden = self.model.model.vision_tower(
             self.normalize(pixels.permute(0, 3, 1, 2)), output_hidden_states=True
         ).hidden_states
         selected = [hidden[layer] for layer in self.layers]
-        if self.model.config.vision_feature_select_strategy == "default":
-            selected = [states[:, 1:] for states in selected]  # without the class token
+        if self.drops_class_token:
+            selected = [states[:, 1:] for states in selected]
         return torch.cat(selected, dim=-1) if len(selected) > 1 else selected[0]
 
 
@@ -108,16 +141,17 @@ class Projector(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Tower:
-    """What a vision tower's kind makes of the two graphs before the decoder."""
+    """What a vision tower's kind makes of the two graphs before the decoder, and the images it is made for."""
 
+    image_kind: str
     encoder: Callable[[Llava], GraphSource]
     projector: Callable[[Llava], GraphSource]
 
 
 def _encode_fixed(family: Llava) -> GraphSource:
-    height, width = family.image_options["height"], family.image_options["width"]
+    height, width = family.image_size
     return GraphSource(
-        module=VisionEncoder(family.model, family.normalization, family.layers),
+        module=VisionEncoder(family.model, family.normalization, family.layers, family.drops_class_token),
         inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
         outputs=("image_features",),
         sizes={"images": 2},
@@ -127,7 +161,7 @@ def _encode_fixed(family: Llava) -> GraphSource:
 def project_fixed(family: Llava) -> GraphSource:
     """The projector behind a tower whose images have one size."""
     return GraphSource(
-        module=Projector(family.model),
+        module=family.projector_part,
         inputs=(Port("image_features", torch.float32, ("images", "patches", family.feature_width)),),
         outputs=("image_embeddings",),
         sizes={"images": 2, "patches": 5},
@@ -154,11 +188,11 @@ def _project_native(family: Llava) -> GraphSource:
     )
 
 
-_FIXED = Tower(_encode_fixed, project_fixed)
+_FIXED = Tower("fixed", _encode_fixed, project_fixed)
 TOWERS = {
     "clip_vision_model": _FIXED,
     "siglip_vision_model": _FIXED,
-    "pixtral": Tower(_encode_native, _project_native),
+    "pixtral": Tower("native", _encode_native, _project_native),
 }
 """By the tower's `model_type`."""
 FAMILY = Llava

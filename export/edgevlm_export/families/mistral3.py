@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -17,8 +19,9 @@ class Mistral3(Llava):
     """`Mistral3ForConditionalGeneration`."""
 
     model_type = "mistral3"
+    image_kind = "native"
     projector_module = "model.multi_modal_projector.patch_merger.merging_layer"  # behind the norm and the unfolding
-    after_image = None
+    after_image: ClassVar[str | None] = None
 
     @property
     def merged(self) -> int:
@@ -54,8 +57,8 @@ class VisionEncoder(pixtral.VisionEncoder):
     def forward(self, patches: Tensor, position_ids: Tensor) -> Tensor:
         features: Tensor = self.model.model.multi_modal_projector.norm(super().forward(patches, position_ids))
         torch._check(features.shape[0] % self.merged == 0)
-        unfolded: Tensor = features.unflatten(0, (-1, self.merged)).transpose(1, 2).flatten(1)
-        return unfolded
+        rows: Tensor = features.unflatten(0, (-1, self.merged)).transpose(1, 2).flatten(1)
+        return rows
 
 
 class Projector(nn.Module):

@@ -89,7 +89,7 @@ def table_names(family: Family) -> frozenset[str]:
 
 def _check_patterns(precision: PrecisionPlan, graphs: Mapping[str, GraphPlan]) -> None:
     """Raise `ExportError` for a pattern that means no layer of any graph."""
-    layers = [weight for graph in graphs.values() for weight in graph.held]
+    layers = [weight for graph in graphs.values() for weight in graph.formats]
     for pattern in dict.fromkeys(pattern for name in GRAPHS for pattern in precision.graph(name).patterns):
         if not any(matches(pattern, layer) for layer in layers):
             near = get_close_matches(pattern, [layer.removesuffix(".weight") for layer in layers], 1, 0.0)
@@ -97,9 +97,9 @@ def _check_patterns(precision: PrecisionPlan, graphs: Mapping[str, GraphPlan]) -
 
 
 def with_exceptions(plan: ExportPlan, layers: Mapping[str, str]) -> ExportPlan:
-    """The same with single layers of the decoder held otherwise: weight to format."""
-    held = plan.precision.decoder
-    precision = replace(plan.precision, decoder=replace(held, exceptions={**held.exceptions, **layers}))
+    """The same with single layers of the decoder stored otherwise: weight to format."""
+    planned = plan.precision.decoder
+    precision = replace(plan.precision, decoder=replace(planned, exceptions={**planned.exceptions, **layers}))
     family = plan.family
     decoder = plan_graph("decoder", family.decoder(), plan.model, precision.decoder, table_names(family))
     return replace(plan, precision=precision, graphs={**plan.graphs, "decoder": decoder})

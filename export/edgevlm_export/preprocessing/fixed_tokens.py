@@ -28,13 +28,14 @@ def _patch_tokens(processor: CheckpointProcessor, config: PreTrainedConfig, heig
     Older checkpoints leave the numbers to the model's config.
     """
     settings, vision = processor.settings, config.vision_config
+    selection = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA has no other
     patch = settings.get("patch_size") or vision.patch_size
-    default = (settings.get("vision_feature_select_strategy") or config.vision_feature_select_strategy) == "default"
+    default = (settings.get("vision_feature_select_strategy") or selection) == "default"
     made_extra = _CLASS_TOKENS.get(vision.model_type, 0)
     extra = settings.get("num_additional_image_tokens", made_extra if "patch_size" not in settings else 0)
     tokens = (height // patch) * (width // patch) + extra - default
     made = (height // vision.patch_size) * (width // vision.patch_size) + made_extra
-    made -= config.vision_feature_select_strategy == "default"
+    made -= selection == "default"
     if vision.model_type in _CLASS_TOKENS and tokens != made:
         raise CheckpointError(
             f"processor and model do not belong together: {processor.folder}: the processor counts {tokens} tokens "

@@ -1,6 +1,6 @@
 """Image processors of transformers as the runtime's kinds of image processing.
 
-One function a kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
+One function per kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from edgevlm_export.families import known_family
 from edgevlm_export.preprocessing.fixed_tokens import fixed_tokens
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing
@@ -24,6 +25,12 @@ def image_processing(processor: CheckpointProcessor, config: PreTrainedConfig) -
     """The manifest's entry. Raises `UnsupportedModel` and `CheckpointError`, see `translate`."""
     name = processor_name(processor.image_processor)
     kind, translator = TRANSLATORS.get(name)
+    family = known_family(config.model_type)
+    if family is not None and family.images_of(config) not in {None, kind}:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: {name} for {config.model_type}: take "
+            "preprocessor_config.json from the original checkpoint"
+        )
     options = dataclasses.asdict(translator(processor, config))
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     return ImageProcessing(kind, plain, exif_orientation=True)  # as `transformers.image_utils.load_image` does
@@ -204,13 +211,16 @@ def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.
         raise _unsupported(processor, str(error)) from error
 
 
-_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]]] = {
+_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]] | str] = {
     "CLIPImageProcessor": ("fixed", _fixed),
     "SiglipImageProcessor": ("fixed", _fixed),
     "LlavaImageProcessor": ("fixed", _fixed),
+    "LlavaNextImageProcessor": "edgevlm_export.preprocessing.anyres:LLAVA_NEXT",
+    "LlavaOnevisionImageProcessor": "edgevlm_export.preprocessing.anyres:LLAVA_ONEVISION",
     "Gemma3ImageProcessor": ("fixed", _gemma3),
     "SmolVLMImageProcessor": ("tiles", _tiles),
     "Idefics3ImageProcessor": ("tiles", _tiles),
+    "GotOcr2ImageProcessor": "edgevlm_export.preprocessing.dynamic_tiles:TRANSLATOR",
     "Qwen2VLImageProcessor": ("native", _native),
     "Lfm2VlImageProcessor": ("naflex", _naflex),
     "PixtralImageProcessor": ("native", _pixtral),

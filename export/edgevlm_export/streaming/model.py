@@ -61,7 +61,7 @@ class StreamedModel:
         """For a planned export: a skeleton of its own (the plan's was changed to be traced)."""
         model, planned = skeleton.build(checkpoint.load_config(plan.folder)), plan.family
         family = type(planned)(model, planned.normalization, planned.image_options, planned.context)
-        edits, held = plan.graphs["decoder"].edits, plan.graphs["decoder"].held
+        edits, formats = plan.graphs["decoder"].edits, plan.graphs["decoder"].formats
         names = {module: name for name, module in model.named_modules()}
         norm = family.text_model.get_submodule(family.last_norm)
         last = {f"{names[norm]}.{name}" for name, _ in norm.named_parameters()}
@@ -72,7 +72,7 @@ class StreamedModel:
             join(plan.processor, model.config),
             plan.processor.flat_image,
             edits,
-            next((name for name in (own, *table_names(planned)) if name in held), own),
+            next((name for name in (own, *table_names(planned)) if name in formats), own),
         )
 
     @property
@@ -146,7 +146,7 @@ class StreamedModel:
                 return hidden[0, torch.from_numpy(wanted)]
 
         runs = [partial(run, one, wanted) for one, wanted in zip(inputs, rows, strict=True)]
-        with self._streaming(held=self.layers):
+        with self._streaming(apart=self.layers):
             return in_step(self.layers, runs, self.holding, advance)
 
     def finish(self, hidden: Tensor) -> Tensor:
@@ -172,10 +172,10 @@ class StreamedModel:
         return resident(part, self.names[part], self.weights.read)
 
     @contextmanager
-    def _streaming(self, observe: Observe | None = None, held: Sequence[nn.Module] = ()) -> Iterator[None]:
-        """Within, the model runs; the caller sees to the weights of `held`."""
+    def _streaming(self, observe: Observe | None = None, apart: Sequence[nn.Module] = ()) -> Iterator[None]:
+        """Within, the model runs; the caller sees to the weights of `apart`."""
         changes = self.edits.inputs
-        with self._looking_up(), streamed(self.model, self.weights.read, observe, [*held, self.table], changes):
+        with self._looking_up(), streamed(self.model, self.weights.read, observe, [*apart, self.table], changes):
             yield
 
     @contextmanager

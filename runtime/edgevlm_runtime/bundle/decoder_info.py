@@ -37,8 +37,11 @@ class KVLayout:
     """
 
     layers: int
+    """That have keys and values."""
     kv_heads: int
+    """Heads of keys and values."""
     head_dim: int
+    """Values per head."""
     dtype: str
     """"float32", "float16", or "int8", whose scales are the graph's own."""
     scales: str | None = None
@@ -119,3 +122,8 @@ class DecoderInfo:
     def row_width(self) -> int:
         """Columns of an image token's row: its embedding, then `image_columns`."""
         return self.hidden_size + sum(columns.width for columns in self.image_columns)
+
+    def attention_scores(self, positions: int, cached: int) -> int:
+        """Scores of one layer that `positions` of a prompt compute over a KV cache of `cached` tokens."""
+        heads = -(-self.hidden_size // self.kv.head_dim)  # where they are as wide as the model together, as is usual
+        return heads * positions * cached

@@ -80,9 +80,9 @@ class Context:
         Whatever happens midway, the cache then holds a true prefix of the prompt.
         """
         identities, blocks = self._identities(prompt), self._blocks_of(prompt)
-        held = self._in_cache(identities, blocks)
-        start = max(held, self._in_bundle(identities, blocks))
-        if self._baked is not None and start > held:
+        cached = self._in_cache(identities, blocks)
+        start = max(cached, self._in_bundle(identities, blocks))
+        if self._baked is not None and start > cached:
             self._baked.copy(self._run.kv, start)
         self._begin(prompt, identities, start)
         logits: Logits | None = None
@@ -205,7 +205,7 @@ class Context:
         return rows
 
     def _identities(self, prompt: Prompt) -> Ids:
-        """One number a position: the token id for text; for images, negative, one for each image and row."""
+        """One number per position: the token id for text; for images, negative, one for each image and row."""
         identities = prompt.token_ids.copy()
         for span in prompt.images:
             number = self._numbers.setdefault(prompt.image_keys[span.image], len(self._numbers))

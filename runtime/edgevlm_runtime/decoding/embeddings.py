@@ -82,7 +82,7 @@ class BlockRows:
         return values.reshape(len(ids), self._blocks * self._block)[:, : self._hidden]  # ids may be none: no -1
 
     def _unpack(self, stored: Array) -> Array:
-        """Two values a byte, the first in the low half, where there are four bits."""
+        """Two values per byte, the first in the low half, where there are four bits."""
         if self._bits == 8:
             return stored
         return np.stack([stored & 15, stored >> 4], axis=-1).reshape(*stored.shape[:-1], 2 * stored.shape[-1])

@@ -2,7 +2,7 @@
 
 Larger chunks use the processor's matrix units better, smaller ones keep their activations in its caches, and causal
 attention computes less of what it masks. Where the best lies depends on the processor and on how the bundle's weights
-are held, so it is measured on the device (`edgevlm tune`) and kept in the user's cache folder.
+are stored, so it is measured on the device (`edgevlm tune`) and kept in the user's cache folder.
 """
 
 from __future__ import annotations

@@ -32,6 +32,18 @@ CASES: dict[str, Callable[[Path], Path]] = {
     "llava-siglip": lambda folder: checkpoints.llava(folder, tower="siglip", **VARIED),
     "llava-two-layers": lambda folder: checkpoints.llava(folder, tower="clip-two-layers", **VARIED),
     **{
+        f"vipllava-{name}": lambda folder, name=name: checkpoints.vipllava(folder, name, **VARIED)
+        for name in checkpoints.VIPLLAVA_SHAPES
+    },
+    **{
+        f"llava_next-{name}": lambda folder, name=name: checkpoints.llava_next(folder, name, **{**VARIED, "seed": 3})
+        for name in checkpoints.LLAVA_NEXT_SHAPES
+    },
+    **{
+        f"llava_onevision-{name}": lambda folder, name=name: checkpoints.llava_onevision(folder, name, seed=2, gain=1.6)
+        for name in checkpoints.LLAVA_ONEVISION_SHAPES
+    },
+    **{
         f"smolvlm-{name}": lambda folder, name=name: checkpoints.smolvlm(folder, name, **VARIED)
         for name in checkpoints.SMOLVLM_SHAPES
     },
@@ -54,6 +66,12 @@ CASES: dict[str, Callable[[Path], Path]] = {
     **{
         f"mistral3-{name}": lambda folder, name=name: checkpoints.mistral3(folder, name, **VARIED)
         for name in checkpoints.MISTRAL3_SHAPES
+    },
+    **{
+        f"internvl-{name}": lambda folder, name=name: checkpoints.internvl(
+            folder, name, **({**VARIED, "gain": 2.3} if name == "qwen3-tied" else VARIED)
+        )
+        for name in checkpoints.INTERNVL_SHAPES
     },
     **{
         f"fast_vlm-{name}": lambda folder, name=name: checkpoints.fast_vlm(folder, name, **VARIED)
@@ -105,6 +123,12 @@ class Pair:
 
 
 MORE = {
+    "llava_next-siglip",
+    "llava_next-tied",
+    "llava_onevision-tied",
+    "llava_onevision-never-interpolated",
+    "vipllava-tied",
+    "vipllava-one-layer",
     "gemma3-no-window",
     "gemma3-groups-of-5",
     "paligemma-1-untied",
@@ -115,6 +139,8 @@ MORE = {
     "llava-pixtral-full-heads",
     "mistral3-merge-3",
     "mistral3-ministral3-untied",
+    "internvl-llama-large-tower",
+    "internvl-heads-of-24",
 }
 """Further configurations, for `make test-full`."""
 

@@ -14,9 +14,9 @@ from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.reference import Forced, Reference, StreamedReference
 from edgevlm_runtime.bundle.certificate import read_certificate
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from tests.export.parity.test_blocks import SINGLE, TURNS, Case
+from tests.export.parity.test_blocks import Case
 from tests.export.parity.test_parity import CASES, QUESTIONS, pictures
-from tests.export.parity.test_states import check_layout, check_precision, check_reuse
+from tests.export.parity.test_states import check_precision, check_reuse
 from tests.support import checkpoints
 from tests.support.checkpoints.weights import write_json
 
@@ -27,11 +27,6 @@ FAMILIES = ["llava-pixtral-published", "mistral3-ministral3"]
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, export_bundle) -> Case:
     folder = CASES[request.param](tmp_path_factory.mktemp("rows") / request.param)
     return Case(folder, export_bundle(folder), Reference.load(str(folder)))
-
-
-@pytest.mark.parametrize("layout", [*SINGLE, *TURNS])
-def test_images_anywhere_in_chunks_of_any_size(case: Case, layout: str) -> None:
-    check_layout(case, layout)
 
 
 def test_what_is_reused_is_what_a_fresh_run_computes(case: Case) -> None:

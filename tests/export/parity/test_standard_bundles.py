@@ -17,11 +17,15 @@ from tests.support import checkpoints
 
 FAMILIES = (
     "llava-siglip",
+    "vipllava-heads-of-24",
+    "llava_next-heads-of-24",
+    "llava_onevision-heads-of-24",
     "smolvlm-tiles",
     "qwen2_5_vl-window-4",
     "qwen2_vl-tied",
     "qwen3_vl-wide-heads",
     "mistral3-published",
+    "internvl-qwen2-published",
     *(["fast_vlm-published"] if checkpoints.TIMM else []),
 )
 TARGET = "tensorrt-rtx"

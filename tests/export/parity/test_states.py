@@ -15,7 +15,6 @@ from tests.export.parity.test_blocks import (
     LONG,
     SINGLE,
     TOKENS,
-    TURNS,
     Case,
     count,
     greedy,
@@ -32,26 +31,6 @@ MORE_FAMILIES = [pytest.param(name, marks=pytest.mark.slow) for name in ("lfm2_v
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, export_bundle) -> Case:
     folder = CASES[request.param](tmp_path_factory.mktemp("states") / request.param)
     return Case(folder, export_bundle(folder), Reference.load(str(folder)))
-
-
-@pytest.mark.parametrize("layout", [*SINGLE, *TURNS])
-def test_images_anywhere_in_chunks_of_any_size(case: Case, layout: str) -> None:
-    check_layout(case, layout)
-
-
-def check_layout(case: Case, layout: str) -> None:
-    """Tokens and logits of one of `SINGLE` or `TURNS`, in chunks of several sizes."""
-    messages = {**SINGLE, **TURNS}[layout]
-    images = pictures()[: count(messages)]
-    expected = case.reference.answer(messages, images, max_new_tokens=TOKENS).token_ids
-    ids, logits = case.reference.prompt_logits(messages, images)
-    for chunk in (1, 4, 37, 1024):
-        vlm = edgevlm_runtime.load(case.bundle, prefill_chunk=chunk, verify="size")
-        prompt, embeddings = prompt_and_images(vlm, messages, images)
-        assert greedy(vlm.pipeline.new_context(), prompt, embeddings, vlm.manifest.generation.eos_token_ids) == expected
-        found_ids, found = vlm.prompt_logits(messages, images)
-        np.testing.assert_array_equal(found_ids, ids)
-        assert np.abs(found - logits).max() < 1e-4, chunk
 
 
 ASKED = [

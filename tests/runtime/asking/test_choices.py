@@ -24,7 +24,7 @@ EOS = 257
 def by_hand(vlm: edgevlm_runtime.VLM, images: list[Image.Image], choices: list[str], end: bool) -> np.ndarray:
     """Scores from the logits of the whole prompt with the choice behind it, computed from the start each time.
 
-    The tiny tokenizer has one token a byte, so a choice's tokens are known; both forms are tried.
+    The tiny tokenizer has one token per byte, so a choice's tokens are known; both forms are tried.
     """
     inputs = [vlm.pipeline.prepare(image) for image in images]
     embeddings = [vlm.pipeline.encoder.encode(one).embeddings for one in inputs]

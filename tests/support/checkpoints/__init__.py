@@ -3,11 +3,18 @@
 Weights are drawn wide enough that greedy answers vary with image and question. Everything is seeded.
 """
 
+from tests.support.checkpoints.anyres import (
+    LLAVA_NEXT_SHAPES,
+    LLAVA_ONEVISION_SHAPES,
+    llava_next,
+    llava_onevision,
+)
 from tests.support.checkpoints.decoders import DECODERS
 from tests.support.checkpoints.fastvlms import FAST_VLM_SHAPES, TIMM, fast_vlm
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
+from tests.support.checkpoints.internvls import INTERNVL_SHAPES, internvl
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
-from tests.support.checkpoints.llavas import TOWERS, llava
+from tests.support.checkpoints.llavas import TOWERS, VIPLLAVA_SHAPES, llava, vipllava
 from tests.support.checkpoints.pixtrals import MISTRAL3_SHAPES, PIXTRAL_SHAPES, mistral3, pixtral
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import (
@@ -27,8 +34,11 @@ __all__ = [
     "DECODERS",
     "FAST_VLM_SHAPES",
     "GEMMA3_SHAPES",
+    "INTERNVL_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
+    "LLAVA_NEXT_SHAPES",
+    "LLAVA_ONEVISION_SHAPES",
     "MISTRAL3_SHAPES",
     "PALIGEMMA_SHAPES",
     "PIXTRAL_SHAPES",
@@ -39,12 +49,16 @@ __all__ = [
     "SPECIAL",
     "TIMM",
     "TOWERS",
+    "VIPLLAVA_SHAPES",
     "Layout",
     "fast_vlm",
     "gemma3",
     "idefics3",
+    "internvl",
     "lfm2_vl",
     "llava",
+    "llava_next",
+    "llava_onevision",
     "mistral3",
     "paligemma",
     "pixtral",
@@ -56,4 +70,5 @@ __all__ = [
     "save",
     "smolvlm",
     "tokenizer",
+    "vipllava",
 ]
