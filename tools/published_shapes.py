@@ -69,6 +69,20 @@ def _qwen3_vl(hidden: int, width: int = 1024, mlp: int = 4096, depth: int = 24) 
     }
 
 
+def _gemma4(size: tuple[int, int, int], kv: int, shared: int, period: int) -> Dimensions:
+    """`shared`: layers that read the keys and values of others; every `period`-th layer sees everything."""
+    kinds = ["full_attention" if (layer + 1) % period == 0 else "sliding_attention" for layer in range(size[2])]
+    more = {"num_kv_shared_layers": shared, "layer_types": kinds, "use_double_wide_mlp": size[0] == 1536}
+    return _text("gemma4_text", size, (8, kv), 262144, tie_word_embeddings=True, **more)
+
+
+_GEMMA4_TOWER = {
+    "model_type": "gemma4_vision",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 12,
+}
 _CLIP = _vision("clip_vision_model", (1024, 4096, 24), 16, 336, 14)
 _SO400M = _vision("siglip_vision_model", (1152, 4304, 27), 16, 384, 14)
 _SMOL = _vision("smolvlm_vision", (768, 3072, 12), 12, 512, 16)
@@ -156,6 +170,8 @@ PUBLISHED: dict[str, Published] = {
         {**_SO400M, "image_size": 896},
         12.2,
     ),
+    "gemma4": Published("gemma4", _gemma4((1536, 6144, 35), 1, 20, 5), _GEMMA4_TOWER, 4.8),
+    "gemma4-e4b": Published("gemma4", _gemma4((2560, 10240, 42), 2, 18, 6), _GEMMA4_TOWER, 7.6),
     "paligemma": Published(
         "paligemma",
         _text("gemma", (2048, 16384, 18), (8, 1), 257216, tie_word_embeddings=True, head_dim=256),

@@ -84,6 +84,8 @@ ALIASES: dict[str, ModelAlias] = {
     "qwen3-vl-8b": ModelAlias("Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", "Qwen3-VL, 8B", "Apache-2.0"),
     "gemma3": ModelAlias("google/gemma-3-4b-it", "gemma3", "Gemma 3, 4B", "Gemma"),
     "gemma3-12b": ModelAlias("google/gemma-3-12b-it", "gemma3", "Gemma 3, 12B", "Gemma"),
+    "gemma4": ModelAlias("google/gemma-4-E2B-it", "gemma4", "Gemma 4, E2B", "Apache-2.0"),
+    "gemma4-e4b": ModelAlias("google/gemma-4-E4B-it", "gemma4", "Gemma 4, E4B", "Apache-2.0"),
     "paligemma": ModelAlias("google/paligemma-3b-mix-224", "paligemma", "PaliGemma, 3B", "Gemma"),
     "paligemma2": ModelAlias("google/paligemma2-3b-mix-224", "paligemma", "PaliGemma 2, 3B", "Gemma"),
     "paligemma2-448": ModelAlias(

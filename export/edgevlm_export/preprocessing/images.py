@@ -17,7 +17,7 @@ from edgevlm_export.preprocessing.fixed_tokens import fixed_tokens
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from edgevlm_runtime.images import fixed, naflex, native, tiles
+from edgevlm_runtime.images import fixed, naflex, native, pooled, tiles
 from edgevlm_runtime.registry import Registry
 
 
@@ -147,11 +147,11 @@ def _pixtral(processor: CheckpointProcessor, config: PreTrainedConfig) -> native
     source, vision, settings = processor.image_processor, config.vision_config, processor.settings
     ours = settings.get("patch_size", 16), settings.get("spatial_merge_size", 1)  # what PixtralProcessor assumes
     models = vision.patch_size, getattr(config, "spatial_merge_size", 1)
-    if vision.model_type != "pixtral" or ours != models:
+    if ours != models:
         raise CheckpointError(
-            f"processor and model do not belong together: {processor.folder}: patches of {ours[0]} merged by {ours[1]} "
-            f"for a Pixtral tower, in the model {models[0]} by {models[1]} for {vision.model_type}: see patch_size and "
-            "spatial_merge_size in processor_config.json"
+            f"processor and model do not belong together: {processor.folder}: patches of {ours[0]} merged by "
+            f"{ours[1]}, in the model {models[0]} by {models[1]}: see patch_size and spatial_merge_size in "
+            "processor_config.json"
         )
     if getattr(source, "do_center_crop", False):
         raise _unsupported(processor, "do_center_crop")
@@ -211,6 +211,35 @@ def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.
         raise _unsupported(processor, str(error)) from error
 
 
+def _pooled(processor: CheckpointProcessor, config: PreTrainedConfig) -> pooled.Options:
+    """Gemma 4."""
+    source, vision = processor.image_processor, config.vision_config
+    if (source.patch_size, source.pooling_kernel_size) != (vision.patch_size, vision.pooling_kernel_size):
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: patches of {source.patch_size} pooled by "
+            f"{source.pooling_kernel_size}, in the model {vision.patch_size} by {vision.pooling_kernel_size}"
+        )
+    if source.max_soft_tokens * source.pooling_kernel_size > vision.position_embedding_size:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: images of up to {source.max_soft_tokens} "
+            f"tokens in a row for a tower with {vision.position_embedding_size} positions"
+        )
+    if not source.do_resize:
+        raise _unsupported(processor, "do_resize switched off")
+    start, token, end = processor.tokenizer.convert_ids_to_tokens(
+        [config.boi_token_id, config.image_token_id, config.eoi_token_id]
+    )
+    return pooled.Options(
+        image_token=token,
+        start=start,
+        end=end,
+        patch_size=source.patch_size,
+        pool_size=source.pooling_kernel_size,
+        max_tokens=source.max_soft_tokens,
+        resample=int(source.resample),
+    )
+
+
 _TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]] | str] = {
     "CLIPImageProcessor": ("fixed", _fixed),
     "SiglipImageProcessor": ("fixed", _fixed),
@@ -224,6 +253,7 @@ _TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConf
     "Qwen2VLImageProcessor": ("native", _native),
     "Lfm2VlImageProcessor": ("naflex", _naflex),
     "PixtralImageProcessor": ("native", _pixtral),
+    "Gemma4ImageProcessor": ("pooled", _pooled),
 }
 TRANSLATORS = Registry(
     "image processor not supported", _TRANSLATORS, UnsupportedModel, group="edgevlm.image_processors"

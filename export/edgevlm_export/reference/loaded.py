@@ -58,29 +58,28 @@ class LoadedWeights:
         """Parameters that share a tensor, as transformers settled it: name to owner."""
         return dict(self.model.all_tied_weights_keys or {})
 
-    def _stored(self, name: str) -> Tensor:
-        """A parameter; running statistics, which are buffers of transformers' model, as well."""
-        where, _, own = name.rpartition(".")
-        tensor: Tensor = getattr(self.model.get_submodule(where), own)
-        return tensor.detach()
-
     def read(self, name: str) -> Tensor:
         """A parameter in float32, in memory of its own."""
-        parameter = self._stored(name)
+        parameter = self.model.get_parameter(name).detach()
         value: Tensor = parameter.to(torch.float32, copy=True)
         self._mapped.give_back(parameter)
         return value
 
+    def buffer(self, name: str) -> Tensor:
+        """A buffer as transformers loaded it."""
+        value: Tensor = self.model.get_buffer(name).detach().float()
+        return value
+
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """[stop - start, ...]: a part of a parameter along its first dimension, likewise."""
-        part = self._stored(name)[start:stop]
+        part = self.model.get_parameter(name).detach()[start:stop]
         value: Tensor = part.to(torch.float32, copy=True)
         self._mapped.give_back(part)
         return value
 
     def parts(self, name: str, rows: int) -> Iterator[Tensor]:
         """All of a parameter, `rows` rows at a time, likewise."""
-        total = self._stored(name).shape[0]
+        total = self.model.get_parameter(name).shape[0]
         for start in range(0, total, rows):
             yield self.rows(name, start, min(start + rows, total))
 

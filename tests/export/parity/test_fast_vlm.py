@@ -54,7 +54,7 @@ def test_a_reference_layer_by_layer_reads_the_same(folder: Path) -> None:
 
 @needs_timm
 def test_running_statistics_are_the_checkpoints(folder: Path, tmp_path: Path, export_bundle) -> None:
-    """Other ones give other features; a checkpoint without them is refused."""
+    """Other ones give other features."""
     other = shutil.copytree(folder, tmp_path / "other")
     tensors = load_file(other / "model.safetensors")
     (name,) = [name for name in tensors if name.endswith("stages.0.blocks.0.mlp.conv.bn.running_mean")]
@@ -65,10 +65,6 @@ def test_running_statistics_are_the_checkpoints(folder: Path, tmp_path: Path, ex
     first, second = (vlm.pipeline.encoder.encode(vlm.pipeline.prepare(image)).embeddings for vlm in (one, two))
     assert np.abs(second - Reference.load(str(other)).image_embeddings(image)).max() < 1e-4
     assert np.abs(second - first).max() > 1e-3
-    del tensors[name]
-    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="running_mean"):
-        plan_export(other, ExportOptions(str(other)).plan, None, lambda *_: None)
 
 
 @needs_timm

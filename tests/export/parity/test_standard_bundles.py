@@ -26,6 +26,7 @@ FAMILIES = (
     "qwen3_vl-wide-heads",
     "mistral3-published",
     "internvl-qwen2-published",
+    "gemma4-small",
     *(["fast_vlm-published"] if checkpoints.TIMM else []),
 )
 TARGET = "tensorrt-rtx"
