@@ -106,7 +106,8 @@ def test_context_is_what_the_rope_allows():
 def test_every_decoder_is_held_to_transformers():
     """The parity test covers what the exporter accepts."""
     covered = {make(vocab_size=99, pad_token_id=0).model_type for make in checkpoints.DECODERS.values()}
-    assert covered | {"qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "gemma3_text"} == DECODERS
+    own = {"qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "qwen3_5_text", "gemma3_text", "lfm2"}
+    assert covered | own == DECODERS
 
 
 def test_a_decoder_that_would_come_out_wrong():

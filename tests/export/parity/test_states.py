@@ -149,8 +149,8 @@ def test_a_reference_layer_by_layer_reads_the_same(case: Case) -> None:
     ids=str,
 )
 def test_other_precisions(case: Case, export_bundle, options: dict[str, str], closeness: float) -> None:
-    """Mean KL of the next token over a prompt with an image, in nats; an int8 bundle is certified, every rotation applies
-    but that of values where a gate stands behind attention, and every layer but the head is in the plan's format."""
+    """Mean KL of the next token over a prompt with an image, in nats; an int8 bundle is certified, every rotation
+    applies but that of values where a gate stands behind attention, and every layer but the head is in int8."""
     vlm = edgevlm_runtime.load(export_bundle(case.folder, **options), prefill_chunk=4, verify="size")
     messages, images = SINGLE["middle"], pictures()[:1]
     _, found = vlm.prompt_logits(messages, images)

@@ -15,7 +15,7 @@ from onnx_ir.passes import common
 
 from edgevlm_export.graphs import fusions
 from edgevlm_export.graphs.dialects import blockwise
-from edgevlm_export.graphs.edit import MICROSOFT, constant_before, insert_before, replace
+from edgevlm_export.graphs.edit import MICROSOFT, Attributes, constant_before, insert_before, replace
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_runtime.bundle.decoder_info import StepInputs
@@ -110,7 +110,7 @@ def _causal_conv(node: ir.Node) -> None:
 def _gated_delta(node: ir.Node) -> None:
     """The same function: fewer heads of q and k than of v each serve several."""
     q, k, v, log_decay, beta, past = node.inputs
-    attributes = {
+    attributes: Attributes = {
         "update_rule": "gated_delta",
         "q_num_heads": node.attributes["key_heads"].as_int(),
         "kv_num_heads": node.attributes["heads"].as_int(),
