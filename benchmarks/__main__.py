@@ -5,7 +5,7 @@
     python -m benchmarks --peers all --only clip-l-336-qwen2-0.5b     # beside the peers that were prepared
 
 For each comparison: export every precision, measure all of them beside PyTorch in one run, ask the inspection
-questions where the model knows them. `benchmarks/results/` then holds one JSON file a comparison with every round, and
+questions where the model knows them. `benchmarks/results/` then has one JSON file per comparison with every round, and
 README.md with the tables. Run it on a quiet machine; bundles go to build/benchmarks/ and are removed in the end.
 """
 
@@ -28,9 +28,9 @@ from benchmarks.peers.guests import Party, guests_of
 from benchmarks.tables import write_readme
 from edgevlm.benchmark.baseline import dump
 from edgevlm.benchmark.report import page
-from edgevlm.benchmark.results import to_json
 from edgevlm.benchmark.run import BenchOptions, bench
 from edgevlm.benchmark.workload import Workload
+from edgevlm.json_text import plain
 from edgevlm.terminal.progress import StageProgress
 from edgevlm_runtime import child
 from edgevlm_runtime.errors import EdgeVLMError
@@ -59,8 +59,10 @@ class Comparison:
     export_options: tuple[str, ...] = ()
     reference_dtypes: tuple[str, ...] = ("float32", "bfloat16")
     """PyTorch's rows."""
+    image_size: tuple[int, int] | None = None
+    """Width and height; None takes the model's own."""
     large: bool = False
-    """Needs some 20 GB of memory and 40 GB of disk: measured when named, not by default."""
+    """Takes long, and up to 20 GB of memory and 40 GB of disk: measured when named, not by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,19 @@ COMPARISONS: dict[str, Comparison] = {
         shape=True,
         export_options=UNCHECKED,
     ),
+    **{
+        name: Comparison(
+            f"{title} shape, random weights",
+            name,
+            precisions=("int8", "int4-nearest"),
+            shape=True,
+            export_options=UNCHECKED,
+            image_size=(512, 512),
+            reference_dtypes=("bfloat16",),
+            large=True,
+        )
+        for name, title in (("lfm2-vl-450m", "LFM2-VL-450M"), ("qwen3-vl-2b", "Qwen3-VL-2B"))
+    },
     "llava-1.5-7b": Comparison(
         "LLaVA-1.5-7B shape, random weights",
         "llava-1.5-7b",
@@ -221,6 +236,7 @@ def _bench(
                 threads=settings.threads,
                 text_tokens=settings.text_tokens,
                 new_tokens=settings.new_tokens,
+                image_size=comparison.image_size,
             ),
         )
         with StageProgress() as progress:
@@ -230,7 +246,7 @@ def _bench(
         raise SystemExit(2) from error
     write_atomic(file, dump(results))
     write_atomic(file.with_suffix(".html"), page(results))
-    return to_json(results)
+    return plain(results)
 
 
 def _evaluate(bundle: Path, model: str, settings: Settings) -> dict[str, Any]:

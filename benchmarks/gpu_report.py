@@ -1,4 +1,4 @@
-"""Results of `benchmarks.gpu` as a Markdown page: one table a model and precision, failures included."""
+"""Results of `benchmarks.gpu` as a Markdown page: one table per model and precision, failures included."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_report(file: Path, found: dict[str, Any]) -> Path:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """One row a candidate; an error takes the place of its figures."""
+    """One row per candidate; an error takes the place of its figures."""
     lines = [_line(HEADER), "| --- |" + " ---: |" * (len(HEADER) - 1)]
     return "\n".join([*lines, *(_line(_cells(row)) for row in rows)])
 

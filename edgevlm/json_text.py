@@ -6,11 +6,24 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import Field, asdict
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 log = logging.getLogger(__name__)
 
 SHOWN = 3
+
+
+class Record(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+def plain(record: Record) -> dict[str, Any]:
+    """A dataclass, and those in it, as dictionaries; paths as text."""
+    return asdict(record, dict_factory=_with_paths_as_text)
 
 
 def json_text(payload: Mapping[str, Any], indent: int = 2) -> str:
@@ -23,6 +36,10 @@ def json_text(payload: Mapping[str, Any], indent: int = 2) -> str:
         shown = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
         log.warning("not a finite number, null in the JSON: %s", shown)
     return json.dumps(_finite(payload) if places else payload, indent=indent, allow_nan=False)
+
+
+def _with_paths_as_text(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in items}
 
 
 def _not_finite(value: Any, place: str) -> Iterator[str]:

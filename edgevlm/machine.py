@@ -1,4 +1,4 @@
-"""Facts about the machine this runs on: processor, memory, and the packages that matter here."""
+"""Facts about the machine this runs on: processor, memory, execution providers, and the packages that matter here."""
 
 from __future__ import annotations
 
@@ -33,14 +33,18 @@ PACKAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """The CPU. `features` is None where the operating system does not tell."""
+    """The CPU."""
 
     name: str
+    """As the operating system calls it."""
     architecture: str
+    """"x86_64", "aarch64", ..."""
     physical_cores: int
+    """As many threads as a graph gets by default."""
     usable_cores: int
     """Logical cores this process may run on."""
     features: tuple[str, ...] | None
+    """Instruction sets that decide how fast kernels are; null where the operating system does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,21 @@ class Memory:
     """Main memory, in bytes."""
 
     total: int
+    """What is built in."""
     available: int
+    """What programs can still get."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderState:
+    """Whether one execution provider works here."""
+
+    name: str
+    """ONNX Runtime's name for it."""
+    loads: bool
+    """Whether a trivial graph runs on it."""
+    detail: str = ""
+    """Why not, in one line."""
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:

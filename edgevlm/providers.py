@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from dataclasses import dataclass
 
+from edgevlm.machine import ProviderState
 from edgevlm_runtime import child
 
 PROBE_SECONDS = 120
@@ -40,15 +40,6 @@ if provider not in session.get_providers():
     sys.exit(f"did not load; the session runs on {', '.join(session.get_providers())}")
 session.run(None, {"x": numpy.zeros(1, "float32")})
 """
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderState:
-    """Whether one execution provider works here; `detail` says why not, in one line."""
-
-    name: str
-    loads: bool
-    detail: str = ""
 
 
 def probe_all() -> tuple[ProviderState, ...]:

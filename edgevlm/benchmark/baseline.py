@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgevlm.benchmark.results import FORMAT, VERSION, EngineResult, Results, to_json
+from edgevlm.benchmark.results import FORMAT, VERSION, EngineResult, Results
 from edgevlm.benchmark.workload import Facts
-from edgevlm.json_text import json_text
+from edgevlm.json_text import json_text, plain
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.reading import read_json
 
@@ -32,16 +32,44 @@ class Change:
     """One measure, then and now."""
 
     engine: str
+    """Label of the bundle's row."""
     measure: str
+    """One of the keys of a row."""
     before: float
+    """The saved figure, the median where it has percentiles."""
     now: float
+    """The new one."""
     worse_by: float
     """Share of the saved figure; negative where it became better."""
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The run beside a saved one."""
+
+    passed: bool
+    """Whether nothing is worse by more than `--tolerance`; the exit code is 1 when not."""
+    changes: tuple[Change, ...]
+    """Every measure of every bundle that both runs have."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport(Results):
+    """What was measured. The file of `--save` has the same keys but `baseline`."""
+
+    baseline: Comparison | None = field(kw_only=True)
+    """With `--compare`: what changed since."""
+
+
+def report(results: Results, found: list[Change], worse: list[Change]) -> BenchReport:
+    """The command's result: `found` is what was compared with a baseline, `worse` what of it is too bad."""
+    compared = Comparison(not worse, tuple(found)) if found else None
+    return BenchReport(**{one.name: getattr(results, one.name) for one in fields(results)}, baseline=compared)
+
+
 def dump(results: Results) -> str:
     """Results as `load` reads them from a file."""
-    return json_text(to_json(results)) + "\n"
+    return json_text(plain(results)) + "\n"
 
 
 def load(path: Path) -> Results:

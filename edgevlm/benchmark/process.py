@@ -28,6 +28,7 @@ class EngineProcess:
     def __init__(self, spec: Spec, task: Task) -> None:
         """Start and load. Raises `EdgeVLMError` with what the engine said, or when its process died."""
         self.spec = spec
+        self.task = task
         self._messages = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed by `close`)
         worker = ["-m", "edgevlm.benchmark.worker"]
         self._process = child.start(worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from edgevlm.benchmark.engines.base import Sample
 from edgevlm.benchmark.workload import Facts
+from edgevlm.machine import Processor
 
 FORMAT = "edgevlm-bench"
 VERSION = 1
@@ -36,8 +36,11 @@ class Spread:
     """Percentiles of the rounds."""
 
     p50: float
+    """Median."""
     p95: float
+    """95th percentile."""
     p99: float
+    """99th percentile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,19 @@ class Interval:
     """A part of a sustained run."""
 
     until_s: float
+    """When it ended, in seconds from the start of the run."""
     rounds: int
+    """Rounds that ended in it."""
     rounds_per_minute: float
+    """The same per minute."""
     time_to_first_token_ms: float
-    """Median, as the next."""
+    """Median of its rounds."""
     decode_tokens_per_s: float
+    """Median of its rounds."""
     clock_mhz: float | None
+    """Clock of the processor; null where the machine does not tell."""
     temperature_c: float | None
+    """Temperature of the processor; null where the machine does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,9 @@ class Sustained:
     """A run without pauses, in intervals: where the machine gets hot, later ones are slower."""
 
     minutes: float
+    """How long it ran."""
     intervals: tuple[Interval, ...]
+    """In their order."""
     last_over_first: float
     """Rounds a minute in the last interval as a share of those in the first."""
 
@@ -69,11 +80,15 @@ class EngineResult:
     """One engine. Times in milliseconds; percentiles and medians are over the rounds kept in `rows`."""
 
     label: str
+    """The name of its row: the bundle's folder, or PyTorch and its dtype."""
     name: str
     """The engine: "edgevlm" or "pytorch"."""
     precision: str
+    """How its weights are stored."""
     source: str
+    """The bundle's folder; or the PyTorch model's alias, folder or id."""
     model_bytes: int
+    """Size of its weights, on disk for a bundle."""
     import_cpu_ms: float
     """Processor time of importing the engine's packages in a fresh interpreter."""
     load_ms: float
@@ -81,39 +96,92 @@ class EngineResult:
     prompt_tokens_computed: int
     """Prompt positions that a first question computes."""
     preprocess_ms: Spread
+    """Decoding, resizing and arranging the image."""
     vision_ms: Spread
+    """Vision encoder."""
     projector_ms: Spread
+    """Projector."""
     prefill_ms: Spread
+    """Decoder, over the prompt."""
     decode_ms_per_token: Spread
+    """Decoder, for each token after the first."""
     time_to_first_token_ms: Spread
+    """From the image file and the question to the first token."""
     repeat_question_ttft_ms: Spread
+    """The same for a second question about the same image."""
     total_ms: Spread
+    """From the image file and the question to the last token."""
     prefill_tokens_per_s: float
+    """Prompt positions computed per second, from the median of `prefill_ms`."""
     decode_tokens_per_s: float
+    """Tokens generated per second, from the median of `decode_ms_per_token`."""
     repeat_over_first: float
     """Median time to first token of a second question about the same image, as a share of the first's."""
     rss_loaded_mib: float
+    """Memory of the engine's process once the model was loaded, in MiB."""
     peak_rss_mib: float
+    """The most memory it ever had, in MiB."""
     energy_j: float | None
     """Median of a round; None where the machine does not tell."""
     tokens_like_reference: int | None
     """Tokens of the first answer, from its start, that are the reference's."""
     rows: tuple[Sample, ...]
+    """Every round."""
     sustained: Sustained | None = None
+    """With `--minutes`: a run without pauses."""
+
+
+Speedups = dict[str, float]
+"""By measure, how many times better: above 1 it is faster, or smaller in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """How many times better: `vision`, `vision_and_projector`, `prefill`, `decode`, `time_to_first_token`,
+    `repeat_question_time_to_first_token`, `total`, `peak_rss`; above 1 it is faster, or smaller in memory."""
+
+    pytorch: Speedups | None
+    """The first bundle against PyTorch in float32; null without that row."""
+    by_engine: dict[str, Speedups] | None
+    """Every row against PyTorch in float32, by label; null without that row."""
+    first_bundle: dict[str, Speedups] | None
+    """Every further bundle against the first one, by label; null without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What it ran on."""
+
+    processor: Processor
+    """The processor."""
+    memory_bytes: int
+    """Main memory."""
+    platform: str
+    """Operating system, its version, and the architecture."""
+    python: str
+    """Version of Python."""
+    packages: dict[str, str]
+    """Versions of the packages that matter here."""
+    busy_before: float
+    """Share of the processor that other programs took before the first round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
     """One run of the benchmark."""
 
-    machine: dict[str, Any]
+    machine: Machine
+    """What it ran on."""
     workload: Facts
+    """What was asked."""
     engines: tuple[EngineResult, ...]
-    ratios: dict[str, dict[str, Any] | None]
-    """`pytorch`: how many times better the first bundle is than PyTorch in float32; None without that row.
-    `by_engine`: the same for every row, by label. `first_bundle`: every further bundle against the first one."""
+    """What was measured, one row per engine."""
+    ratios: Ratios
+    """Rows compared."""
     format: str = field(default=FORMAT, kw_only=True)
+    """Names the format of the file of `--save`."""
     version: int = field(default=VERSION, kw_only=True)
+    """Version of that format."""
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -137,7 +205,7 @@ def summarize(rows: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def speedups(engine: EngineResult, against: EngineResult) -> dict[str, float]:
+def speedups(engine: EngineResult, against: EngineResult) -> Speedups:
     """How many times better `engine` is: above 1 it is faster, or smaller in memory."""
     return {
         "vision": _ratio(against.vision_ms.p50, engine.vision_ms.p50),
@@ -155,21 +223,15 @@ def speedups(engine: EngineResult, against: EngineResult) -> dict[str, float]:
     }
 
 
-def compare(engines: Sequence[EngineResult]) -> dict[str, dict[str, Any] | None]:
-    """`Results.ratios` of these rows, the first bundle first among them."""
+def compare(engines: Sequence[EngineResult]) -> Ratios:
+    """The ratios of these rows, the first bundle first among them."""
     first, *others = [engine for engine in engines if engine.name == "edgevlm"]
     reference = next((engine for engine in engines if (engine.name, engine.precision) == REFERENCE), None)
-    return {
-        "pytorch": None if reference is None else speedups(first, reference),
-        "by_engine": None if reference is None else {e.label: speedups(e, reference) for e in engines},
-        "first_bundle": {engine.label: speedups(engine, first) for engine in others} or None,
-    }
-
-
-def to_json(results: Results) -> dict[str, Any]:
-    """Plain data."""
-    plain: dict[str, Any] = msgspec.to_builtins(results)
-    return plain
+    return Ratios(
+        pytorch=None if reference is None else speedups(first, reference),
+        by_engine=None if reference is None else {e.label: speedups(e, reference) for e in engines},
+        first_bundle={engine.label: speedups(engine, first) for engine in others} or None,
+    )
 
 
 def _ratio(above: float, below: float) -> float:

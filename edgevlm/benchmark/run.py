@@ -8,16 +8,16 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from edgevlm.benchmark.engines import imports_of
 from edgevlm.benchmark.engines.base import Sample, Spec
 from edgevlm.benchmark.meters import busy_share
 from edgevlm.benchmark.process import EngineProcess, import_cpu_ms
-from edgevlm.benchmark.results import REFERENCE, EngineResult, Results, Sustained, compare, summarize
+from edgevlm.benchmark.results import REFERENCE, EngineResult, Machine, Results, Sustained, compare, summarize
 from edgevlm.benchmark.sustained import intervals
 from edgevlm.benchmark.workload import Facts, Task, Workload, prepare
 from edgevlm.machine import memory, package_versions, processor
@@ -30,6 +30,7 @@ Progress = Callable[[str, int, int], None]
 SETTLE_S = 0.05
 """Between two engines' turns: the threads of the one before may still be waiting busily."""
 DTYPES = ("float32", "bfloat16", "float16")
+_import_cpu_ms = cache(import_cpu_ms)
 
 
 class Guest(Protocol):
@@ -106,17 +107,17 @@ def bench(
     return Results(machine, facts, engines, compare(engines))
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine() -> Machine:
     """Processor, memory, system, packages; and how busy it was before, for figures measured on a busy machine lie."""
     versions = {name: version for name, version in package_versions().items() if version is not None}
-    return {
-        "processor": asdict(processor()),
-        "memory_bytes": memory().total,
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "packages": versions,
-        "busy_before": busy_share(),
-    }
+    return Machine(
+        processor=processor(),
+        memory_bytes=memory().total,
+        platform=platform.platform(),
+        python=platform.python_version(),
+        packages=versions,
+        busy_before=busy_share(),
+    )
 
 
 def _specs(options: BenchOptions) -> list[Spec]:
@@ -208,7 +209,7 @@ def _result(one: _Measured, reference: _Measured | None) -> EngineResult:
         precision=loaded["precision"],
         source=Path(spec.source).name,
         model_bytes=loaded["model_bytes"],
-        import_cpu_ms=round(_import_cpu_ms(spec.engine), 2),
+        import_cpu_ms=round(_import_cpu_ms(imports_of(spec.engine, one.process.task)), 2),
         load_ms=round(loaded["load_ms"], 3),
         rss_loaded_mib=round(loaded["rss_mib"], 2),
         peak_rss_mib=round(one.peak_rss_mib, 2),
@@ -216,11 +217,6 @@ def _result(one: _Measured, reference: _Measured | None) -> EngineResult:
         sustained=one.sustained,
         **summarize(one.rows),
     )
-
-
-@cache
-def _import_cpu_ms(engine: str) -> float:
-    return import_cpu_ms(imports_of(engine))
 
 
 def _common(tokens: Sequence[int], others: Sequence[int]) -> int:

@@ -1,6 +1,6 @@
 """The process of one engine: `python -m edgevlm.benchmark.worker`, driven by `process.EngineProcess`.
 
-One JSON object a line. In comes first the job (`spec`, `task`), then commands; out go `loaded`, one `sample` for each
+One JSON object per line. In comes first the job (`spec`, `task`), then commands; out go `loaded`, one `sample` for each
 `ask`, any number of them and then `done` for `sustain`, `memory` for `end`, and `error` instead of any of these.
 Nothing else reaches standard output: what libraries print goes to standard error.
 """
@@ -36,7 +36,7 @@ class Worker:
         self._task = task
         self._send = send
         self._energy = EnergyMeter()
-        for module in imports_of(spec.engine).split(", "):
+        for module in imports_of(spec.engine, task).split(", "):
             import_module(module)  # timed elsewhere, in a fresh process
         start = time.perf_counter()
         self._engine: Engine = load_engine(spec, task)

@@ -23,6 +23,7 @@ FALLBACK_SIDE = 448
 SIDES: dict[str, Callable[[dict[str, Any]], tuple[int, int]]] = {
     "fixed": lambda options: (options["width"], options["height"]),
     "tiles": lambda options: (options["tile"], options["tile"]),
+    "anyres": lambda options: (options["tile"], options["tile"]),
 }
 """By kind of image processing: width and height of the image the model takes without cropping."""
 FIRST = "please look at this part and say whether its surface shows any scratch, dent, stain or missing piece. "
@@ -52,6 +53,8 @@ class Workload:
     threads: int | None = None
     """None takes the physical cores."""
     provider: str = "cpu"
+    """Of bundles, as the next."""
+    engine: str = "ort"
 
     def __post_init__(self) -> None:
         least = {"text_tokens": 1, "new_tokens": 2, "repeats": 1, "warmup": 0}
@@ -76,6 +79,7 @@ class Task:
     new_tokens: int
     threads: int
     provider: str
+    engine: str = "ort"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +91,23 @@ class Facts:
     image_size: tuple[int, int]
     """Width and height."""
     image_tokens: int
+    """Tokens that stand for the image, in the first bundle."""
     text_tokens: int
+    """Further tokens of the prompt."""
     prompt_tokens: int
-    """Of the first bundle; also the depth of the KV cache at which decoding begins."""
+    """Both together; also the depth of the KV cache at which decoding begins."""
     new_tokens: int
+    """Tokens generated for each answer."""
     repeats: int
+    """Rounds that count."""
     warmup: int
+    """Rounds before them."""
     threads: int
+    """Threads of a graph."""
     provider: str
+    """Execution provider of the bundles."""
+    engine: str = "ort"
+    """Engine of the bundles, by its registered name."""
 
 
 def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Facts]:
@@ -135,7 +148,7 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
             f"context of {limit}: ask for fewer"
         )
     threads = told_threads(workload.threads)
-    task = Task(str(file), first, second, workload.new_tokens, threads, workload.provider)
+    task = Task(str(file), first, second, workload.new_tokens, threads, workload.provider, workload.engine)
     facts = Facts(
         image="random" if workload.image is None else workload.image.name,
         image_size=(pixels.width, pixels.height),
@@ -147,6 +160,7 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
         warmup=workload.warmup,
         threads=threads,
         provider=workload.provider,
+        engine=workload.engine,
     )
     return task, facts
 

@@ -10,7 +10,7 @@ import click
 
 from edgevlm.terminal.errors import CHECK_FAILED
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options
+from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options, loading_options
 
 if TYPE_CHECKING:
     from edgevlm.benchmark.baseline import Change
@@ -47,8 +47,7 @@ class Size(click.ParamType[tuple[int, int]]):
 @click.option("--warmup", type=Whole(), default=2, metavar="N", help="Rounds before these. Default: 2.")
 @click.option("--minutes", type=Number(0), default=0.0, metavar="M", help="Then run each engine without pause so long.")
 @click.option("--one-at-a-time", is_flag=True, help="One engine in memory at a time, for small machines.")
-@click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
-@click.option("--threads", type=Whole(1), metavar="N", help="Of every engine. Default: the physical cores.")
+@loading_options()
 @click.option("--save", "save_to", type=FilePath(dir_okay=False), metavar="FILE", help="Keep the results.")
 @click.option(
     "--compare",
@@ -75,12 +74,14 @@ def command(
     report: Path | None,
     force: bool,
     as_json: bool,
+    loading: dict[str, Any],
     **workload: Any,
 ) -> None:
     """Measure how fast each BUNDLE answers, stage by stage, and how much memory it takes.
 
     A round asks a first question about an image and a second one about the same image. Every engine runs in a process
-    of its own; their rounds take turns. With --reference (where the exporter is installed) PyTorch answers the same.
+    of its own, on as many --threads; their rounds take turns. With --reference (where the exporter is installed)
+    PyTorch answers the same; --provider and --engine are for bundles.
 
     With --compare, exits with 1 when a bundle is worse than the saved results by more than --tolerance.
     docs/bench.md says what each figure is.
@@ -111,7 +112,7 @@ def command(
         bundles=bundles,
         reference=reference,
         reference_dtypes=reference_dtype or ("float32",),
-        workload=Workload(**workload),
+        workload=Workload(**loading, **workload),
         minutes=minutes,
         one_at_a_time=one_at_a_time,
     )
@@ -132,14 +133,11 @@ def command(
 
 
 def _show(results: Results, found: list[Change], worse: list[Change], as_json: bool) -> None:
-    from dataclasses import asdict
-
+    from edgevlm.benchmark.baseline import report
     from edgevlm.benchmark.report import rows
-    from edgevlm.benchmark.results import to_json
 
     if as_json:
-        compared = {"passed": not worse, "changes": [asdict(change) for change in found]} if found else None
-        emit_json({**to_json(results), "baseline": compared})
+        emit_json(report(results, found, worse))
     else:
         workload = results.workload
         click.echo(
@@ -158,12 +156,12 @@ def _show(results: Results, found: list[Change], worse: list[Change], as_json: b
 
 
 def _show_ratios(results: Results) -> None:
-    for label, ratios in (results.ratios["by_engine"] or {}).items():
+    for label, ratios in (results.ratios.by_engine or {}).items():
         if label.startswith("PyTorch float32"):
             continue
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in ratios.items())
         click.echo(f"{label}, times better than PyTorch float32: {shown}")
-    for label, ratios in (results.ratios["first_bundle"] or {}).items():
+    for label, ratios in (results.ratios.first_bundle or {}).items():
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in ratios.items())
         click.echo(f"{label}, times better than {results.engines[0].label}: {shown}")
 
@@ -179,6 +177,6 @@ def _show_sustained(results: Results) -> None:
 
 
 def _warn_when_busy(results: Results) -> None:
-    busy = results.machine["busy_before"]
+    busy = results.machine.busy_before
     if busy > BUSY:
         note(f"Other programs took {100 * busy:.0f} % of the processor before this began: measure on a quiet machine.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +59,8 @@ def command(
 ) -> None:
     """Compile the graphs of BUNDLE to engines for NVIDIA GPUs, and put them into the bundle.
 
-    The bundle must have been exported for the same target (`edgevlm export --target`). With tensorrt-rtx one engine a
-    graph serves all the GPUs named, and no GPU is needed to compile; the device finishes the job at its first run.
+    The bundle must have been exported for the same target (`edgevlm export --target`). With tensorrt-rtx one engine
+    per graph serves all the GPUs named, and no GPU is needed to compile; the device finishes the job at its first run.
     With tensorrt the engines are for the GPU of this machine.
 
     Engines are recorded in the manifest with their digests; they run with `edgevlm run --engine`. A failure leaves the
@@ -86,7 +86,7 @@ def command(
     with stdout_kept_clean(), StageProgress() as progress:
         report = compile_bundle(options, progress)
     if as_json:
-        emit_json({**asdict(report), "bundle": str(bundle)})
+        emit_json(replace(report, bundle=bundle))
     else:
         click.echo(_summary(report))
         note(f'Next, on a machine with such a GPU: edgevlm run {bundle} --engine {target} --image FILE --prompt "..."')

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import click
 
+from edgevlm.machine import PACKAGES, Memory, Processor, ProviderState, memory, package_versions, processor
 from edgevlm.terminal.errors import CHECK_FAILED, install_line
 from edgevlm.terminal.output import emit_json, human_bytes, json_option, table
-
-if TYPE_CHECKING:
-    from edgevlm.machine import Memory, Processor
-    from edgevlm.providers import ProviderState
 
 Versions = dict[str, str | None]
 
@@ -23,8 +19,33 @@ class Finding:
     """Something to know. A `problem` keeps `edgevlm run` from working; anything else is something that could be had."""
 
     problem: bool
+    """Whether `edgevlm run` cannot work because of it."""
     what: str
+    """What was found."""
     do: str
+    """What to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorReport:
+    """This machine, and what is wrong or missing."""
+
+    usable: bool
+    """Whether `edgevlm run` can work here; the exit code is 1 when not."""
+    python: str
+    """Version of Python."""
+    platform: str
+    """Operating system, its version, and the architecture."""
+    cpu: Processor
+    """The processor."""
+    memory_bytes: Memory
+    """Main memory, in bytes."""
+    packages: Versions
+    """Version of each package that matters here; null where it is not installed."""
+    providers: tuple[ProviderState, ...]
+    """ONNX Runtime's execution providers."""
+    findings: tuple[Finding, ...]
+    """What is wrong, or missing."""
 
 
 @click.command("doctor", short_help="Say what this machine can run, and what is missing.")
@@ -43,17 +64,28 @@ def command(context: click.Context, as_json: bool) -> None:
       edgevlm doctor
       edgevlm doctor --json
     """
-    from edgevlm.machine import memory, package_versions, processor
+    report = _report()
+    if as_json:
+        emit_json(report)
+    else:
+        click.echo(_as_text(report))
+    context.exit(0 if report.usable else CHECK_FAILED)
 
+
+def _report() -> DoctorReport:
     cpu, ram, versions = processor(), memory(), package_versions()
     providers = _providers(versions)
     findings = diagnose(versions, providers)
-    usable = not any(finding.problem for finding in findings)
-    if as_json:
-        emit_json(_as_json(cpu, ram, versions, providers, findings))
-    else:
-        click.echo(_as_text(cpu, ram, versions, providers, findings))
-    context.exit(0 if usable else CHECK_FAILED)
+    return DoctorReport(
+        usable=not any(finding.problem for finding in findings),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=cpu,
+        memory_bytes=ram,
+        packages=versions,
+        providers=providers,
+        findings=findings,
+    )
 
 
 def _providers(versions: Versions) -> tuple[ProviderState, ...]:
@@ -68,8 +100,6 @@ def _providers(versions: Versions) -> tuple[ProviderState, ...]:
 
 
 def _missing(versions: Versions) -> list[str]:
-    from edgevlm.machine import PACKAGES
-
     return [name for name in PACKAGES["runtime"] if versions[name] is None]
 
 
@@ -102,48 +132,24 @@ def diagnose(versions: Versions, providers: tuple[ProviderState, ...]) -> tuple[
     return tuple(findings)
 
 
-def _as_json(
-    cpu: Processor,
-    ram: Memory,
-    versions: Versions,
-    providers: tuple[ProviderState, ...],
-    findings: tuple[Finding, ...],
-) -> dict[str, Any]:
-    return {
-        "usable": not any(finding.problem for finding in findings),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": asdict(cpu),
-        "memory_bytes": asdict(ram),
-        "packages": versions,
-        "providers": [asdict(state) for state in providers],
-        "findings": [asdict(finding) for finding in findings],
-    }
-
-
-def _as_text(
-    cpu: Processor,
-    ram: Memory,
-    versions: Versions,
-    providers: tuple[ProviderState, ...],
-    findings: tuple[Finding, ...],
-) -> str:
+def _as_text(report: DoctorReport) -> str:
+    cpu, ram = report.cpu, report.memory_bytes
     features = "not told by this system" if cpu.features is None else ", ".join(cpu.features) or "none of note"
     machine = [
-        ("system", f"{platform.platform()}, Python {platform.python_version()}"),
+        ("system", f"{report.platform}, Python {report.python}"),
         ("processor", f"{cpu.name}: {cpu.physical_cores} physical cores, {cpu.usable_cores} usable threads"),
         ("instructions", features),
         ("memory", f"{human_bytes(ram.total)}, {human_bytes(ram.available)} available"),
     ]
-    states = [(state.name, "loads" if state.loads else f"does not load: {state.detail}") for state in providers]
+    states = [(state.name, "loads" if state.loads else f"does not load: {state.detail}") for state in report.providers]
     lines = [
         "Machine",
         table(machine),
         "Packages",
-        table([(name, version or "-") for name, version in versions.items()]),
+        table([(name, version or "-") for name, version in report.packages.items()]),
         "Execution providers",
         table(states or [("none",)]),
         "Findings",
-        *(f"  {'PROBLEM: ' if f.problem else ''}{f.what}\n    -> {f.do}" for f in findings),
+        *(f"  {'PROBLEM: ' if f.problem else ''}{f.what}\n    -> {f.do}" for f in report.findings),
     ]
-    return "\n".join(lines if findings else [*lines, "  all is well"])
+    return "\n".join(lines if report.findings else [*lines, "  all is well"])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevlm.json_text import json_text
+from edgevlm.json_text import json_text, plain
 from edgevlm.terminal.errors import CHECK_FAILED
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options
+from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options, loading_options
 
 if TYPE_CHECKING:
     from edgevlm.evaluation.datasets import Dataset
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 
 _PAGE = b"<title>edgevlm eval: "
 """In every page of an evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """With `--write DIR` and no bundle."""
+
+    n: int
+    """Number of cases."""
+    written: str
+    """The folder they were written to."""
 
 
 @click.command("eval", short_help="Measure how often a bundle answers right.")
@@ -36,8 +47,7 @@ _PAGE = b"<title>edgevlm eval: "
 )
 @click.option("--match", "matcher", default="exact", metavar="HOW", help="exact (default), or loose: case ignored.")
 @click.option("--max-new-tokens", type=Whole(1), metavar="N", help="End each answer after N tokens.")
-@click.option("--provider", default="cpu", metavar="NAME", help="Execution provider; it must load. Default: cpu.")
-@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@loading_options()
 @click.option("--report", type=FilePath(dir_okay=False), metavar="FILE", help="Write an HTML page.")
 @click.option("--out", type=FilePath(dir_okay=False), metavar="FILE", help="Write every case as JSON.")
 @click.option("--resume", is_flag=True, help="Go on with an evaluation that was interrupted.")
@@ -61,6 +71,7 @@ def command(
     min_exact_match: float | None,
     max_flip_rate: float | None,
     as_json: bool,
+    loading: dict[str, Any],
     **asking: Any,
 ) -> None:
     """Ask BUNDLE every question of a data set and count the right answers.
@@ -94,7 +105,7 @@ def command(
         _only_written(dataset, write, as_json)
         return
     with stdout_kept_clean(), StageProgress() as progress:
-        evaluation = evaluate(EvalOptions(bundle=bundle, log=log, anew=force, **asking), dataset, progress)
+        evaluation = evaluate(EvalOptions(bundle=bundle, log=log, anew=force, **loading, **asking), dataset, progress)
         problems = _keep(evaluation, report, out)
     failed = _gates(evaluation, min_exact_match, max_flip_rate)
     _show(evaluation, as_json)
@@ -137,11 +148,12 @@ def _is_result(file: Path) -> bool:
 
 def _keep(evaluation: Evaluation, report: Path | None, out: Path | None) -> list[str]:
     """Write the files that were asked for; lines about those that could not be written, and where they are instead."""
-    from edgevlm.evaluation.report import as_json, page
+    from edgevlm.evaluation.report import page
+    from edgevlm.evaluation.report import report as result
     from edgevlm_runtime.saving import keep
 
     def every_case() -> str:
-        return json_text(as_json(evaluation, all_cases=True)) + "\n"
+        return json_text(plain(result(evaluation, all_cases=True))) + "\n"
 
     files = {out: every_case, report: lambda: page(evaluation)}
     return keep({file: render for file, render in files.items() if file is not None})
@@ -156,7 +168,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
 
 def _only_written(dataset: Dataset, folder: Path, as_json: bool) -> None:
     if as_json:
-        emit_json({"n": len(dataset), "written": str(folder)})
+        emit_json(WrittenReport(len(dataset), str(folder)))
 
 
 def _gates(evaluation: Evaluation, min_exact_match: float | None, max_flip_rate: float | None) -> list[str]:
@@ -171,10 +183,10 @@ def _gates(evaluation: Evaluation, min_exact_match: float | None, max_flip_rate:
 
 
 def _show(evaluation: Evaluation, as_json: bool) -> None:
-    from edgevlm.evaluation.report import as_json as results
+    from edgevlm.evaluation.report import report
 
     if as_json:
-        emit_json(results(evaluation))
+        emit_json(report(evaluation))
         return
     compared = evaluation.options.reference is not None
     rows = [("question", "n", "bundle", *(("PyTorch", "differ") if compared else ()))]

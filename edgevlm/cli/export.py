@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +25,19 @@ PRECISIONS = {
     "int4": "Decoder weights in int4, the rest in int8: smaller still, and less exact.",
 }
 """Flag to help text; the names are those of `edgevlm_export.precision.plans.PLANS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissedReport:
+    """With exit code 1: the bundle is too far from the PyTorch model."""
+
+    bundle: str
+    """Where it is kept: DIR.drifted."""
+    certificate: str
+    """"missed"."""
+    missed: tuple[str, ...]
+    """What does not hold, one sentence each."""
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -200,7 +213,7 @@ def command(
         _say_missed(missed, as_json)
         click.get_current_context().exit(CHECK_FAILED)
     if as_json:
-        emit_json({**asdict(report), "bundle": str(report.bundle)})
+        emit_json(report)
     else:
         click.echo(_summary(report))
         note(f'Next: edgevlm run {report.bundle} --image FILE --prompt "..."')
@@ -208,7 +221,7 @@ def command(
 
 def _say_missed(missed: ParityMissed, as_json: bool) -> None:
     if as_json:
-        emit_json({"bundle": str(missed.aside), "certificate": "missed", "missed": list(missed.missed)})
+        emit_json(MissedReport(str(missed.aside), "missed", missed.missed))
     note(error_line(missed))
 
 

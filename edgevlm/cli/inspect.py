@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from edgevlm.terminal.output import emit_json, human_bytes, json_option, table
 from edgevlm.terminal.types import FilePath
 
 if TYPE_CHECKING:
+    from edgevlm.cli.records import GraphReport, InspectReport, PrefixReport
     from edgevlm_runtime.bundle.certificate import Certificate
     from edgevlm_runtime.bundle.decoder_info import KVLayout
     from edgevlm_runtime.bundle.folder import Bundle
@@ -39,7 +40,7 @@ def command(bundle: Path, sizes_only: bool, as_json: bool) -> None:
 
     opened = Bundle.open(bundle, verify="size" if sizes_only else "full")
     if as_json:
-        emit_json(_as_json(opened))
+        emit_json(_report(opened))
     else:
         click.echo(_as_text(opened))
 
@@ -48,69 +49,66 @@ def kv_bytes(kv: KVLayout, tokens: int = THOUSAND_TOKENS) -> int:
     """Bytes of the KV cache for so many tokens: a key and a value in every layer."""
     import numpy as np
 
-    return 2 * kv.layers * kv.kv_heads * kv.head_dim * np.dtype(kv.dtype).itemsize * tokens
+    values = sum(heads * dim for heads, dim in map(kv.size, range(kv.layers)))
+    return 2 * values * np.dtype(kv.dtype).itemsize * tokens
 
 
-def _as_json(bundle: Bundle) -> dict[str, Any]:
+def _report(bundle: Bundle) -> InspectReport:
+    from edgevlm.cli.records import InspectReport, KVCacheReport
+
     manifest = bundle.manifest
-    return {
-        "bundle": str(bundle.path),
-        "digest": bundle.digest,
-        "schema_version": manifest.schema_version,
-        "min_runtime_version": manifest.min_runtime_version,
-        "model": msgspec.to_builtins(manifest.model),
-        "graphs": {name: _graph(graph) for name, graph in manifest.graphs.items()},
-        "bytes_total": _total(manifest),
-        "target": manifest.target,
-        "max_context": manifest.decoder.max_context,
-        "kv_cache": {
-            **msgspec.to_builtins(manifest.decoder.kv),
-            "bytes_per_1k_tokens": kv_bytes(manifest.decoder.kv),
-        },
-        "system_prompt": manifest.prompt.system_prompt,
-        "prefix": _prefix(bundle),
-        "image": msgspec.to_builtins(manifest.image),
-        "generation": msgspec.to_builtins(manifest.generation),
-        "versions": manifest.versions,
-        "files": msgspec.to_builtins(manifest.files),
-        "notes": list(manifest.notes),
-        "self_test": msgspec.to_builtins(manifest.self_test),
-        "certificate": msgspec.to_builtins(_certificate(bundle)),
-    }
+    kv = manifest.decoder.kv
+    return InspectReport(
+        bundle=str(bundle.path),
+        digest=bundle.digest,
+        schema_version=manifest.schema_version,
+        min_runtime_version=manifest.min_runtime_version,
+        model=manifest.model,
+        graphs={name: _graph(graph) for name, graph in manifest.graphs.items()},
+        bytes_total=_total(manifest),
+        target=manifest.target,
+        max_context=manifest.decoder.max_context,
+        kv_cache=KVCacheReport(**asdict(kv), bytes_per_1k_tokens=kv_bytes(kv)),
+        system_prompt=manifest.prompt.system_prompt,
+        prefix=_prefix(bundle),
+        image=manifest.image,
+        generation=manifest.generation,
+        versions=manifest.versions,
+        files=manifest.files,
+        notes=manifest.notes,
+        self_test=manifest.self_test,
+        certificate=_certificate(bundle),
+    )
 
 
-def _prefix(bundle: Bundle) -> dict[str, Any] | None:
-    """What every prompt begins with, of which the bundle has keys and values."""
+def _prefix(bundle: Bundle) -> PrefixReport | None:
+    from edgevlm.cli.records import PrefixReport
+
     prefix = bundle.manifest.decoder.prefix
     if prefix is None:
         return None
-    record = bundle.manifest.files[prefix.file]
-    return {
-        "tokens": len(prefix.token_ids),
-        "token_ids": prefix.token_ids,
-        "dtype": prefix.dtype,
-        "bytes": record.bytes,
-    }
+    size = bundle.manifest.files[prefix.file].bytes
+    return PrefixReport(len(prefix.token_ids), prefix.token_ids, prefix.dtype, size)
 
 
 def _beginning(bundle: Bundle) -> str:
     prefix = _prefix(bundle)
-    return (
-        f"{prefix['tokens']} tokens, computed at export, {human_bytes(prefix['bytes'])}" if prefix else "nothing known"
+    return f"{prefix.tokens} tokens, computed at export, {human_bytes(prefix.bytes)}" if prefix else "nothing known"
+
+
+def _graph(graph: GraphInfo) -> GraphReport:
+    from edgevlm.cli.records import GraphReport
+
+    return GraphReport(
+        bytes=graph.bytes,
+        precision=graph.precision,
+        nodes=graph.nodes,
+        exceptions=graph.exceptions,
+        transforms=graph.transforms,
+        refused=graph.refused,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
     )
-
-
-def _graph(graph: GraphInfo) -> dict[str, Any]:
-    return {
-        "bytes": graph.bytes,
-        "precision": graph.precision,
-        "nodes": graph.nodes,
-        "exceptions": graph.exceptions,
-        "transforms": list(graph.transforms),
-        "refused": graph.refused,
-        "inputs": msgspec.to_builtins(graph.inputs),
-        "outputs": msgspec.to_builtins(graph.outputs),
-    }
 
 
 def _total(manifest: Manifest) -> int:
@@ -150,7 +148,7 @@ def _notes(manifest: Manifest) -> list[str]:
 
 def _exceptions(manifest: Manifest) -> list[str]:
     rows = [(name, *item) for name, graph in manifest.graphs.items() for item in graph.exceptions.items()]
-    return ["Layers held otherwise", table(rows)] if rows else []
+    return ["Layers stored otherwise", table(rows)] if rows else []
 
 
 def _certificate(bundle: Bundle) -> Certificate | None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.terminal.types import FilePath, Number, Whole, image_options
+from edgevlm.terminal.types import FilePath, Number, Whole, image_options, loading_options
 
 if TYPE_CHECKING:
+    from edgevlm.cli.records import AnswerReport
     from edgevlm_runtime import Answer, Choice, Session
 
 
@@ -59,9 +60,7 @@ CUT = "length"
 @click.option("--abstain-below", type=Number(0, 1), metavar="P", help="No verdict when no choice is as probable as P.")
 @click.option("--choice-temperature", type=Number(0), metavar="T", help="For --choices. Default: the fitted one, or 1.")
 @click.option("--timings", is_flag=True, help="Say on stderr how long each stage took.")
-@click.option("--provider", metavar="NAME", help="Execution provider: auto, cpu, cuda, ...; must load. Default: cpu.")
-@click.option("--engine", metavar="NAME", help="ort (default), tensorrt or tensorrt-rtx (see `edgevlm compile`).")
-@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@loading_options()
 @click.option("--max-context", type=Whole(1), metavar="N", help="Tokens the KV cache holds, to bound memory.")
 @click.option(
     "--image-cache",
@@ -83,9 +82,7 @@ def command(
     abstain_below: float | None,
     choice_temperature: float | None,
     timings: bool,
-    provider: str | None,
-    engine: str | None,
-    threads: int | None,
+    loading: dict[str, Any],
     max_context: int | None,
     image_cache_dir: Path | None,
     text_tokens: str | None,
@@ -109,12 +106,10 @@ def command(
       edgevlm run llava-fp16 -i part.png -p "Describe it." -p "Is it safe to use?" --chat --timings
       edgevlm run llava-fp16 -i part.png -p "Describe it." --temperature 0.7 --seed 1 --json
     """
+    from edgevlm.cli.records import EngineReport, RunReport, answered
     from edgevlm_runtime import load
 
-    loading = _given(
-        provider=provider,
-        engine=engine,
-        threads=threads,
+    loading |= _given(
         max_context=max_context,
         image_cache_dir=image_cache_dir,
         text_tokens=text_tokens,
@@ -123,10 +118,10 @@ def command(
     )
     options = _given(**{**generation, "stop": generation["stop"] or None})
     weighing = _weighing(choices, options, abstain_below=abstain_below, temperature=choice_temperature)
-    answers: list[dict[str, Any]] = []
+    answers: list[AnswerReport] = []
     with stdout_kept_clean():
         vlm = load(bundle, **loading)
-        if vlm.engine.reason != "as asked":
+        if vlm.engine.automatic:
             note(f"{vlm.engine.identity} ({vlm.engine.reason})")
         session = (vlm.chat if chat else vlm.session)(*images, system=system)
     with session:
@@ -139,11 +134,11 @@ def command(
             else:
                 answer = _ask(session, prompt, options, show=not as_json, stream=stream and not as_json)
                 _say_cut(answer, options.get("max_new_tokens"), vlm.manifest.generation.max_new_tokens)
-            answers.append({"prompt": prompt, **_as_json(answer)})
+            answers.append(answered(prompt, answer))
             if timings:
                 note(_timings(answer))
     if as_json:
-        emit_json({"answers": answers, "engine": {"name": vlm.engine.identity, "reason": vlm.engine.reason}})
+        emit_json(RunReport(tuple(answers), EngineReport(vlm.engine.identity, vlm.engine.reason)))
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -193,41 +188,6 @@ def _choose(session: Session, prompt: str, weighing: dict[str, Any], *, show: bo
         click.echo(choice.text if choice.text is not None else "(no verdict)")
         note(", ".join(f"{text} {100 * share:.1f} %" for text, share in choice.probabilities.items()))
     return choice
-
-
-def _as_json(answer: Answer | Choice) -> dict[str, Any]:
-    from edgevlm_runtime import Choice
-
-    return {
-        **(_chosen(answer) if isinstance(answer, Choice) else _generated(answer)),
-        "timings_ms": {name: round(value, 3) for name, value in asdict(answer.timings).items()},
-        "prompt_tokens": answer.prompt_tokens,
-        "image_tokens": answer.image_tokens,
-        "image_cache": answer.image_cache,
-        "prefix_tokens_reused": answer.prefix_tokens_reused,
-    }
-
-
-def _generated(answer: Answer) -> dict[str, Any]:
-    return {
-        "text": answer.text,
-        "token_ids": list(answer.token_ids),
-        "finish_reason": answer.finish_reason,
-        "choice": None,
-        "probabilities": None,
-        "choices_mass": None,
-    }
-
-
-def _chosen(choice: Choice) -> dict[str, Any]:
-    return {
-        "text": str(choice),
-        "token_ids": [],
-        "finish_reason": "choice",
-        "choice": choice.text,
-        "probabilities": choice.probabilities,
-        "choices_mass": choice.mass,
-    }
 
 
 def _timings(answer: Answer | Choice) -> str:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
-from edgevlm.terminal.types import FilePath, Whole
+from edgevlm.terminal.types import FilePath, Whole, loading_options
+
+
+@dataclass(frozen=True, slots=True)
+class TuneReport:
+    """What was measured, and where it is kept."""
+
+    bundle: str
+    """The folder, as it was given."""
+    prefill_chunk: int
+    """How many tokens of a prompt are computed fastest at once."""
+    prefill_tokens_per_s: dict[str, float]
+    """Tokens per second, by the size of the chunk."""
+    positions: int
+    """Tokens of the prompt that was measured."""
+    file: str
+    """Where the figure is kept."""
 
 
 @click.command("tune", short_help="Fit a bundle to this machine.")
 @click.argument("bundle", type=FilePath())
-@click.option("--provider", default="cpu", show_default=True, metavar="NAME", help="Execution provider.")
-@click.option("--engine", default="ort", show_default=True, metavar="NAME", help="ort, tensorrt or tensorrt-rtx.")
-@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@loading_options()
 @click.option("--rounds", type=Whole(1, 100), metavar="N", default=5, show_default=True, help="Rounds after a warm-up.")
 @json_option
-def command(bundle: Path, provider: str, engine: str, threads: int | None, rounds: int, as_json: bool) -> None:
+def command(bundle: Path, loading: dict[str, Any], rounds: int, as_json: bool) -> None:
     """Measure how many prompt tokens at once BUNDLE computes fastest here, and remember it.
 
     The figure is kept in the user's cache folder, for this bundle, processor, engine and number of threads, and used
@@ -34,17 +49,11 @@ def command(bundle: Path, provider: str, engine: str, threads: int | None, round
     from edgevlm_runtime import load
 
     with stdout_kept_clean(), StageProgress() as progress:
-        vlm = load(bundle, provider=provider, engine=engine, threads=threads)
+        vlm = load(bundle, **loading)
         tuning, file = vlm.tune(rounds, lambda done, total: progress("measuring", done, total))
-    found: dict[str, Any] = {
-        "bundle": str(bundle),
-        "prefill_chunk": tuning.prefill_chunk,
-        "prefill_tokens_per_s": {str(size): round(speed, 1) for size, speed in tuning.tokens_per_s.items()},
-        "positions": tuning.positions,
-        "file": str(file),
-    }
     if as_json:
-        emit_json(found)
+        speeds = {str(size): round(speed, 1) for size, speed in tuning.tokens_per_s.items()}
+        emit_json(TuneReport(str(bundle), tuning.prefill_chunk, speeds, tuning.positions, str(file)))
         return
     rows = [("chunk", "tokens/s")]
     rows += [(str(size), f"{speed:.0f}") for size, speed in tuning.tokens_per_s.items()]

@@ -10,10 +10,12 @@ import click
 
 from edgevlm.terminal.errors import CHECK_FAILED
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.terminal.types import FilePath, Name, Whole
+from edgevlm.terminal.types import FilePath, Name, loading_options
 
 if TYPE_CHECKING:
+    from edgevlm.cli.records import VerifyReport
     from edgevlm_runtime.bundle.folder import Bundle
+    from edgevlm_runtime.checks.parity import Parity
     from edgevlm_runtime.checks.verification import FilesReport, ProviderResult
 
 ORT = "ort"
@@ -21,14 +23,14 @@ ORT = "ort"
 
 
 @dataclass(frozen=True, slots=True)
-class Parity:
+class Measured:
     """What a second measurement gave."""
 
     reference: str
     """The PyTorch model, and how it ran."""
     same_checkpoint: bool | None
     """Whether the bundle was made from it; None where the bundle does not tell."""
-    figures: dict[str, Any]
+    parity: Parity
 
 
 @click.command("verify", short_help="Check a bundle: files, self-test, parity.")
@@ -36,13 +38,7 @@ class Parity:
 @click.option(
     "--reference", type=Name(), metavar="MODEL", help="Measure the certificate again, against this model in PyTorch."
 )
-@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Execution provider; may repeat.")
-@click.option(
-    "--engine",
-    metavar="NAME",
-    help="ort (default), tensorrt or tensorrt-rtx, in place of --provider.",
-)
-@click.option("--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores.")
+@loading_options(providers=True)
 @click.option("--self-test/--no-self-test", default=True, help="Ask the stored question (default).")
 @json_option
 @click.pass_context
@@ -50,9 +46,7 @@ def command(
     context: click.Context,
     bundle: Path,
     reference: str | None,
-    providers: tuple[str, ...],
-    engine: str | None,
-    threads: int | None,
+    loading: dict[str, Any],
     self_test: bool,
     as_json: bool,
 ) -> None:
@@ -74,40 +68,41 @@ def command(
     """
     from edgevlm_runtime.checks.verification import check_files
 
-    if engine not in (None, ORT) and providers:
+    engine = loading.get("engine", ORT)
+    if engine != ORT and "provider" in loading:
         raise click.UsageError(f"--provider is ONNX Runtime's: leave it out with --engine {engine}")
     with stdout_kept_clean():
         opened, files = check_files(bundle)
         usable = opened is not None and not files.bad
         sound = opened if usable else None
-        results = _self_tests(sound, providers, engine, threads) if sound is not None and self_test else []
-        parity, drift = _parity(sound, reference) if sound is not None and reference else (None, [])
+        results = _self_tests(sound, **loading) if sound is not None and self_test else []
+        measured, drift = _measure(sound, reference) if sound is not None and reference else (None, [])
     problems = [f"{bundle / bad.file}: {bad.problem}" for bad in files.bad]
     problems += [f"self-test on {result.provider}: {result.problem}" for result in results if not result.passed]
     problems += drift
     if as_json:
-        emit_json(_as_json(bundle, files, results, parity, problems))
+        emit_json(_report(bundle, files, results, measured, problems))
     else:
-        _say(files, results, parity)
+        _say(files, results, measured)
     for problem in problems:
         note(f"Does not hold: {problem}")
     context.exit(CHECK_FAILED if problems else 0)
 
 
 def _self_tests(
-    bundle: Bundle, providers: tuple[str, ...], engine: str | None, threads: int | None
+    bundle: Bundle, provider: tuple[str, ...] = ("cpu",), engine: str = ORT, threads: int | None = None
 ) -> list[ProviderResult]:
     from edgevlm_runtime.checks.verification import check_self_test
 
     if bundle.manifest.self_test is None:
         note("This bundle carries no self-test.")
         return []
-    if engine not in (None, ORT):
+    if engine != ORT:
         return [check_self_test(bundle, engine, threads, engine)]
-    return [check_self_test(bundle, provider, threads) for provider in providers or ("cpu",)]
+    return [check_self_test(bundle, name, threads) for name in provider]
 
 
-def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
+def _measure(bundle: Bundle, reference: str) -> tuple[Measured, list[str]]:
     """The figures measured now, and what about them does not hold."""
     from edgevlm.terminal.progress import StageProgress
     from edgevlm_export.checkpoints.checkpoint import locate
@@ -115,7 +110,8 @@ def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
     from edgevlm_export.proof.certificate import allowed_misses, certify, differences
     from edgevlm_export.proof.selftest import run_bytes
     from edgevlm_export.reference import given_template, open_reference
-    from edgevlm_runtime.bundle.certificate import parity_json, read_certificate
+    from edgevlm_runtime.bundle.certificate import read_certificate
+    from edgevlm_runtime.checks.parity import parity
 
     other = other_checkpoint(bundle.manifest, locate(reference))
     opened = open_reference(reference, run_bytes(bundle.manifest), given_template(bundle))
@@ -124,47 +120,42 @@ def _parity(bundle: Bundle, reference: str) -> tuple[Parity, list[str]]:
     stored = read_certificate(bundle)
     drift = differences(stored, found) if stored is not None else []
     known = bundle.manifest.model.checkpoint is not None
-    parity = Parity(found.reference, other is None if known else None, parity_json(found))
+    measured = Measured(found.reference, other is None if known else None, parity(found))
     missed = found.missed
     if stored is not None and stored.allowed_drift is not None:
         allowed = allowed_misses(stored, found)
         for line in allowed:
             note(f"Missed, and allowed at export ({stored.allowed_drift}): {line}")
         missed = tuple(line for line in missed if line not in allowed)
-    return parity, [*([other] if other else []), *map(str, missed), *drift]
+    return measured, [*([other] if other else []), *map(str, missed), *drift]
 
 
-def _as_json(
-    bundle: Path,
-    files: FilesReport,
-    results: list[ProviderResult],
-    parity: Parity | None,
-    problems: list[str],
-) -> dict[str, Any]:
-    return {
-        "bundle": str(bundle),
-        "passed": not problems,
-        "problems": problems,
-        "files": asdict(files),
-        "self_test": {
-            "passed": all(result.passed for result in results),
-            "providers": {result.provider: asdict(result) for result in results},
-        }
-        if results
-        else None,
-        "reference": None if parity is None else parity.reference,
-        "same_checkpoint": None if parity is None else parity.same_checkpoint,
-        "parity": None if parity is None else parity.figures,
-    }
+def _report(
+    bundle: Path, files: FilesReport, results: list[ProviderResult], measured: Measured | None, problems: list[str]
+) -> VerifyReport:
+    from edgevlm.cli.records import SelfTestReport, VerifyReport
+
+    tested = SelfTestReport(all(one.passed for one in results), {one.provider: one for one in results})
+    return VerifyReport(
+        bundle=str(bundle),
+        passed=not problems,
+        problems=tuple(problems),
+        files=files,
+        self_test=tested if results else None,
+        reference=None if measured is None else measured.reference,
+        same_checkpoint=None if measured is None else measured.same_checkpoint,
+        parity=None if measured is None else measured.parity,
+    )
 
 
-def _say(files: FilesReport, results: list[ProviderResult], parity: Parity | None) -> None:
+def _say(files: FilesReport, results: list[ProviderResult], measured: Measured | None) -> None:
     click.echo(f"files: {files.checked} checked, {len(files.bad)} bad")
     for result in results:
         engine = "" if result.engine is None else f" ({result.engine}; {result.reason})"
         click.echo(f"self-test on {result.provider}{engine}: {'passed' if result.passed else 'FAILED'}")
-    if parity is not None:
-        click.echo(f"compared with {parity.reference}")
-    for graph, figures in (parity.figures if parity else {}).items():
+    if measured is None:
+        return
+    click.echo(f"compared with {measured.reference}")
+    for graph, figures in asdict(measured.parity).items():
         shown = ", ".join(f"{name} {value:.6g}" for name, value in (figures or {}).items() if value is not None)
         click.echo(f"{graph}: {shown or 'not measured'}")

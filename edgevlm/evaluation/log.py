@@ -1,4 +1,4 @@
-"""Answers on disk while an evaluation runs: one JSON object a line, appended, so that a killed run can go on.
+"""Answers on disk while an evaluation runs: one JSON object per line, appended, so that a killed run can go on.
 
 The first line says which evaluation it is; `{"done": true}` is the last. A line that was cut off in the middle is
 dropped.
@@ -23,6 +23,8 @@ Header = dict[str, Any]
 DONE = b'{"done": true}\n'
 
 
+BEFORE: Header = {"engine": "ort"}
+"""What every evaluation was whose first line does not say so: those of before it could be asked for."""
 MOST_BYTES = 1 << 30
 """A log is read whole."""
 _T = TypeVar("_T")
@@ -87,7 +89,7 @@ class AnswerLog:
             os.fsync(self._file.fileno())
 
     def _read(self, path: Path, lines: list[bytes], header: Header) -> None:
-        stored = _decode(lines[0], dict[str, Any], path)
+        stored = {**BEFORE, **_decode(lines[0], dict[str, Any], path)}
         other = [name for name in header if stored.get(name) != header[name]]
         if other:
             raise EdgeVLMError(

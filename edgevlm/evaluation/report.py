@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgevlm.evaluation.answerers import EDGEVLM, REFERENCE
+from edgevlm.evaluation.reliability import Reliability
 from edgevlm.evaluation.run import Evaluation
-from edgevlm.evaluation.score import Outcome, outcome_json, question_json
+from edgevlm.evaluation.score import Outcome
 from edgevlm.report import embed, render
 from edgevlm.report.about import machine_summary
 from edgevlm_runtime.errors import ImageError
@@ -17,32 +18,94 @@ SHOWN = 60
 """Cases with pictures on one page."""
 
 
-def as_json(evaluation: Evaluation, all_cases: bool = False) -> dict[str, Any]:
-    """The command's JSON. `cases` are those whose answers differ from the reference's, or every case."""
-    scores = evaluation.scores
-    cases = evaluation.results if all_cases else [result for result in evaluation.results if result.flipped]
-    return {
-        "bundle": str(evaluation.options.bundle),
-        "model": evaluation.model,
-        "precision": evaluation.precision,
-        "dataset": evaluation.dataset.name,
-        "reference": evaluation.options.reference,
-        "other_checkpoint": evaluation.other_checkpoint,
-        "match": evaluation.options.matcher,
-        "n": scores.n,
-        "exact_match": scores.exact_match,
-        "by_question": {kind: question_json(one) for kind, one in evaluation.by_question.items()},
-        "flips": scores.flips,
-        "flip_rate": scores.flip_rate,
-        "became_wrong": scores.broken,
-        "became_right": scores.fixed,
-        "same_tokens": scores.same_tokens,
-        "errors": scores.errors,
-        "answer_ms": {engine: _middle(times) for engine, times in evaluation.milliseconds.items()},
-        "calibration": None if evaluation.calibration is None else asdict(evaluation.calibration),
-        "calibration_file": None if evaluation.calibration_file is None else str(evaluation.calibration_file),
-        "cases": [outcome_json(result) for result in cases],
-    }
+@dataclass(frozen=True, slots=True)
+class QuestionReport:
+    """One kind of question."""
+
+    n: int
+    """Cases of this kind."""
+    edgevlm: float | None
+    """Share that the bundle answers right; null where no answer is known."""
+    reference: float | None
+    """The same of the PyTorch model; null without `--reference`."""
+    flips: int | None
+    """Cases that the two answer differently; null without `--reference`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalReport:
+    """How often the bundle answers right, and as the reference does. `--out` writes the same, with every case."""
+
+    bundle: str
+    """The folder, as it was given."""
+    model: str
+    """Name of the model in the bundle."""
+    precision: dict[str, str]
+    """How weights are stored, by graph."""
+    dataset: str
+    """Name of the data set."""
+    reference: str | None
+    """The PyTorch model compared with."""
+    other_checkpoint: str | None
+    """Why `reference` is not the checkpoint that the bundle was made from; null where it is, or nothing tells."""
+    match: str
+    """When two texts count as the same answer: "exact" or "loose"."""
+    n: int
+    """Number of cases."""
+    exact_match: dict[str, float | None]
+    """Share of right answers among the cases whose answer is known, of `edgevlm` and of `reference`."""
+    by_question: dict[str, QuestionReport]
+    """The same, by kind of question."""
+    flips: int | None
+    """Cases that the two answer differently; this and what follows up to `same_tokens` is null without a reference."""
+    flip_rate: float | None
+    """These as a share of all."""
+    became_wrong: int | None
+    """Flips from a right answer of the reference to a wrong one of the bundle."""
+    became_right: int | None
+    """Flips from a wrong answer to a right one."""
+    same_tokens: int | None
+    """Cases in which both gave the same tokens, one by one."""
+    errors: int
+    """Cases that could not be asked, such as unreadable images."""
+    answer_ms: dict[str, float | None]
+    """Median time of an answer in milliseconds, of `edgevlm` and of `reference`, for orientation only."""
+    calibration: Reliability | None
+    """Whether the probabilities of choices mean what they say; null without questions that have choices."""
+    calibration_file: str | None
+    """Where `--fit-calibration` wrote the temperature."""
+    cases: tuple[Outcome, ...]
+    """The cases that the two answer differently; in the file of `--out` all of them."""
+
+
+def report(evaluation: Evaluation, all_cases: bool = False) -> EvalReport:
+    """The command's result. `cases` are those whose answers differ from the reference's, or every case."""
+    scores, file = evaluation.scores, evaluation.calibration_file
+    return EvalReport(
+        bundle=str(evaluation.options.bundle),
+        model=evaluation.model,
+        precision=evaluation.precision,
+        dataset=evaluation.dataset.name,
+        reference=evaluation.options.reference,
+        other_checkpoint=evaluation.other_checkpoint,
+        match=evaluation.options.matcher,
+        n=scores.n,
+        exact_match=scores.exact_match,
+        by_question={
+            kind: QuestionReport(one.n, one.exact_match[EDGEVLM], one.exact_match[REFERENCE], one.flips)
+            for kind, one in evaluation.by_question.items()
+        },
+        flips=scores.flips,
+        flip_rate=scores.flip_rate,
+        became_wrong=scores.broken,
+        became_right=scores.fixed,
+        same_tokens=scores.same_tokens,
+        errors=scores.errors,
+        answer_ms={engine: _middle(times) for engine, times in evaluation.milliseconds.items()},
+        calibration=evaluation.calibration,
+        calibration_file=None if file is None else str(file),
+        cases=tuple(case for case in evaluation.results if all_cases or case.flipped),
+    )
 
 
 def page(evaluation: Evaluation) -> str:
@@ -78,7 +141,7 @@ def _with_pictures(chosen: list[Outcome], evaluation: Evaluation) -> list[dict[s
     wanted, how = {result.id: result for result in chosen}, evaluation.loading
     cases = [case for case in evaluation.dataset if case.id in wanted]
     pictures = {case.id: [_picture(image, how) for image in case.images] for case in cases}
-    return [{**outcome_json(result), "pictures": [p for p in pictures[result.id] if p]} for result in chosen]
+    return [{**asdict(result), "pictures": [p for p in pictures[result.id] if p]} for result in chosen]
 
 
 def _picture(image: Any, loading: LoadOptions) -> str | None:

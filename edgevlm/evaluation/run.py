@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevlm.evaluation.answerers import EDGEVLM, Answerer, BundleAnswerer, Given, ReferenceAnswerer
-from edgevlm.evaluation.calibration import FEWEST, Reliability, Verdicts, collect, fit_temperature, reliability
 from edgevlm.evaluation.datasets import Case, Dataset
 from edgevlm.evaluation.log import AnswerLog
+from edgevlm.evaluation.reliability import FEWEST, Reliability, Verdicts, collect, fit_temperature, reliability
 from edgevlm.evaluation.score import MATCHERS, Outcome, Scores, by_kind, outcomes, score
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.images import LoadOptions
@@ -40,6 +40,7 @@ class EvalOptions:
     """None takes the bundle's default, for the reference too."""
     matcher: str = "exact"
     provider: str = "cpu"
+    engine: str = "ort"
     threads: int | None = None
     apply_exif_orientation: bool | None = None
     """As in `RuntimeOptions`, for the reference too."""
@@ -92,15 +93,16 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
     Raises what `edgevlm_runtime.load` and `Reference.load` raise, and `EdgeVLMError` for a log of another evaluation.
     """
     from edgevlm_runtime import load
-    from edgevlm_runtime.bundle.choice_temperature import calibration_path
+    from edgevlm_runtime.bundle.choice_temperature import fit_path
     from edgevlm_runtime.saving import check_file
 
     if options.fit_calibration:
-        check_file(calibration_path(options.bundle), force=True)
+        check_file(fit_path(options.bundle), force=True)
     other = None if options.reference is None else _check_reference(options.bundle, options.reference)
     vlm = load(
         options.bundle,
         provider=options.provider,
+        engine=options.engine,
         threads=options.threads,
         apply_exif_orientation=options.apply_exif_orientation,
         image_bit_depth=options.image_bit_depth,
@@ -140,7 +142,7 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
 def _check_reference(bundle: Path, reference: str) -> str | None:
     """Before anything is asked: is the reference there, does it fit into memory, and is the bundle made from it?
 
-    Two models may be compared that are not made from one another, but nobody shall take what differs for drift of the
+    Two models may be compared that are not made from one another, but nobody should take what differs for drift of the
     export: then the line that says so. Raises `CheckpointError` and `ReferenceTooLarge`.
     """
     from edgevlm_export.checkpoints.checkpoint import locate
@@ -158,18 +160,18 @@ def _check_reference(bundle: Path, reference: str) -> str | None:
 
 def _fit(bundle: Bundle, verdicts: Verdicts, dataset: Dataset) -> tuple[float, Path]:
     """The temperature and where it was written. Raises `EdgeVLMError` when there is too little to fit it on."""
-    from edgevlm_runtime.bundle.choice_temperature import Calibration, write_calibration
+    from edgevlm_runtime.bundle.choice_temperature import TemperatureFit, write_fit
 
     if len(verdicts) < FEWEST:
         raise EdgeVLMError(
-            f"cannot calibrate on {len(verdicts)} questions with choices and a known answer: "
+            f"cannot fit a temperature on {len(verdicts)} questions with choices and a known answer: "
             f"at least {FEWEST} are needed"
         )
     temperature = fit_temperature(verdicts)
     after = reliability(verdicts, temperature)
     assert after is not None
-    fitted = Calibration(bundle.content_digest, temperature, dataset.name, after.n, after.ece_raw, after.ece)
-    return temperature, write_calibration(bundle, fitted)
+    fitted = TemperatureFit(bundle.content_digest, temperature, dataset.name, after.n, after.ece_raw, after.ece)
+    return temperature, write_fit(bundle, fitted)
 
 
 def _ask_reference(
@@ -220,6 +222,7 @@ def _header(options: EvalOptions, dataset: Dataset, vlm: VLM, limit: int) -> dic
         "reference": options.reference,
         "max_new_tokens": limit,
         "provider": options.provider,
+        "engine": options.engine,
         "exif_orientation": vlm.pipeline.image_loading.apply_exif_orientation,
         "image_bit_depth": options.image_bit_depth,
     }

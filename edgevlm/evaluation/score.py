@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from edgevlm.evaluation.answerers import EDGEVLM, REFERENCE, Given
 from edgevlm.evaluation.datasets import Case
@@ -30,19 +29,29 @@ class Outcome:
     """One case with what everybody said."""
 
     id: str
+    """Name of the case in its data set."""
     image: str
+    """Name of its image."""
     kind: str
+    """The kind of question."""
     question: str
+    """As it was asked."""
     expected: str | None
+    """The right answer, where it is known."""
     edgevlm: str
+    """The bundle's answer."""
     reference: str | None
+    """The PyTorch model's answer; None without a reference."""
     right: bool | None
-    """Whether the bundle's answer is right; None where nobody knows. Likewise for the reference."""
+    """Whether the bundle's answer is right; None where no answer is known."""
     reference_right: bool | None
+    """Whether the reference's answer is right; None also without a reference."""
     flipped: bool
-    """The two answers differ."""
+    """Whether the two answers differ."""
     same_tokens: bool | None
+    """Whether their tokens are the same, one by one; None without a reference."""
     error: str | None = None
+    """Why the case could not be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +124,6 @@ def by_kind(results: Sequence[Outcome]) -> dict[str, Scores]:
     for result in results:
         groups.setdefault(result.kind, []).append(result)
     return {kind: score(group) for kind, group in groups.items()}
-
-
-def question_json(scores: Scores) -> dict[str, Any]:
-    """One entry of `by_question`."""
-    return {"n": scores.n, **scores.exact_match, "flips": scores.flips}
-
-
-def outcome_json(result: Outcome) -> dict[str, Any]:
-    """A case as JSON."""
-    return asdict(result)
 
 
 def _share(verdicts: Sequence[bool | None]) -> float | None:

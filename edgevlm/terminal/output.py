@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from edgevlm.json_text import json_text
+from edgevlm.json_text import Record, json_text, plain
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,9 +34,9 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
-def emit_json(payload: Mapping[str, Any]) -> None:
-    """Print the command's one JSON object."""
-    click.echo(json_text(payload))
+def emit_json(record: Record) -> None:
+    """Print the command's one JSON object: a dataclass that `edgevlm.cli.records` lists, whose fields are its keys."""
+    click.echo(json_text(plain(record)))
 
 
 @contextlib.contextmanager

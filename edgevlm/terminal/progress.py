@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: bars on a terminal where rich is installed, one plain line a stage elsewhere."""
+"""Progress of long work on stderr: bars on a terminal where rich is installed, one plain line per stage elsewhere."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""What the values of options and arguments may be: numbers that are numbers, names and paths that name something."""
+"""What the values of options and arguments may be: numbers that are numbers, names and paths that name something; and
+the options that several commands have."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,6 +87,40 @@ class FilePath(click.Path):
         if not str(value):
             self.fail("it is empty: give the path of a file or folder.", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def loading_options(*, providers: bool = False) -> Callable[[F], Callable[..., Any]]:
+    """Decorator for every command that loads bundles: on what. Passed together as `loading`, the arguments of
+    `edgevlm_runtime.load` that were given; where there may be several `providers`, they are a tuple."""
+    may_repeat = "; may repeat" if providers else ""
+    options = {
+        "provider": click.option(
+            "--provider",
+            multiple=providers,
+            metavar="NAME",
+            help=f"Execution provider: auto, cpu, cuda, ...; must load{may_repeat}. Default: cpu.",
+        ),
+        "engine": click.option(
+            "--engine", metavar="NAME", help="ort (default), tensorrt or tensorrt-rtx (see `edgevlm compile`)."
+        ),
+        "threads": click.option(
+            "--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores."
+        ),
+    }
+
+    def decorate(function: F) -> Callable[..., Any]:
+        @wraps(function)
+        def command(*arguments: Any, **values: Any) -> Any:
+            found = {name: values.pop(name) for name in options}
+            loading = {name: value for name, value in found.items() if value not in (None, ())}
+            return function(*arguments, loading=loading, **values)
+
+        decorated: Callable[..., Any] = command
+        for option in reversed(options.values()):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
 
 
 def image_options(function: F) -> F:

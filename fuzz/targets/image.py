@@ -16,10 +16,15 @@ __all__ = ["Surface", "mutate"]
 KINDS = {
     "fixed": {"image_token": "<i>", "tokens": 4, "height": 28, "width": 28, "shortest_edge": 28, "center_crop": True},
     "tiles": {"image_token": "<i>", "tokens_per_tile": 4, "tile": 32, "longest_edge": 64, "split": True},
+    "anyres": {
+        "image_token": "<i>", "tile": 16, "side": 2, "sizes": [[16, 32], [32, 16], [48, 48]], "most_tiles": 2,
+    },
     "native": {
         "image_token": "<i>", "patch_size": 4, "merge_size": 2, "window_size": 16, "min_pixels": 64, "max_pixels": 4096,
     },
 }  # fmt: skip
+WITHIN = {"image_token": "<i>", "patch_size": 4, "merge_size": 2, "within": [64, 48], "row_end": "\n", "image_end": "."}
+"""Of "native" as well: brought within a size, with text behind rows."""
 OPTIONS = (LoadOptions(), LoadOptions(apply_exif_orientation=False, bit_depth=12))
 
 
@@ -28,7 +33,8 @@ class Surface:
 
     def __init__(self, folder: Path) -> None:
         warnings.simplefilter("ignore")  # Pillow's, which are no findings
-        self._processors = [make_processor(ImageProcessing(kind, options)) for kind, options in KINDS.items()]
+        kinds = [*KINDS.items(), ("native", WITHIN)]
+        self._processors = [make_processor(ImageProcessing(kind, options)) for kind, options in kinds]
 
     def run(self, data: bytes) -> None:
         for options in OPTIONS:

@@ -133,8 +133,8 @@ class VLM:
     def prompt_logits(self, messages: Sequence[Message], images: ImageSources = ()) -> tuple[NDArray[np.int64], Logits]:
         """Token ids [S] of a conversation, image tokens included, and the decoder's logits [S, vocab] for each.
 
-        All rows are held at once, 4 * S * vocab bytes: 600 MB for 1000 tokens and a vocabulary of 150 000. It is for
-        measuring; answers compute the last row alone.
+        All rows are in memory at once, 4 * S * vocab bytes: 600 MB for 1000 tokens and a vocabulary of 150 000. It is
+        for measuring; answers compute the last row alone.
         """
         parts = self.pipeline
         inputs = [parts.prepare(image) for image in several(images)]

@@ -119,8 +119,8 @@ class GenerationOptions:
         need(is_real(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         penalty = self.repetition_penalty
         low, high = PENALTIES
-        held = is_real(penalty) and low <= penalty <= high
-        need(held, "repetition_penalty", penalty, f"from {low:g} to {high:g}")
+        sound = is_real(penalty) and low <= penalty <= high
+        need(sound, "repetition_penalty", penalty, f"from {low:g} to {high:g}")
         need(self.seed is None or _whole(self.seed, 0), "seed", self.seed, "a whole number, 0 or more, or None")
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else _tuple("stop", self.stop))
         object.__setattr__(self, "suppress_tokens", _tuple("suppress_tokens", self.suppress_tokens))

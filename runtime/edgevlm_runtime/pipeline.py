@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from edgevlm_runtime.bundle.choice_temperature import read_calibration
+from edgevlm_runtime.bundle.choice_temperature import read_fit
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.decoding import tuning
@@ -19,7 +19,7 @@ from edgevlm_runtime.decoding.decoder import Decoder
 from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
 from edgevlm_runtime.decoding.positions import PositionScheme, make_positions
 from edgevlm_runtime.engines import load_graphs
-from edgevlm_runtime.engines.base import Engine
+from edgevlm_runtime.engines.base import Engine, GraphRequest
 from edgevlm_runtime.engines.cores import graph_threads
 from edgevlm_runtime.errors import ContextOverflow
 from edgevlm_runtime.images import make_processor
@@ -57,8 +57,7 @@ class Pipeline:
         prompts = PromptEncoder.load(bundle.path, manifest.prompt)
         processor, positions = make_processor(manifest.image), make_positions(manifest.decoder.positions)
         embeddings = TokenEmbeddings(bundle)
-        files = {name: bundle.file(info.file) for name, info in manifest.graphs.items()}
-        engine, graphs = load_graphs(options, files, scores=_scores(manifest, options))
+        engine, graphs = load_graphs(options, _requests(bundle, options))
         key = tuning.key(bundle.content_digest, engine.identity, graph_threads(options.threads))
         return cls(
             bundle,
@@ -99,8 +98,8 @@ class Pipeline:
     @cached_property
     def choice_temperature(self) -> float:
         """What was fitted for this bundle, else 1. Raises `EdgeVLMError` when the fit is of another bundle."""
-        calibration = read_calibration(self.bundle)
-        return 1.0 if calibration is None else calibration.temperature
+        fit = read_fit(self.bundle)
+        return 1.0 if fit is None else fit.temperature
 
     @cached_property
     def tuning_key(self) -> str:
@@ -161,8 +160,9 @@ def _image_cache(options: RuntimeOptions) -> ImageCache:
     return ImageCache(options.image_cache_bytes, store)
 
 
-def _scores(manifest: Manifest, options: RuntimeOptions) -> int:
-    """Attention scores of a prompt's chunk, over the whole KV cache."""
-    info = manifest.decoder
-    heads = -(-info.hidden_size // info.kv.head_dim)  # where they are as wide as the model together, as is usual
-    return heads * (options.prefill_chunk or tuning.DEFAULT_CHUNK) * _context_tokens(manifest, options)
+def _requests(bundle: Bundle, options: RuntimeOptions) -> list[GraphRequest]:
+    """Every graph of the bundle, with what is known of how it will be run."""
+    manifest = bundle.manifest
+    chunk = options.prefill_chunk or tuning.DEFAULT_CHUNK
+    scores = manifest.decoder.attention_scores(chunk, _context_tokens(manifest, options))
+    return [GraphRequest(bundle, name, name == "decoder", scores) for name in manifest.graphs]

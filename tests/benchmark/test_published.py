@@ -6,10 +6,14 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from benchmarks import __main__ as published
-from benchmarks.shapes import LLAVA_IMAGE_TOKEN, SHAPES, SMOLVLM_IMAGE_TOKEN, parameters
+from benchmarks.shapes import SHAPES, parameters
+from benchmarks.shapes.llava import LLAVA_IMAGE_TOKEN
+from benchmarks.shapes.smolvlm import SMOLVLM_IMAGE_TOKEN
 from edgevlm.benchmark.run import describe_machine
+from edgevlm.json_text import plain
 from tests.support import traces
 
 SHORT = ["--repeats", "1", "--warmup", "0", "--new-tokens", "3", "--text-tokens", "30"]
@@ -62,7 +66,7 @@ def test_from_export_to_table(comparisons, tmp_path):
 def test_tables_keep_their_order(tmp_path):
     from benchmarks.tables import write_readme
 
-    bench = {"engines": [], "machine": {**describe_machine()}}
+    bench = {"engines": [], "machine": plain(describe_machine())}
     bench["workload"] = {"image_size": [1, 2], "image_tokens": 3, "text_tokens": 4, "new_tokens": 5}
     bench["workload"] |= {"threads": 6, "repeats": 7}
     for name in ("a", "b", "c"):
@@ -92,6 +96,8 @@ def test_unknown(comparisons):
         ("llava-1.5-7b", (7060, 7070)),
         ("clip-l-336-qwen2-0.5b", (790, 805)),
         ("smolvlm-256m", (250, 260)),
+        ("lfm2-vl-450m", (445, 455)),
+        ("qwen3-vl-2b", (2120, 2140)),
     ],
 )
 def test_shapes_have_the_size_of_their_models(shape, millions):
@@ -114,3 +120,17 @@ def test_shapes_tokenize_a_character_each(shape, image_token, tmp_path):
     ids = processor.tokenizer("a scratch?", add_special_tokens=False)["input_ids"]
     assert len(set(ids)) > 5
     assert len(ids) == len("a scratch?")
+
+
+@pytest.mark.parametrize(("shape", "tokens"), [("lfm2-vl-450m", 256), ("qwen3-vl-2b", 256)])
+def test_twins_see_an_image_of_512_pixels_as_published(shape, tokens, tmp_path):
+    """Patches of 16 pixels, four of them one token."""
+    from edgevlm_export.preprocessing import load_processor, translate
+    from edgevlm_runtime.images import make_processor
+
+    config = SHAPES[shape].config()
+    SHAPES[shape].save_processor(tmp_path)
+    config.save_pretrained(tmp_path)
+    image = translate(load_processor(tmp_path, config), config).image
+    prepared = make_processor(image)(Image.new("RGB", (512, 512)))
+    assert prepared.tokens == tokens

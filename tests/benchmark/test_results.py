@@ -11,9 +11,11 @@ import pytest
 
 from edgevlm.benchmark import baseline
 from edgevlm.benchmark.engines.base import Sample
-from edgevlm.benchmark.results import EngineResult, Results, compare, spread, summarize, to_json
+from edgevlm.benchmark.results import EngineResult, Machine, Ratios, Results, compare, spread, summarize
 from edgevlm.benchmark.sustained import INTERVALS, intervals
 from edgevlm.benchmark.workload import Facts
+from edgevlm.json_text import plain
+from edgevlm.machine import Processor
 from edgevlm_runtime import EdgeVLMError, saving
 
 FACTS = Facts("random", (28, 28), 4, 20, 24, 8, 5, 1, 2, "cpu")
@@ -50,8 +52,11 @@ def engine(label: str, scales: list[float], name: str = "edgevlm", precision: st
     )
 
 
+MACHINE = Machine(Processor("cpu", "x86_64", 2, 2, None), 2**34, "Linux", "3.11", {"numpy": "2"}, busy_before=0.0)
+
+
 def results(*engines: EngineResult) -> Results:
-    return Results({"busy_before": 0.0}, FACTS, engines, compare(engines))
+    return Results(MACHINE, FACTS, engines, compare(engines))
 
 
 def test_percentiles_are_numpys():
@@ -78,24 +83,35 @@ def test_ratios_say_how_many_times_better():
     torch = engine("PyTorch float32", [4.0], "pytorch", "float32")
     half = engine("PyTorch bfloat16", [2.0], "pytorch", "bfloat16")
     found = compare([engine("a", [1.0]), engine("b", [0.5]), half, torch])
-    assert found["pytorch"] == found["by_engine"]["a"]
-    assert set(found["pytorch"].values()) == {4.0}
-    assert {"vision", "prefill", "decode", "time_to_first_token"} <= set(found["pytorch"])
-    assert set(found["by_engine"]["PyTorch bfloat16"].values()) == {2.0}
-    assert set(found["first_bundle"]) == {"b"}
-    assert set(found["first_bundle"]["b"].values()) == {2.0}
+    assert found.pytorch == found.by_engine["a"]
+    assert set(found.pytorch.values()) == {4.0}
+    assert {"vision", "prefill", "decode", "time_to_first_token"} <= set(found.pytorch)
+    assert set(found.by_engine["PyTorch bfloat16"].values()) == {2.0}
+    assert set(found.first_bundle) == {"b"}
+    assert set(found.first_bundle["b"].values()) == {2.0}
 
 
 def test_without_float32_there_is_nothing_to_compare_with():
     found = compare([engine("a", [1.0]), engine("PyTorch bfloat16", [2.0], "pytorch", "bfloat16")])
-    assert found == {"pytorch": None, "by_engine": None, "first_bundle": None}
+    assert found == Ratios(pytorch=None, by_engine=None, first_bundle=None)
 
 
 def test_saved_results_come_back(tmp_path):
     saved = results(engine("a", [1.0, 2.0]))
     saving.write_atomic(tmp_path / "new" / "saved.json", baseline.dump(saved))
     assert baseline.load(tmp_path / "new" / "saved.json") == saved
-    assert msgspec.convert(json.loads(json.dumps(to_json(saved))), Results) == saved
+    assert msgspec.convert(json.loads(json.dumps(plain(saved))), Results) == saved
+
+
+def test_results_that_name_no_engine_are_onnxruntimes(tmp_path):
+    """Those saved before there was a choice."""
+    saved = plain(results(engine("a", [1.0])))
+    del saved["workload"]["engine"]
+    (tmp_path / "saved.json").write_text(json.dumps(saved))
+    before = baseline.load(tmp_path / "saved.json")
+    baseline.check_workload(before, FACTS, tmp_path)
+    with pytest.raises(EdgeVLMError, match="engine was ort, is tensorrt"):
+        baseline.check_workload(before, replace(FACTS, engine="tensorrt"), tmp_path)
 
 
 def test_worse_is_seen_in_both_directions():

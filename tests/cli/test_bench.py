@@ -12,7 +12,7 @@ import pytest
 
 from edgevlm.terminal.errors import CHECK_FAILED
 from edgevlm_runtime.bundle.folder import Bundle
-from tests.support import browser
+from tests.support import browser, records
 from tests.support.pages import parse
 
 SHORT = ("--repeats", 2, "--warmup", 0, "--new-tokens", 3, "--text-tokens", 16)
@@ -49,7 +49,9 @@ def compared(tiny_bundle, half_bundle, tiny_checkpoint, tmp_path_factory) -> tup
     arguments += ["--minutes", 0.005, "--save", saved, "--report", report, "--json"]
     result = CliRunner().invoke(cli, list(map(str, arguments)), prog_name="edgevlm")
     assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout), saved, report
+    printed = json.loads(result.stdout)
+    records.check("bench", printed)
+    return printed, saved, report
 
 
 def test_the_contract(compared):
@@ -160,6 +162,7 @@ def test_against_a_baseline(invoke, compared, tiny_bundle, tmp_path, factor, cod
     file.write_text(json.dumps(saved))
     result = invoke("bench", tiny_bundle, *SHORT, "--compare", file, "--tolerance", 0.5, "--json")
     assert result.exit_code == code, result.stderr
+    records.check("bench", json.loads(result.stdout))
     found = json.loads(result.stdout)["baseline"]
     assert found["passed"] is (code == 0)
     assert {change["worse_by"] > 0.5 for change in found["changes"]} == {code == CHECK_FAILED}

@@ -7,6 +7,7 @@ import json
 import pytest
 
 import edgevlm
+from tests.support import records
 
 QUESTION = ("--prompt", "is there a scratch")
 
@@ -14,6 +15,7 @@ QUESTION = ("--prompt", "is there a scratch")
 def test_json(invoke, tiny_bundle, picture):
     result = invoke("run", tiny_bundle, "--image", picture, *QUESTION, "--choices", "yes, no,not sure", "--json")
     assert result.exit_code == 0, result.stderr
+    records.check("run", json.loads(result.stdout))
     (answer,) = json.loads(result.stdout)["answers"]
     with edgevlm.load(tiny_bundle).session(picture) as session:
         expected = session.choose(QUESTION[1], ["yes", "no", "not sure"])

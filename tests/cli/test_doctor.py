@@ -13,10 +13,11 @@ import pytest
 
 from edgevlm import providers
 from edgevlm.cli.doctor import diagnose
-from edgevlm.machine import PACKAGES, package_versions
-from edgevlm.providers import ProviderState, probe, probe_all
+from edgevlm.machine import PACKAGES, ProviderState, package_versions
+from edgevlm.providers import probe, probe_all
 from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 from edgevlm_runtime.installing import pip_install
+from tests.support import records
 
 CPU = ProviderState("CPUExecutionProvider", True)
 CUDA_MISSING = ProviderState("CUDAExecutionProvider", False, "libcudart.so.13 is not on this machine")
@@ -40,6 +41,7 @@ def test_json(spawn):
     done = spawn("doctor", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
+    records.check("doctor", report)
     keys = ["usable", "python", "platform", "cpu", "memory_bytes", "packages", "providers", "findings"]
     assert list(report) == keys
     assert report["usable"] is True

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import edgevlm
-from tests.support import browser
+from tests.support import browser, records
 from tests.support.pages import parse
 
 QUESTIONS = ["is there a scratch", "what is in the picture"]
@@ -48,6 +48,7 @@ def test_without_a_reference(invoke, tiny_bundle, dataset):
     result = invoke("eval", tiny_bundle, "--dataset", dataset, *SHORT, "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
+    records.check("eval", found)
     assert found["n"] == 8
     assert found["exact_match"] == {"edgevlm": pytest.approx(6 / 7), "reference": None}
     assert found["flips"] is found["flip_rate"] is None
@@ -62,6 +63,7 @@ def test_the_reference_answers_the_same(invoke, tiny_bundle, tiny_checkpoint, da
     result = invoke("eval", tiny_bundle, *arguments, "--max-flip-rate", 0, "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
+    records.check("eval", found)
     assert found["exact_match"]["reference"] == found["exact_match"]["edgevlm"]
     assert (found["flips"], found["flip_rate"], found["same_tokens"]) == (0, 0.0, 8)
     assert found["other_checkpoint"] is None
@@ -79,6 +81,7 @@ def test_flips_are_listed_and_shown(invoke, tiny_bundle, other_checkpoint, datas
     assert result.exit_code == 1
     assert "of the answers differ, at most 10.0 %" in result.stderr
     found = json.loads(result.stdout)
+    records.check("eval", found)
     assert found["flips"] == len(found["cases"]) > 0
     assert found["flip_rate"] == pytest.approx(found["flips"] / 8)
     flip = found["cases"][0]
@@ -179,6 +182,7 @@ def test_calibration(invoke, refused, tiny_bundle, tmp_path):
     arguments = ("eval", bundle, "--dataset", tmp_path, *SHORT, *files, "--json")
     raw = json.loads(invoke(*arguments).stdout)["calibration"]
     fitted = json.loads(invoke(*arguments, "--fit-calibration").stdout)
+    records.check("eval", fitted)
     found, file = fitted["calibration"], tmp_path / "bundle.calibration.json"
     assert raw["temperature"] == 1
     assert raw["accuracy"] == found["accuracy"] == pytest.approx(0.75)
@@ -201,6 +205,7 @@ def test_the_data_set_can_be_saved(invoke, tmp_path):
     result = invoke("eval", "--dataset", "inspection", "--n", 3, "--write", tmp_path / "parts", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout) == {"n": 3, "written": str(tmp_path / "parts")}
+    records.check("eval", json.loads(result.stdout), record=1)
     assert len((tmp_path / "parts" / "questions.jsonl").read_text().splitlines()) == 3
 
 
@@ -214,7 +219,7 @@ def test_the_data_set_can_be_saved(invoke, tmp_path):
         (["--max-flip-rate", "0"], "--reference"),
         (["--split", "train"], "no questions of split 'train'"),
         (["--write", "x"], "folder already"),
-        (["--fit-calibration", "--n", "1", "--max-new-tokens", "1"], "cannot calibrate"),
+        (["--fit-calibration", "--n", "1", "--max-new-tokens", "1"], "cannot fit a temperature"),
     ],
 )
 def test_refused(invoke, tiny_bundle, dataset, arguments, named):

@@ -14,7 +14,7 @@ import pytest
 import edgevlm
 from edgevlm_export.api import STEPS
 from edgevlm_export.families import FAMILIES
-from tests.support import traces
+from tests.support import records, traces
 
 GRAPHS = {"vision_encoder", "projector", "decoder"}
 
@@ -49,6 +49,7 @@ def test_json(invoke, tiny_checkpoint, output):
     result = invoke("export", tiny_checkpoint, "-o", output, "--fp16", "--vision", "fp32", "--json")
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
+    records.check("export", report)
     assert list(report) == [
         "bundle",
         "family",

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from edgevlm_runtime.bundle.manifest import SCHEMA_VERSION
+from tests.support import records
 from tests.support.seal import write_manifest
 
 KEYS = [
@@ -52,6 +53,7 @@ def test_json(invoke, tiny_bundle):
     result = invoke("inspect", tiny_bundle, "--json")
     assert result.exit_code == 0, result.stderr
     shown = json.loads(result.stdout)
+    records.check("inspect", shown)
     assert list(shown) == KEYS
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     assert shown["model"] == manifest["model"]

@@ -12,6 +12,7 @@ from edgevlm_export.chat_templates import NAMES
 from edgevlm_export.checkpoints.aliases import ALIASES
 from edgevlm_export.families import FAMILIES
 from edgevlm_runtime.installing import pip_install
+from tests.support import records
 
 EXPORTER = Path(edgevlm_export.__file__).parents[1]
 WITHOUT_EXPORTER = f"import sys; sys.path.remove({str(EXPORTER)!r}); from edgevlm.cli import main; main()"
@@ -21,6 +22,7 @@ def test_json_lists_every_alias_and_family(invoke):
     result = invoke("models", "--json")
     assert result.exit_code == 0
     listed = json.loads(result.stdout)
+    records.check("models", listed)
     assert listed["exporter_installed"] is True
     assert [entry["alias"] for entry in listed["aliases"]] == list(ALIASES)
     assert listed["families"] == list(FAMILIES)

@@ -19,6 +19,7 @@ from PIL import Image
 
 import edgevlm
 from edgevlm_runtime.bundle.manifest import decode, encode
+from tests.support import records
 
 QUESTION = "Is there a scratch?"
 KEYS = [
@@ -46,7 +47,9 @@ def ask(invoke, tiny_bundle, picture):
         images = ["--image", image] if image else []
         result = invoke("run", tiny_bundle, *images, "--max-new-tokens", 8, "--json", *arguments)
         assert result.exit_code == 0, result.stderr
-        return json.loads(result.stdout)["answers"]
+        printed = json.loads(result.stdout)
+        records.check("run", printed)
+        return printed["answers"]
 
     return run
 

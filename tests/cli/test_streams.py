@@ -75,7 +75,7 @@ def test_a_broken_pipe_of_another_process_is_an_error(invoke, refused, monkeypat
     def broken() -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("edgevlm.machine.processor", broken)
+    monkeypatch.setattr("edgevlm.cli.doctor.processor", broken)
     assert "has ended" in refused(invoke("doctor"))
 
 

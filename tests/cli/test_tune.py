@@ -7,6 +7,7 @@ import json
 import pytest
 
 import edgevlm_runtime
+from tests.support import records
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +17,7 @@ def own_cache(tmp_path, monkeypatch):
 
 def test_json(invoke, tiny_bundle):
     found = json.loads(invoke("tune", tiny_bundle, "--rounds", "1", "--json").stdout)
+    records.check("tune", found)
     assert list(found) == ["bundle", "prefill_chunk", "prefill_tokens_per_s", "positions", "file"]
     assert str(found["prefill_chunk"]) in found["prefill_tokens_per_s"]
     assert edgevlm_runtime.load(tiny_bundle).prefill_chunk == found["prefill_chunk"]

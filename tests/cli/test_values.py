@@ -18,7 +18,7 @@ NUMBERS = (Whole, Number)
 OTHERS_OWN = ("Size", "ComputeCapabilities")
 """Types of one option, in its command's file."""
 TEXTS = {
-    "choices", "engine", "layers", "matcher", "prompt", "prompts", "provider", "providers", "reference_dtype", "split",
+    "choices", "engine", "layers", "matcher", "prompt", "prompts", "provider", "reference_dtype", "split",
     "stop", "system", "system_prompt", "target", "precision",
 }  # fmt: skip
 """Parameters that take any text: an empty one has a meaning, or is refused below the command line."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import records
 from tests.support.seal import write_manifest
 
 Copy = Callable[[], Path]
@@ -35,6 +36,7 @@ def test_a_sound_bundle(invoke, tiny_bundle):
     result = invoke("verify", tiny_bundle, "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
+    records.check("verify", found)
     assert found["passed"] is True
     assert found["problems"] == []
     assert found["files"]["checked"] == len(names(tiny_bundle)) - 1  # all but the manifest's own digest
@@ -129,6 +131,7 @@ def test_an_export_that_drifts_exits_with_1(invoke, tiny_checkpoint, tmp_path, m
     result = invoke(*command)
     assert result.exit_code == 1
     found = json.loads(result.stdout)
+    records.check("export", found, record=1)
     assert found["bundle"] == str(tmp_path / "out.drifted")
     assert "top1_agreement is 1, at least 2 is needed" in found["missed"][0]
     assert "--allow-drift" in result.stderr

@@ -62,6 +62,14 @@ def test_another_evaluation(path: Path, other: dict) -> None:
         AnswerLog(path, {**HEADER, **other}, resume=True)
 
 
+def test_logs_that_name_no_engine_are_onnxruntimes(path: Path) -> None:
+    """Those of before there was a choice."""
+    with AnswerLog(path, {**HEADER, "engine": "ort"}, resume=True) as log:
+        assert log.has("edgevlm", "2")
+    with pytest.raises(EdgeVLMError, match=r"\(engine differ\)"):
+        AnswerLog(path, {**HEADER, "engine": "tensorrt"}, resume=True)
+
+
 def test_force_replaces_whatever_is_there(path: Path) -> None:
     with AnswerLog(path, HEADER, anew=True) as log:
         assert log.answers == {}

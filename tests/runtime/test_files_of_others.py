@@ -24,7 +24,7 @@ from edgevlm.benchmark import baseline
 from edgevlm.evaluation.log import AnswerLog
 from edgevlm_runtime.bundle import manifest as schema
 from edgevlm_runtime.bundle.certificate import read_certificate
-from edgevlm_runtime.bundle.choice_temperature import calibration_path
+from edgevlm_runtime.bundle.choice_temperature import fit_path
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.checks import question_file
 from edgevlm_runtime.checks.selftest import run_self_test
@@ -161,7 +161,7 @@ READERS: dict[str, Callable[[Path, Put, Path], None]] = {
         "selftest/image.png", lambda bundle: run_self_test(edgevlm_runtime.load(bundle, threads=1))
     ),
     "files, verified": within("tokenizer.json", check_files),
-    "calibration": beside(lambda bundle, folder: calibration_path(bundle), choose),
+    "calibration": beside(lambda bundle, folder: fit_path(bundle), choose),
     "tuning": beside(lambda bundle, folder: tuning._file("key"), lambda bundle, folder: tuning.recall("key")),
     "image": beside(
         lambda bundle, folder: folder / "x.png",

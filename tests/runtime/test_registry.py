@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from PIL import Image
 
 import edgevlm_runtime
 from edgevlm_runtime.bundle.manifest import ImageProcessing
+from edgevlm_runtime.decoding import tuning
 from edgevlm_runtime.engines import ENGINES, make_engine
+from edgevlm_runtime.engines.base import GraphRequest
 from edgevlm_runtime.errors import BundleError, ProviderError
 from edgevlm_runtime.images import KINDS, make_processor
 from edgevlm_runtime.options import RuntimeOptions
@@ -24,13 +27,29 @@ from tests.support.packages import installed
 
 Install = Callable[..., None]
 
-ENGINE = """
+ENGINE = '''
 from dataclasses import replace
 from edgevlm_runtime.engines import ort
 
-def make_engine(options):
-    return ort.make_engine(replace(options, engine="ort"))
-"""
+ASKED = []
+
+class Mixed:
+    """One engine for the decoder, another for the other graphs."""
+
+    identity, reason, automatic = "acme 1", "as asked", False
+
+    def __init__(self, options):
+        self.one, self.other = (ort.make_engine(replace(options, engine="ort", threads=count)) for count in (1, 2))
+
+    def fallback(self, error):
+        return None
+
+    def load(self, request):
+        ASKED.append(request)
+        return (self.one if request.name == "decoder" else self.other).load(request)
+
+make_engine = Mixed
+'''
 KIND = """
 from dataclasses import dataclass
 import numpy as np
@@ -70,6 +89,21 @@ def test_engine_of_another_package_answers(install: Install, handmade_bundle: Pa
     assert ours.token_ids == theirs.token_ids
 
 
+def test_engine_of_another_package_is_given_what_ours_are(install: Install, handmade_bundle: Path) -> None:
+    """The bundle, each of its graphs by name, and how it will be run."""
+    install("acme", "edgevlm.engines", {"acme-npu": "acme_engine:make_engine"}, acme_engine=ENGINE)
+    vlm = edgevlm_runtime.load(handmade_bundle, engine="acme-npu", threads=1)
+    asked: list[GraphRequest] = sys.modules["acme_engine"].ASKED
+    assert [request.name for request in asked] == list(vlm.manifest.graphs)
+    assert [request.name for request in asked if request.repeated] == ["decoder"]
+    for request in asked:
+        assert request.bundle is vlm.bundle
+        assert request.path == handmade_bundle / vlm.manifest.graphs[request.name].file
+        assert request.attention_scores == 2 * tuning.DEFAULT_CHUNK * vlm.manifest.decoder.max_context, "2 heads"
+        with pytest.raises(FrozenInstanceError):
+            request.name = "another"  # type: ignore[misc]
+
+
 def test_image_kind_of_another_package(install: Install) -> None:
     install("acme", "edgevlm.image_kinds", {"acme": "acme_kind"}, acme_kind=KIND)
     prepared = make_processor(ImageProcessing("acme", {"side": 3}))(Image.new("RGB", (9, 7), "white"))
@@ -107,7 +141,8 @@ def test_a_name_in_two_packages_is_refused(install: Install) -> None:
 
 def test_unknown_names_are_told_all_that_there_are(install: Install) -> None:
     install("acme", "edgevlm.image_kinds", {"acme": "acme_kind"}, acme_kind=KIND)
-    with pytest.raises(BundleError, match="in the bundle: round: known are fixed, tiles, native, acme: upgrade"):
+    ours = ", ".join(KINDS.built_in)
+    with pytest.raises(BundleError, match=f"in the bundle: round: known are {ours}, acme: upgrade"):
         KINDS.get("round")
 
 

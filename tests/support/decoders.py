@@ -19,6 +19,7 @@ from edgevlm_runtime.bundle import decoder_info
 from edgevlm_runtime.decoding.decoder import Decoder, DecoderRun
 from edgevlm_runtime.engines import make_engine
 from edgevlm_runtime.options import RuntimeOptions
+from tests.support.graphs import alone
 
 
 class Embeddings:
@@ -93,10 +94,10 @@ def write_decoder(folder: Path, out: Path, precision: GraphPrecision, context: i
         vocab_size=text.vocab_size,
         max_context=context,
         positions=family.positions,
-        kv=decoder_info.KVLayout(kv.layers, kv.kv_heads, kv.head_dim, plan.activations),
+        kv=decoder_info.KVLayout(kv.layers, kv.kv_heads, kv.head_dim, plan.activations, sizes=kv.differing),
         embedding=table,
         step_inputs=plan.step_inputs,
     )
-    graph = make_engine(RuntimeOptions(threads=1)).load(out / "decoder.onnx")
+    graph = make_engine(RuntimeOptions(threads=1)).load(alone(out / "decoder.onnx"))
     embeddings = TextModel.load(folder).embeddings
     return plan, Decoder(graph, info, embeddings).new_run(context)  # type: ignore[arg-type]

@@ -21,6 +21,6 @@ def load_engine(spec: Spec, task: Task) -> Engine:
     return cast(Engine, ENGINES.get(spec.engine).load(spec, task))
 
 
-def imports_of(engine: str) -> str:
+def imports_of(engine: str, task: Task) -> str:
     """Modules that a process imports before it can load this engine, comma-separated."""
-    return str(ENGINES.get(engine).IMPORTS)
+    return str(ENGINES.get(engine).imports(task))

@@ -9,15 +9,20 @@ from edgevlm.benchmark.workload import Task
 from edgevlm_runtime import VLM, Answer
 from edgevlm_runtime import load as load_bundle
 from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.engines import maker
 from edgevlm_runtime.errors import EdgeVLMError
 
-IMPORTS = "edgevlm_runtime, edgevlm_runtime.engines.ort"
+
+def imports(task: Task) -> str:
+    """The runtime, and the module of the engine it is asked for. Raises `ProviderError` for one it does not have."""
+    return f"edgevlm_runtime, {maker(task.engine).__module__}"
 
 
 def load(spec: Spec, task: Task) -> Engine:
     """Load a bundle with its digests checked, as `edgevlm run` does, and without an image cache: rounds must not
     remember each other's image."""
-    return BundleEngine(load_bundle(spec.source, threads=task.threads, provider=task.provider, image_cache_bytes=0))
+    on = {"provider": task.provider, "engine": task.engine, "threads": task.threads}
+    return BundleEngine(load_bundle(spec.source, image_cache_bytes=0, **on))
 
 
 class BundleEngine:
@@ -46,10 +51,10 @@ class BundleEngine:
 
 
 def describe_precision(manifest: Manifest) -> str:
-    """One word where all graphs are held alike, else each graph's."""
-    held = {name: graph.precision for name, graph in manifest.graphs.items()}
-    kinds = list(dict.fromkeys(held.values()))
-    return kinds[0] if len(kinds) == 1 else ", ".join(f"{name} {kind}" for name, kind in held.items())
+    """One word where all graphs are stored alike, else each graph's."""
+    precisions = {name: graph.precision for name, graph in manifest.graphs.items()}
+    kinds = list(dict.fromkeys(precisions.values()))
+    return kinds[0] if len(kinds) == 1 else ", ".join(f"{name} {kind}" for name, kind in precisions.items())
 
 
 def _sample(first: Answer, second: Answer) -> Sample:

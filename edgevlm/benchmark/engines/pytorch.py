@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
     from edgevlm_export.reference import Reference
 
-IMPORTS = "torch, transformers, edgevlm_export.reference"
 DEFAULT_DTYPE = "float32"
+
+
+def imports(task: Task) -> str:
+    """See `edgevlm.benchmark.engines.base`."""
+    return "torch, transformers, edgevlm_export.reference"
 
 
 def load(spec: Spec, task: Task) -> Engine:

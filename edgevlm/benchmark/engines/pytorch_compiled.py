@@ -7,10 +7,11 @@ into the warm-up.
 from __future__ import annotations
 
 from edgevlm.benchmark.engines.base import Engine, Spec
-from edgevlm.benchmark.engines.pytorch import DEFAULT_DTYPE, PyTorchEngine
+from edgevlm.benchmark.engines.pytorch import DEFAULT_DTYPE, PyTorchEngine, imports
 from edgevlm.benchmark.workload import Task
 
-IMPORTS = "torch, transformers, edgevlm_export.reference"
+__all__ = ["imports", "load"]
+
 PARTS = ("vision_tower", "vision_model", "multi_modal_projector", "connector", "language_model", "text_model")
 """Modules of a transformers vision-language model, by the names its families use."""
 

@@ -44,10 +44,10 @@ class KVRanges:
         """Rotated keys and values, [batch, kv_heads, S, head_dim]; `real` [batch, S] tells what is not padding."""
         half = keys.shape[-1] // 2
         sizes = torch.hypot(keys[..., :half], keys[..., half:]), values.abs()
-        for held, size in zip((self.keys, self.values), sizes, strict=True):
+        for largest, size in zip((self.keys, self.values), sizes, strict=True):
             counted = size if real is None else size * real[:, None, :, None]
             seen = counted.amax((0, 2))
-            held[layer] = torch.maximum(held[layer], seen) if layer in held else seen
+            largest[layer] = torch.maximum(largest[layer], seen) if layer in largest else seen
 
     def scales(self, layer: int, shared: str) -> Scales:
         """Of the layer's keys and values; `shared`: "tensor" or "channel"."""

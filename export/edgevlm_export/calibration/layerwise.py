@@ -45,12 +45,12 @@ class Rounding:
         options = fmt.options.fitted(columns)
         try:
             with _one_thread():
-                held = gptq(module.weight, self._curvature(x), options)
+                blocks = gptq(module.weight, self._curvature(x), options)
         except ArithmeticError as error:
-            raise ExportError(f"cannot calibrate {weight}: {error}: hold it otherwise, with --layer") from error
+            raise ExportError(f"cannot calibrate {weight}: {error}: give it another format, with --layer") from error
         job = fmt.pack(weight, (rows, columns))
-        self.spool.save(weight, dict(zip(job.outputs, fmt.stored(held), strict=True)))
-        module.weight.data = dequantize(held, options, columns)
+        self.spool.save(weight, dict(zip(job.outputs, fmt.stored(blocks), strict=True)))
+        module.weight.data = dequantize(blocks, options, columns)
         self.done += 1
         self.advance(self.done, len(self.formats))
 

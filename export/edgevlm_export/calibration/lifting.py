@@ -30,7 +30,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """One layer held by a finer format."""
+    """One layer stored in a finer format."""
 
     weight: str
     before: str

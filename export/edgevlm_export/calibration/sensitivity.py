@@ -4,8 +4,8 @@ To second order, a small change d of a layer's output changes the next-token dis
 
     KL = 1/2 E[(g . d)^2],    g = the gradient of log p(token) for a token drawn from the model's own distribution,
 
-since the curvature of KL at zero is the Fisher information. So one gradient, of one drawn token a position, weighs the
-output error of every layer under every way of holding it. (Fisher-weighted output errors: BRECQ, Li et al. 2021, for
+since the curvature of KL at zero is the Fisher information. So one gradient, of one drawn token per position, weighs
+the output error of every layer in every format. (Fisher-weighted output errors: BRECQ, Li et al. 2021, for
 reconstruction; NVIDIA Model Optimizer's `auto_quantize` scores layers so. Positions and layers are taken as
 independent.) The gradient goes back one decoder layer at a time: in memory are one layer with its activations, and the
 hidden states between layers.

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from edgevlm_export.checkpoints import door, hub, json_files, recognise
+from edgevlm_export.checkpoints import door, hub, json_files, recognise, skeleton
 from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
 from edgevlm_export.checkpoints.weights import quantized, shards, ties, torch_files
 from edgevlm_export.checkpoints.weights.files import weight_files
@@ -105,7 +105,8 @@ def open_weights(folder: Path, model: PreTrainedModel) -> WeightSource:
     """Index the weights of `folder` under `model`'s parameter names; old names are renamed as transformers does.
 
     Every file's header is read, so a missing or truncated one is found before any work is done. Parameters that the
-    config ties, and that are stored with different values, become parameters of their own in `model`.
+    config ties, and that are stored with different values, become parameters of their own in `model`; buffers that are
+    stored get their values.
     Raises `CheckpointError`.
     """
     transforms = get_model_conversion_mapping(model)
@@ -122,12 +123,13 @@ def open_weights(folder: Path, model: PreTrainedModel) -> WeightSource:
         tensors[name] = stored
     apart = ties.settle(model, tensors)
     _check_tensors(tensors, model)
+    skeleton.fill_buffers(model, lambda name: tensors[name].read() if name in tensors else None)
     return WeightSource(folder, tensors, apart)
 
 
 def _check_tensors(tensors: Mapping[str, StoredTensor], model: PreTrainedModel) -> None:
     """Stored weights have the shapes of the model's parameters and are plain floating-point numbers."""
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for name, parameter in (*model.named_parameters(remove_duplicate=False), *skeleton.stored_buffers(model).items()):
         stored = tensors.get(name)
         if stored is None:
             continue

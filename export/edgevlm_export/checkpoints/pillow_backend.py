@@ -21,6 +21,8 @@ from transformers.utils import is_torchvision_available
 
 MODULES = {"Lfm2VlImageProcessor": "transformers.models.lfm2_vl.image_processing_lfm2_vl"}
 """Classes that are known to use nothing of torchvision but what `PillowBackend` has, and where they are."""
+JOINT = {"PixtralProcessor": "transformers.models.pixtral.processing_pixtral"}
+"""Joint processors that transformers gives out with torchvision alone and that use nothing of it."""
 
 
 class PillowBackend(TorchvisionBackend):
@@ -49,6 +51,11 @@ def find(name: str) -> Any:
         return None
     own = getattr(_imported(MODULES[name]), name)
     return type(name, (own, PillowBackend), {"__module__": own.__module__})
+
+
+def find_joint(name: str) -> Any:
+    """The joint processor's class that a checkpoint names; None for one that is not among `JOINT`."""
+    return getattr(_imported(JOINT[name]), name) if name in JOINT else None
 
 
 def _imported(module: str) -> ModuleType:

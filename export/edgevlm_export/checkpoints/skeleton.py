@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from accelerate import init_empty_weights
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -22,6 +24,22 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
             f"transformers cannot build this architecture: {config.model_type}: {reason(error)}"
         ) from error
     return model.eval()
+
+
+@torch.no_grad()
+def fill_buffers(model: nn.Module, read: Callable[[str], Tensor | None]) -> None:
+    """Give the buffers that belong to a model's state what `read` has under their names, where it has anything: a
+    layer's scale, the ranges of a clipped one."""
+    for name in stored_buffers(model):
+        if (value := read(name)) is not None:
+            model.get_buffer(name).copy_(value)
+
+
+def stored_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Floating-point buffers that belong to a model's state, by name."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    state = model.state_dict(keep_vars=True)
+    return {name: value for name, value in state.items() if name not in parameters and value.is_floating_point()}
 
 
 def fake_parameters(model: nn.Module, mode: FakeTensorMode) -> None:

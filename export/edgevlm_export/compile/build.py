@@ -30,10 +30,15 @@ class BuiltEngine:
     """An engine file and what there is to say about it."""
 
     record: FileRecord
+    """Its digest and size."""
     profiles: tuple[Profile, ...]
+    """What sizes it is fast for, in the engine's own order; none for a graph of fixed shapes."""
     device_memory_bytes: int | None
+    """What the builder says a run needs beside weights, inputs and outputs; None where it does not say."""
     weight_bytes: int | None
+    """Size of the weights in it; None where the builder does not say."""
     seconds: float
+    """How long it took to build."""
 
 
 def build_engine(

@@ -34,11 +34,17 @@ class CompileReport:
     """What was compiled, and what it took."""
 
     bundle: Path
+    """The folder."""
     target: str
+    """"tensorrt" or "tensorrt-rtx"."""
     module_version: str
+    """Version of the library that compiled; another one refuses the engines."""
     compute_capabilities: tuple[int, ...]
+    """GPUs that the engines run on: 86 stands for SM 8.6."""
     engines: Mapping[str, BuiltEngine]
+    """By graph."""
     seconds: float
+    """How long it took."""
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:

@@ -55,8 +55,8 @@ def _set_compute_capabilities(module: Any, config: Any, sms: tuple[int, ...]) ->
 
 def _attach_timing_cache(config: Any, file: Path) -> None:
     try:
-        held = file.read_bytes() if file.is_file() else b""
+        timings = file.read_bytes() if file.is_file() else b""
     except OSError as error:
         raise ExportError(f"cannot read the timing cache: {file}: {reason(error)}") from error
-    if not config.set_timing_cache(config.create_timing_cache(held), False):
+    if not config.set_timing_cache(config.create_timing_cache(timings), False):
         raise ExportError(f"the timing cache is of another GPU or version: {file}: remove it, or name another file")

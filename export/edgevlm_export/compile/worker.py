@@ -1,4 +1,4 @@
-"""The process that builds one engine, and tells its parent on stdout, one JSON object a line; see `isolated`."""
+"""The process that builds one engine, and tells its parent on stdout, one JSON object per line; see `isolated`."""
 
 from __future__ import annotations
 

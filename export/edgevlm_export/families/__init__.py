@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # `edgevlm models` lists families without waiting for torch
 
 BUILT_IN = (
     "llava",
+    "vipllava",
+    "llava_next",
+    "llava_onevision",
     "smolvlm",
     "idefics3",
     "qwen2_vl",
@@ -19,8 +22,11 @@ BUILT_IN = (
     "qwen3_vl",
     "qwen3_5",
     "gemma3",
+    "gemma4",
     "paligemma",
     "lfm2_vl",
+    "mistral3",
+    "internvl",
 )
 """`model_type`s with a file of that name here."""
 FAMILIES = Registry(

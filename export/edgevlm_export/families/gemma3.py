@@ -23,6 +23,7 @@ class Gemma3(Family):
     """`Gemma3ForConditionalGeneration`."""
 
     model_type = "gemma3"
+    image_kind = "fixed"
     projector_module = "model.multi_modal_projector"
     attention = "images"
 

@@ -24,6 +24,7 @@ class PaliGemma(Family):
     """`PaliGemmaForConditionalGeneration`."""
 
     model_type = "paligemma"
+    image_kind = "fixed"
     projector_module = "model.multi_modal_projector"
     attention = "prefix"
     plain_prompts = True

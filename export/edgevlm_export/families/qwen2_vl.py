@@ -22,6 +22,7 @@ class Qwen2VL(Family):
     """`Qwen2VLForConditionalGeneration`."""
 
     model_type = "qwen2_vl"
+    image_kind = "native"
     projector_module = "model.visual.merger"
     mrope = True
 

@@ -18,6 +18,7 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 from edgevlm_export.families.decoder import attention_layers
 from edgevlm_export.families.qwen3_vl import Qwen3VL
 from edgevlm_export.graphs import ops
+from edgevlm_export.graphs.source import Forwards
 from edgevlm_runtime.bundle.decoder_info import StateInfo
 
 EPSILON = 1e-6
@@ -38,7 +39,7 @@ class Qwen35(Qwen3VL):
         return states(self.text_config)
 
     @property
-    def forwards(self) -> ops.Forwards:
+    def forwards(self) -> Forwards:
         return ((Qwen3_5GatedDeltaNet, gated_delta_net),)
 
 

@@ -17,6 +17,7 @@ class SmolVLM(Family):
     """`SmolVLMForConditionalGeneration`."""
 
     model_type = "smolvlm"
+    image_kind = "tiles"
     projector_module = "model.connector"
 
     @classmethod

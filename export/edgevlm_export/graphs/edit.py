@@ -83,7 +83,7 @@ def read_once(value: ir.Value) -> bool:
 
 
 def gives_logits(layer: ir.Node) -> bool:
-    """Whether a layer's result is an output of its graph, as it is or held within a soft cap."""
+    """Whether a layer's result is an output of its graph, as it is or within a soft cap."""
     value = layer.outputs[0]
     while not value.is_graph_output():
         users = value.consumers()

@@ -46,7 +46,7 @@ class GraphPlan:
     refused: Mapping[str, str]
     """Those that do not, with the reason."""
     edits: Edits
-    held: Mapping[str, str]
+    formats: Mapping[str, str]
     """Weights of all linear layers, with the names of their formats."""
     rows: Mapping[str, Rows]
     """Likewise, with what is known of the rows that they multiply."""
@@ -76,7 +76,7 @@ def plan_graph(
     precision: GraphPrecision,
     kept: AbstractSet[str] = frozenset(),
 ) -> GraphPlan:
-    """Trace, simplify, transform and lower one graph, its layers held as `precision` says.
+    """Trace, simplify, transform and lower one graph, its layers stored as `precision` says.
 
     No transform changes the weights named in `kept`.
     Raises `ExportError` when an exception of `precision` names no linear layer of this graph, and `UnsupportedModel`
@@ -88,11 +88,11 @@ def plan_graph(
     refused = _transform(graph, precision.transforms, kept, edits)
     dialect = dialects.get_dialect(precision.dialect)
     step_inputs = dialect.lower(graph, source)
-    held = linear_layers.held(graph, precision)
-    if unknown := sorted(set(precision.exceptions) - set(held)):
+    formats = linear_layers.formats(graph, precision)
+    if unknown := sorted(set(precision.exceptions) - set(formats)):
         raise ExportError(f"no such linear layer in the {name}: {unknown[0]}: see `edgevlm inspect` for the names")
     rows = linear_layers.rows(graph)
-    jobs = linear_layers.lower(graph, held, precision.dialect)
+    jobs = linear_layers.lower(graph, formats, precision.dialect)
     dialect.fuse(graph)
     made = {output for job in jobs.values() for output in job.outputs}
     for initializer in graph.graph.initializers.values():
@@ -102,8 +102,8 @@ def plan_graph(
     made_from = CONVERSIONS[precision.activations](graph, tuple(jobs.values()))
     passes.finish(graph)
     _check_constants(name, graph)
-    exceptions = {weight: fmt for weight, fmt in held.items() if fmt != precision.default}
-    calibrated = linear_layers.calibrated(held, precision.dialect) if precision.calibrated else {}
+    exceptions = {weight: fmt for weight, fmt in formats.items() if fmt != precision.default}
+    calibrated = linear_layers.calibrated(formats, precision.dialect) if precision.calibrated else {}
     return GraphPlan(
         name,
         graph,
@@ -113,7 +113,7 @@ def plan_graph(
         tuple(key for key in precision.transforms if key not in refused),
         refused,
         edits,
-        held,
+        formats,
         rows,
         calibrated,
         source,

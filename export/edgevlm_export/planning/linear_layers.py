@@ -14,7 +14,7 @@ from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.plan import GraphPrecision
 
 
-def held(graph: ir.Model, precision: GraphPrecision) -> dict[str, str]:
+def formats(graph: ir.Model, precision: GraphPrecision) -> dict[str, str]:
     """Weights of all linear layers, with the names of their formats."""
     return {weight_name(node): precision.format_name(weight_name(node), _role(node)) for node in _linear_layers(graph)}
 

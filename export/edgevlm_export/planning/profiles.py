@@ -1,4 +1,4 @@
-"""Sizes that engines built ahead of time are made for: one optimization profile a graph, two for the decoder."""
+"""Sizes that engines built ahead of time are made for: one optimization profile per graph, two for the decoder."""
 
 from __future__ import annotations
 

@@ -125,10 +125,10 @@ def round_blocks(blocks: Tensor, scales: Tensor, zeros: Tensor | None, options: 
     return (blocks / divisor(scales)[..., None] + zero).round().clamp(0, options.top).to(torch.uint8)
 
 
-def dequantize(held: Blocks, options: BlockOptions, columns: int) -> Tensor:
+def dequantize(blocks: Blocks, options: BlockOptions, columns: int) -> Tensor:
     """What the stored values stand for, float32 [rows, columns]."""
-    zero = options.middle if held.zeros is None else held.zeros[..., None].float()
-    values = (held.quants.float() - zero) * held.scales[..., None]
+    zero = options.middle if blocks.zeros is None else blocks.zeros[..., None].float()
+    values = (blocks.quants.float() - zero) * blocks.scales[..., None]
     return values.flatten(1)[:, :columns]
 
 

@@ -90,13 +90,13 @@ class Blockwise(Format):
         table = TableLayout(f"uint{options.bits}", quants, scales, zeros if zeros in outputs else None, options.block)
         return WeightJob(weight, outputs, make, table)
 
-    def stored(self, held: Blocks) -> list[Tensor]:
+    def stored(self, blocks: Blocks) -> list[Tensor]:
         """The tensors of `pack`'s outputs."""
 
         def packed(values: Tensor) -> Tensor:
             return values if self.options.bits == 8 else pack_nibbles(values)
 
-        return [packed(held.quants), held.scales] + ([] if held.zeros is None else [packed(held.zeros)])
+        return [packed(blocks.quants), blocks.scales] + ([] if blocks.zeros is None else [packed(blocks.zeros)])
 
     def unpacked(self, made: Mapping[str, Tensor], columns: int) -> Blocks:
         """The inverse of `stored`: the initializers of a weight with `columns` inputs, by name."""

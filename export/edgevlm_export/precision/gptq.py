@@ -54,12 +54,12 @@ class Curvature:
 def gptq(weight: Tensor, inputs: Curvature, options: BlockOptions) -> Blocks:
     """Quantize `weight` [out, in]. Raises `ArithmeticError` when rounding errors grow beyond float32."""
     columns = weight.shape[1]
-    held = weight.float() * (inputs.energy > 0)
-    scales, zeros = fit(split(held, options), _by_block(inputs.energy, options), options)
+    kept = weight.float() * (inputs.energy > 0)
+    scales, zeros = fit(split(kept, options), _by_block(inputs.energy, options), options)
     place = (inputs.order // options.block).tolist()
     steps, offsets = scales.t().contiguous(), zeros.t().contiguous()
     inner = torch.diagonal(inputs.factor).tolist()
-    work = held.t()[inputs.order].contiguous()  # one column per row, so that every step reads what lies together
+    work = kept.t()[inputs.order].contiguous()  # one column per row, so that every step reads what lies together
     codes = torch.empty_like(work)
     for start in range(0, columns, LAZY):
         stop = min(start + LAZY, columns)

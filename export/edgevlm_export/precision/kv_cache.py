@@ -1,4 +1,4 @@
-"""How the KV cache is held: in the graph's own type, or in int8 by ONNX Runtime's GroupQueryAttention.
+"""How the KV cache is stored: in the graph's own type, or in int8 by ONNX Runtime's GroupQueryAttention.
 
 The operator rotates, quantizes and stores new keys and values itself, and multiplies with the stored integers; scales
 are constants of the graph, calibrated at export (`edgevlm_export.calibration.kv_ranges`). Nothing else in the graph
@@ -106,10 +106,10 @@ def _widen_readers(node: ir.Node, present: ir.Value, scale: Tensor) -> None:
     steps = scale.float().reshape(channels).numpy()
     for reader in [user for user in present.consumers() if user.op_type == "Slice"]:
         assert reader.graph is not None
-        held = reader.outputs[0]
-        users = list(held.uses())
+        cached = reader.outputs[0]
+        users = list(cached.uses())
         constant = ir.node("Constant", [], attributes={"value": ir.tensor(steps)})
-        cast = ir.node("Cast", [held], attributes={"to": ir.DataType.FLOAT})
+        cast = ir.node("Cast", [cached], attributes={"to": ir.DataType.FLOAT})
         wide = ir.node("Mul", [cast.outputs[0], constant.outputs[0]])
         reader.graph.insert_after(reader, [constant, cast, wide])
         for user, place in users:
@@ -119,5 +119,5 @@ def _widen_readers(node: ir.Node, present: ir.Value, scale: Tensor) -> None:
 def stored(rows: Tensor, scale: Tensor) -> NDArray[np.int8]:
     """Keys or values of a layer [kv_heads, S, head_dim] as the operator stores them: rounded to even, saturated."""
     steps = scale if scale.numel() == 1 else scale.reshape(rows.shape[0], 1, rows.shape[2])
-    held: NDArray[np.int8] = (rows / steps).round().clamp(-STEPS - 1, STEPS).numpy().astype(np.int8)
-    return held
+    quantized: NDArray[np.int8] = (rows / steps).round().clamp(-STEPS - 1, STEPS).numpy().astype(np.int8)
+    return quantized

@@ -1,4 +1,4 @@
-"""A precision plan: for each graph of a bundle, how its layers are held."""
+"""A precision plan: for each graph of a bundle, how its layers are stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def matches(pattern: str, weight: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class GraphPrecision:
-    """One graph's layers, each held by a format named here. Raises `ExportError` for a name that no format has."""
+    """One graph's layers, each stored in a format named here. Raises `ExportError` for a name that no format has."""
 
     default: str
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class GraphPrecision:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionPlan:
-    """How every graph of a bundle is held."""
+    """How every graph of a bundle is stored."""
 
     vision_encoder: GraphPrecision
     projector: GraphPrecision
@@ -66,7 +66,7 @@ class PrecisionPlan:
     embedding: str
     """Format of the token embeddings where they are a table of their own."""
     kv: KVPrecision = FLOAT
-    """How the decoder's KV cache is held."""
+    """How the decoder's KV cache is stored."""
     prefill: GraphPrecision | None = None
     """Of a second decoder graph, which computes prompts; None where the decoder computes them itself."""
     max_kl: float | None = None
@@ -88,7 +88,7 @@ class PrecisionPlan:
     def held_to(self, max_kl: float | None) -> PrecisionPlan:
         """The same with another target; None keeps the plan's own, infinity is none.
 
-        Raises `ExportError` for a target that means nothing, or that this decoder cannot be held to.
+        Raises `ExportError` for a target that means nothing, or that this decoder cannot meet.
         """
         if max_kl is None:
             return self
@@ -101,11 +101,11 @@ class PrecisionPlan:
         if self.decoder.dialect != "ort":
             raise ExportError("--max-kl is measured in ONNX Runtime: leave it out, or --target")
         if not get_format(self.decoder.default).finer:
-            raise ExportError(f"nothing to lift: the decoder is held in {self.decoder.default}: leave out --max-kl")
+            raise ExportError(f"nothing to lift: the decoder is stored in {self.decoder.default}: leave out --max-kl")
         return replace(self, max_kl=max_kl)
 
     def with_layers(self, layers: Mapping[str, str], dialect: str = "ort") -> PrecisionPlan:
-        """The same with single layers held otherwise: pattern to format.
+        """The same with single layers stored otherwise: pattern to format.
 
         A graph for prompts is never calibrated, so there a format that needs samples is left out. Raises `ExportError`
         for no format's name.

@@ -17,7 +17,7 @@ ROTATIONS = ("rotate-residual", VALUES, "rotate-product")
 
 
 def uniform(fmt: str, dialect: str = "ort", activations: str = "float32") -> PrecisionPlan:
-    """Every layer of every graph held alike."""
+    """Every layer of every graph stored alike."""
     layers = GraphPrecision(fmt, dialect=dialect, activations=activations)
     return PrecisionPlan(layers, layers, layers, fmt)
 
@@ -92,8 +92,8 @@ def choose(
 ) -> PrecisionPlan:
     """A plan with graphs exchanged. An override names a plan (whose graph is taken) or a format (of every layer).
 
-    `kv` names how the KV cache is held (`KV_PRECISIONS`); `prefill` adds a graph for prompts, held as it says. Raises
-    `ExportError` for a name that is none of these.
+    `kv` names how the KV cache is stored (`KV_PRECISIONS`); `prefill` adds a graph for prompts, stored as it says.
+    Raises `ExportError` for a name that is none of these.
     """
     plan = get_plan(precision, dialect)
     plan = replace(
@@ -118,11 +118,11 @@ def _with_prefill(plan: PrecisionPlan, name: str, dialect: str) -> PrecisionPlan
     """
     if dialect != "ort":
         raise ExportError("--prefill makes a graph for ONNX Runtime: leave it out, or --target")
-    held = _override(plan, PREFILL, name, dialect)
-    if held.calibrated:
+    given = _override(plan, PREFILL, name, dialect)
+    if given.calibrated:
         raise ExportError(f"--prefill {name} would be calibrated, and no faster on a prompt: choose int8 or fp32")
     transforms = tuple(key for key in ROTATIONS if key != VALUES or VALUES in plan.decoder.transforms)
-    return replace(plan, prefill=replace(held, transforms=transforms), max_kl=None)
+    return replace(plan, prefill=replace(given, transforms=transforms), max_kl=None)
 
 
 def _override(plan: PrecisionPlan, graph: str, name: str | None, dialect: str) -> GraphPrecision:

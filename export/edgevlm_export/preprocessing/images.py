@@ -1,6 +1,6 @@
 """Image processors of transformers as the runtime's kinds of image processing.
 
-One function a kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
+One function per kind; `TRANSLATORS` has them by image-processor class, without the suffix that names the backend.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from edgevlm_export.families import known_family
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from edgevlm_runtime.images import fixed, naflex, native, tiles
+from edgevlm_runtime.images import fixed, naflex, native, pooled, tiles
 from edgevlm_runtime.registry import Registry
 
 _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
@@ -26,6 +27,12 @@ def image_processing(processor: CheckpointProcessor, config: PreTrainedConfig) -
     """The manifest's entry. Raises `UnsupportedModel` and `CheckpointError`, see `translate`."""
     name = processor_name(processor.image_processor)
     kind, translator = TRANSLATORS.get(name)
+    family = known_family(config.model_type)
+    if family is not None and family.images_of(config) not in {None, kind}:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: {name} for {config.model_type}: take "
+            "preprocessor_config.json from the original checkpoint"
+        )
     options = dataclasses.asdict(translator(processor, config))
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     return ImageProcessing(kind, plain, exif_orientation=True)  # as `transformers.image_utils.load_image` does
@@ -135,6 +142,38 @@ def _native(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.
     )
 
 
+def _pixtral(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.Options:
+    """Pixtral; Mistral 3, whose patches are merged."""
+    source, vision, settings = processor.image_processor, config.vision_config, processor.settings
+    ours = settings.get("patch_size", 16), settings.get("spatial_merge_size", 1)  # what PixtralProcessor assumes
+    models = vision.patch_size, getattr(config, "spatial_merge_size", 1)
+    if ours != models:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: patches of {ours[0]} merged by "
+            f"{ours[1]}, in the model {models[0]} by {models[1]}: see patch_size and spatial_merge_size in "
+            "processor_config.json"
+        )
+    if getattr(source, "do_center_crop", False):
+        raise _unsupported(processor, "do_center_crop")
+    edge = source.size.longest_edge
+    height, width = (edge, edge) if edge else (source.size.height, source.size.width)
+    if not (height and width):
+        raise _unsupported(processor, f"size {dict(source.size)}")
+    try:
+        return native.Options(
+            image_token=str(settings.get("image_token", "[IMG]")),
+            patch_size=models[0],
+            merge_size=models[1],
+            resize=bool(source.do_resize),
+            resample=int(source.resample),
+            within=(height, width),
+            row_end=str(settings.get("image_break_token", "[IMG_BREAK]")),
+            image_end=str(settings.get("image_end_token", "[IMG_END]")),
+        )
+    except ValueError as error:
+        raise _unsupported(processor, str(error)) from error
+
+
 def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.Options:
     """LFM2-VL."""
     source, vision, tokenizer = processor.image_processor, config.vision_config, processor.tokenizer
@@ -172,15 +211,49 @@ def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.
         raise _unsupported(processor, str(error)) from error
 
 
-_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]]] = {
+def _pooled(processor: CheckpointProcessor, config: PreTrainedConfig) -> pooled.Options:
+    """Gemma 4."""
+    source, vision = processor.image_processor, config.vision_config
+    if (source.patch_size, source.pooling_kernel_size) != (vision.patch_size, vision.pooling_kernel_size):
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: patches of {source.patch_size} pooled by "
+            f"{source.pooling_kernel_size}, in the model {vision.patch_size} by {vision.pooling_kernel_size}"
+        )
+    if source.max_soft_tokens * source.pooling_kernel_size > vision.position_embedding_size:
+        raise CheckpointError(
+            f"processor and model do not belong together: {processor.folder}: images of up to {source.max_soft_tokens} "
+            f"tokens in a row for a tower with {vision.position_embedding_size} positions"
+        )
+    if not source.do_resize:
+        raise _unsupported(processor, "do_resize switched off")
+    start, token, end = processor.tokenizer.convert_ids_to_tokens(
+        [config.boi_token_id, config.image_token_id, config.eoi_token_id]
+    )
+    return pooled.Options(
+        image_token=token,
+        start=start,
+        end=end,
+        patch_size=source.patch_size,
+        pool_size=source.pooling_kernel_size,
+        max_tokens=source.max_soft_tokens,
+        resample=int(source.resample),
+    )
+
+
+_TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConfig], Any]] | str] = {
     "CLIPImageProcessor": ("fixed", _fixed),
     "SiglipImageProcessor": ("fixed", _fixed),
     "LlavaImageProcessor": ("fixed", _fixed),
+    "LlavaNextImageProcessor": "edgevlm_export.preprocessing.anyres:LLAVA_NEXT",
+    "LlavaOnevisionImageProcessor": "edgevlm_export.preprocessing.anyres:LLAVA_ONEVISION",
     "Gemma3ImageProcessor": ("fixed", _gemma3),
     "SmolVLMImageProcessor": ("tiles", _tiles),
     "Idefics3ImageProcessor": ("tiles", _tiles),
+    "GotOcr2ImageProcessor": "edgevlm_export.preprocessing.dynamic_tiles:TRANSLATOR",
     "Qwen2VLImageProcessor": ("native", _native),
     "Lfm2VlImageProcessor": ("naflex", _naflex),
+    "PixtralImageProcessor": ("native", _pixtral),
+    "Gemma4ImageProcessor": ("pooled", _pooled),
 }
 TRANSLATORS = Registry(
     "image processor not supported", _TRANSLATORS, UnsupportedModel, group="edgevlm.image_processors"
@@ -204,13 +277,14 @@ def _patch_tokens(processor: CheckpointProcessor, config: PreTrainedConfig, heig
     Older checkpoints leave the numbers to the model's config.
     """
     settings, vision = processor.settings, config.vision_config
+    selection = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA has no other
     patch = settings.get("patch_size") or vision.patch_size
-    default = (settings.get("vision_feature_select_strategy") or config.vision_feature_select_strategy) == "default"
+    default = (settings.get("vision_feature_select_strategy") or selection) == "default"
     made_extra = _CLASS_TOKENS.get(vision.model_type, 0)
     extra = settings.get("num_additional_image_tokens", made_extra if "patch_size" not in settings else 0)
     tokens = (height // patch) * (width // patch) + extra - default
     made = (height // vision.patch_size) * (width // vision.patch_size) + made_extra
-    made -= config.vision_feature_select_strategy == "default"
+    made -= selection == "default"
     if vision.model_type in _CLASS_TOKENS and tokens != made:
         raise CheckpointError(
             f"processor and model do not belong together: {processor.folder}: the processor counts {tokens} tokens "

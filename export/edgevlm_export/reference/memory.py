@@ -46,8 +46,8 @@ def whole_bytes(folder: Path, dtype: torch.dtype = torch.float32) -> int:
 def streamed_bytes(folder: Path) -> int:
     """Memory of the model run layer by layer in float32: the largest layer, or module outside of layers (projector,
     merger, patch embeddings), its largest tensor once more as it is read, and logits of both sides of a comparison.
-    Tables with a row a token are read `HEAD_ROWS` at a time. Tensors of another type than most are in memory from the
-    beginning. Raises `CheckpointError`.
+    Tables with one row per token are read `HEAD_ROWS` at a time. Tensors of another type than most are in memory from
+    the beginning. Raises `CheckpointError`.
     """
     vocabulary = int(checkpoint.load_config(folder).get_text_config().vocab_size)
     modules: Counter[str] = Counter()

@@ -82,7 +82,9 @@ def with_samples(needs: Estimate, plan: ExportPlan, material: Material) -> Estim
     config = plan.family.text_config
     vocab, hidden, layers = int(config.vocab_size), int(config.hidden_size), int(config.num_hidden_layers)
     elements = {
-        weight: math.prod(plan.weights.tensors[weight].shape) for graph in plan.graphs.values() for weight in graph.held
+        weight: math.prod(plan.weights.tensors[weight].shape)
+        for graph in plan.graphs.values()
+        for weight in graph.formats
     }
     columns = [plan.weights.tensors[weight].shape[1] for graph in plan.graphs.values() for weight in graph.calibrated]
     grams = GRAMS * max(columns, default=0) ** 2 * FLOAT_BYTES
@@ -90,7 +92,7 @@ def with_samples(needs: Estimate, plan: ExportPlan, material: Material) -> Estim
     disk = sum(elements[weight] for graph in plan.graphs.values() for weight in graph.calibrated) * SPOOLED
     memory = activations + grams + max(elements.values(), default=0) * COPIES * FLOAT_BYTES
     if plan.precision.max_kl is not None:
-        decoder = sum(elements[weight] for weight in plan.graphs["decoder"].held) - vocab * hidden
+        decoder = sum(elements[weight] for weight in plan.graphs["decoder"].formats) - vocab * hidden
         sampler = Sampler(plan, material)
         layouts = [sampler.layout(MEASURED, held_back) for held_back in (False, True)]
         positions = max(layout.positions for layout in layouts)

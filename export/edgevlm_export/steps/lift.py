@@ -90,7 +90,7 @@ def _written_anew(state: State, lifted: ExportPlan) -> State:
 def _layers(state: State, sampler: Sampler) -> list[Layer]:
     """Every layer that can be lifted, measured."""
     decoder = sampler.plan.graphs["decoder"]
-    ladders = {weight: (name, *get_format(name).finer) for weight, name in decoder.held.items()}
+    ladders = {weight: (name, *get_format(name).finer) for weight, name in decoder.formats.items()}
     found = Sensitivity(
         model=sampler.model,
         samples=sampler.take(MEASURED),

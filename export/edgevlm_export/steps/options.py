@@ -31,7 +31,7 @@ class ExportOptions:
     prefill: str | None = None
     """Precision of a second decoder graph that computes prompts; None lets the decoder compute them itself."""
     kv: str | None = None
-    """How the KV cache is held: "fp32" (None too), "int8" or "int8:channel" (`edgevlm_export.precision.kv_cache`)."""
+    """How the KV cache is stored: "fp32" (None too), "int8" or "int8:channel" (`edgevlm_export.precision.kv_cache`)."""
     system_prompt: str | None = None
     """System message of the bundle's sessions and chats that are opened without one."""
     chat_template: str | None = None
@@ -39,7 +39,7 @@ class ExportOptions:
     bake_prefix: bool = True
     """Put keys and values of what every prompt begins with into the bundle (`edgevlm_export.steps.prefix`)."""
     layers: Mapping[str, str] = field(default_factory=dict)
-    """Layers held otherwise, in any graph: name, or shell pattern of names, to precision ({"*.down_proj": "int8b"})."""
+    """Layers stored otherwise, in any graph: name, or pattern of names, to precision ({"*.down_proj": "int8b"})."""
     max_kl: float | None = None
     """What quantizing the decoder may cost: mean KL divergence of the next token from PyTorch's, in nats. The worst
     layers are lifted to finer precisions until that holds. None: the precision's own target; infinity: none."""
@@ -78,7 +78,7 @@ class ExportOptions:
 
     @property
     def plan(self) -> PrecisionPlan:
-        """How each graph is held, overrides applied."""
+        """How each graph is stored, overrides applied."""
         dialect = get_target(self.target).dialect
         plan = choose(self.precision, self.vision, self.projector, self.decoder, dialect, self.kv, self.prefill)
         return plan.with_layers(self.layers, dialect).held_to(self.max_kl)

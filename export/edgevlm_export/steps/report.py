@@ -16,8 +16,11 @@ class GraphReport:
     """One exported graph."""
 
     bytes: int
+    """Size of the graph with its weights."""
     precision: str
+    """How its weights are stored."""
     nodes: int
+    """Operators in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +28,17 @@ class ExportReport:
     """What an export made and what it took."""
 
     bundle: Path
+    """The folder."""
     family: str
+    """The model family, a `model_type`."""
     graphs: Mapping[str, GraphReport]
+    """By name: `vision_encoder`, `projector`, `decoder`, and `prefill` where prompts have a graph of their own."""
     bytes_total: int
+    """Size of all files but the manifest."""
     peak_rss_mib: float
+    """The most memory that the process had, in MiB."""
     seconds: float
+    """How long it took."""
     certificate: str | None
     """What the comparison with PyTorch said: "passed", "drift allowed", "not checked"; None where none was wanted."""
     fidelity: Fidelity | None

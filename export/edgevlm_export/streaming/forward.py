@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
@@ -38,28 +39,35 @@ def streamed(
     model: nn.Module,
     load: Load,
     observe: Observe | None = None,
-    held: Collection[nn.Module] = (),
+    apart: Collection[nn.Module] = (),
     changes: Changes = MappingProxyType({}),
 ) -> Iterator[None]:
     """Within, `model` (a skeleton, `skeleton.build`) runs although its parameters are on the meta device.
 
-    The caller sees to the parameters of the modules `held`, and of what is in them (see `resident`).
+    The caller sees to the parameters of the modules `apart`, and of what is in them (see `resident`).
     """
-    hooks = []
-    others = {part for module in held for part in module.modules()}
+    hooks, kept = [], []
+    others = {part for module in apart for part in module.modules()}
     for prefix, module in model.named_modules():
         names = [name for name, parameter in _own_parameters(module) if parameter.is_meta]
         if not names or module in others:
             continue
         full = {name: f"{prefix}.{name}" if prefix else name for name in names}
+        if isinstance(module, PreTrainedModel):  # few and small, and methods beside forward compute with them
+            kept.append((module, full))
+            continue
         hooks.append(module.register_forward_pre_hook(partial(_fill, full, load, observe, changes)))
         hooks.append(module.register_forward_hook(partial(_empty, names)))
     try:
+        for module, full in kept:
+            _fill(full, load, None, {}, module, ())
         with torch.no_grad():
             yield
     finally:
         for hook in hooks:
             hook.remove()
+        for module, full in kept:
+            _empty(list(full), module, (), None)
 
 
 def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

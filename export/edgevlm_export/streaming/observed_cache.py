@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from edgevlm_export.graphs.ops import PassThroughCache
+from edgevlm_export.graphs.neutral import PassThroughCache
 
 ObserveKV = Callable[[int, Tensor, Tensor], None]
 """Told a layer's number, its keys (rotated) and its values, [batch, kv_heads, S, head_dim] each."""

@@ -26,6 +26,7 @@ class Timings:
     time_to_first_token: float = 0.0
     """From the question (and the images) to the first token."""
     total: float = 0.0
+    """From the question (and the images) to the last token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,13 @@ class ImageFigures:
     """One image through vision encoder and projector. Cosines and errors are the worst over the image's rows."""
 
     vision_cosine: float | None
-    """None where the rows are not the reference's one by one."""
+    """Cosine of the vision encoder's rows; None where they are not the reference's one by one."""
     vision_max_abs: float | None
+    """Largest difference of two values of theirs."""
     embeddings_cosine: float
+    """Cosine of the image embeddings, which the projector makes of them."""
     embeddings_max_abs: float
+    """Largest difference of two values of theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,11 @@ class DecoderFigures:
     """Teacher-forced: both get the same tokens, each its own image embeddings, and predict every next text token."""
 
     positions: int
+    """How many tokens were predicted."""
     kl_mean: float
-    """Kullback-Leibler divergence of the bundle's distribution from the reference's, in nats."""
+    """Mean Kullback-Leibler divergence of the bundle's distribution from the reference's, in nats per position."""
     kl_p99: float
+    """Its 99th percentile."""
     top1_agreement: float
     """Share of positions with the same likeliest token."""
 
@@ -47,7 +52,9 @@ class GreedyFigures:
     """One prompt answered freely by both."""
 
     prompt: str
+    """The question."""
     image: str | None
+    """Name of its image."""
     tokens: int
     """How many the reference generated."""
     first_divergence: int | None
@@ -59,6 +66,7 @@ class Sensitivity:
     """Do different images make a difference? A vision graph that sees nothing is fluent all the same."""
 
     pairs: int
+    """Pairs of images compared."""
     least_ratio: float
     """Smallest ratio, over pairs of images, of the distance between the bundle's embeddings to the reference's."""
     answers_follow: float | None
@@ -71,14 +79,22 @@ class Thresholds:
     """What figures must reach."""
 
     vision_cosine: float
+    """At least."""
     embeddings_cosine: float
+    """At least."""
     kl_mean: float
+    """At most, on prompts with images."""
     kl_p99: float
+    """At most."""
     text_kl_mean: float
-    """On prompts without images, which a model that was trained on pictures alone has never seen: it has more room."""
+    """At most, on prompts without images, which a model that was trained on pictures alone has never seen: it has more
+    room."""
     top1_agreement: float
+    """At least."""
     sensitivity: float
+    """At least, of `least_ratio`."""
     answers_follow: float
+    """At least."""
 
 
 AT_LEAST = ("vision_cosine", "embeddings_cosine", "top1_agreement", "sensitivity", "answers_follow")
@@ -101,6 +117,7 @@ class Miss:
     figure: float | None = None
     """What was measured; of tensors, how many differ."""
     limit: float | None = None
+    """What it must reach."""
     token: int | None = None
     """The first token that differs, from 1, in a prompt or an answer."""
 
@@ -129,18 +146,27 @@ class Certificate:
     """Everything that was measured, and what was asked for."""
 
     format: int
+    """Version of the certificate's format."""
     reference: str
     """The PyTorch model: name and dtype."""
     precision: dict[str, str]
+    """How weights are stored, by graph."""
     versions: dict[str, str]
+    """Packages that measured."""
     seed: int
+    """Of the inputs that were drawn."""
     thresholds: Thresholds
+    """What was asked for."""
     images: dict[str, ImageFigures] = field(default_factory=dict)
+    """Vision encoder and projector, by image."""
     decoder: DecoderFigures | None = None
+    """On prompts with images."""
     decoder_text: DecoderFigures | None = None
     """On prompts without images: the decoder alone."""
     greedy: tuple[GreedyFigures, ...] = ()
+    """Answers of both, token by token."""
     sensitivity: Sensitivity | None = None
+    """Do different images make a difference?"""
     missed: tuple[Miss | str, ...] = ()
     """What does not hold; sentences in certificates of early exporters."""
     allowed_drift: str | None = None
@@ -178,29 +204,3 @@ def read_certificate(bundle: Bundle) -> Certificate | None:
         return read_json(file, Certificate, "certificate", error=BundleError, remedy=again)
     except FileNotFoundError:
         raise BundleIncomplete(f"missing file: {file}: {again}") from None
-
-
-def parity_json(certificate: Certificate) -> dict[str, object]:
-    """The figures in the form of `edgevlm verify --json`."""
-    images = certificate.images.values()
-    cosines = [one.vision_cosine for one in images if one.vision_cosine is not None]
-    errors = [one.vision_max_abs for one in images if one.vision_max_abs is not None]
-    decoder = certificate.decoder
-    follow = certificate.sensitivity
-    return {
-        "vision_encoder": {"cosine_min": min(cosines, default=None), "max_abs": max(errors, default=None)},
-        "projector": {
-            "cosine_min": min((one.embeddings_cosine for one in images), default=None),
-            "max_abs": max((one.embeddings_max_abs for one in images), default=None),
-        },
-        "decoder": None
-        if decoder is None
-        else {"kl_mean": decoder.kl_mean, "kl_p99": decoder.kl_p99, "top1_agreement": decoder.top1_agreement},
-        "greedy": {
-            "prompts": len(certificate.greedy),
-            "identical": sum(one.first_divergence is None for one in certificate.greedy),
-        },
-        "sensitivity": None
-        if follow is None
-        else {"least_ratio": follow.least_ratio, "answers_follow": follow.answers_follow},
-    }

@@ -21,7 +21,7 @@ SUFFIX = ".calibration.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class TemperatureFit:
     """What was fitted, on what, and what it changed."""
 
     bundle: str
@@ -35,21 +35,21 @@ class Calibration:
     ece_after: float
 
 
-def calibration_path(bundle: str | os.PathLike[str]) -> Path:
-    """Where the calibration of the bundle in this folder lies."""
+def fit_path(bundle: str | os.PathLike[str]) -> Path:
+    """Where the temperature fitted for the bundle in this folder lies."""
     folder = Path(bundle).resolve()
     return folder.with_name(folder.name + SUFFIX)
 
 
-def read_calibration(bundle: Bundle) -> Calibration | None:
-    """The bundle's calibration, None when there is none.
+def read_fit(bundle: Bundle) -> TemperatureFit | None:
+    """What was fitted for the bundle, None when nothing was.
 
     Raises `EdgeVLMError` when the file is damaged or was fitted for another bundle.
     """
-    path = calibration_path(bundle.path)
+    path = fit_path(bundle.path)
     again = "fit it again with `edgevlm eval --fit-calibration`, or remove the file"
     try:
-        found = read_json(path, Calibration, "calibration", remedy=again)
+        found = read_json(path, TemperatureFit, "temperature fit", remedy=again)
     except FileNotFoundError:
         return None
     if found.bundle != bundle.content_digest:
@@ -59,8 +59,8 @@ def read_calibration(bundle: Bundle) -> Calibration | None:
     return found
 
 
-def write_calibration(bundle: Bundle, calibration: Calibration) -> Path:
+def write_fit(bundle: Bundle, fit: TemperatureFit) -> Path:
     """Write it beside the bundle; returns where. Raises `EdgeVLMError`."""
-    path = calibration_path(bundle.path)
-    write_atomic(path, msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
+    path = fit_path(bundle.path)
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(fit), indent=2) + b"\n")
     return path

@@ -16,7 +16,9 @@ class Profile:
     """Sizes that an engine built ahead of time is to be fast for: dynamic dimension to (smallest, usual, largest)."""
 
     name: str
+    """Of the decoder "prefill" or "decode"."""
     sizes: dict[str, tuple[int, int, int]]
+    """By dimension."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,21 +31,26 @@ class FileRecord:
     """Digest and size of one file of the bundle; the key in `Manifest.files` is its path relative to the bundle."""
 
     sha256: str
+    """In hexadecimal."""
     bytes: int
+    """Its size."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One input or output of a graph. `shape` holds integers for fixed and names for dynamic dimensions."""
+    """One input or output of a graph."""
 
     name: str
+    """As the graph calls it."""
     dtype: str
+    """As NumPy calls it."""
     shape: tuple[int | str, ...]
+    """Integers for fixed and names for dynamic dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphInfo:
-    """One ONNX graph: where it is, what goes in and out, and how its weights are held."""
+    """One ONNX graph: where it is, what goes in and out, and how its weights are stored."""
 
     file: str
     inputs: tuple[TensorInfo, ...]
@@ -54,7 +59,7 @@ class GraphInfo:
     nodes: int
     bytes: int
     exceptions: dict[str, str] = field(default_factory=dict)
-    """Layers held otherwise than `precision` says: parameter name to precision."""
+    """Layers stored otherwise than `precision` says: parameter name to precision."""
     transforms: tuple[str, ...] = ()
     """What was done to the graph before its weights were quantized; its function is the same."""
     refused: dict[str, str] = field(default_factory=dict)
@@ -72,14 +77,12 @@ class GraphInfo:
 
 @dataclass(frozen=True, slots=True)
 class ImageProcessing:
-    """How an image becomes the vision encoder's input.
-
-    `kind` names a file in `edgevlm_runtime/images/` ("fixed", "tiles", "native"); `options` are that kind's own frozen
-    dataclass `Options`, as plain JSON.
-    """
+    """How an image becomes the vision encoder's input."""
 
     kind: str
+    """Names a file in `edgevlm_runtime/images/` ("fixed", "tiles", "native", ...)."""
     options: dict[str, Any]
+    """That kind's own frozen dataclass `Options`, as plain JSON."""
     exif_orientation: bool = False
     """Whether image files are turned as their EXIF orientation says, before anything else. Schema 1 did not know this,
     and took pictures as their pixels lie."""
@@ -113,12 +116,19 @@ class GenerationDefaults:
     """The checkpoint's own generation config, as far as it changes tokens."""
 
     eos_token_ids: tuple[int, ...]
+    """Tokens that end an answer."""
     repetition_penalty: float = 1.0
+    """Above 1, tokens seen before are less likely."""
     temperature: float = 0.0
+    """0 takes the likeliest token; above 0, tokens are sampled."""
     top_k: int = 0
+    """Sampled among so many of the likeliest tokens; 0 is all."""
     top_p: float = 1.0
+    """Sampled among the likeliest tokens with this probability together."""
     max_new_tokens: int = 256
+    """An answer ends after so many."""
     suppress_tokens: tuple[int, ...] = ()
+    """Tokens that are never generated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +136,15 @@ class SelfTest:
     """A stored image and prompt with what the bundle answered when it was exported (files under `selftest/`)."""
 
     image: str
+    """File of the image."""
     prompt: str
+    """The question."""
     token_ids: tuple[int, ...]
+    """The answer."""
     embeddings: str
     """File of the expected image embeddings, float32 `.npy`, shape [tokens, hidden]."""
     tolerance: float
+    """How much a value of them may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,7 @@ class CheckpointDigest:
     """Tells the checkpoint that the bundle was made from apart from others."""
 
     sha256: str
+    """In hexadecimal."""
     covers: str
     """What of the checkpoint went into it, in words."""
 
@@ -147,12 +162,17 @@ class ModelInfo:
     """Where the bundle comes from."""
 
     name: str
+    """Of the checkpoint."""
     family: str
+    """The model family, a `model_type`."""
     architecture: str
+    """Name of its class in transformers."""
     parameters: int
+    """How many the checkpoint has."""
     license: str | None = None
+    """As the checkpoint states it."""
     checkpoint: CheckpointDigest | None = None
-    """None in bundles of early exporters."""
+    """What tells it apart from others; None in bundles of early exporters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +195,7 @@ class Manifest:
     target: str = "onnx"
     """What the graphs were made for: "onnx" (ONNX Runtime), "tensorrt" or "tensorrt-rtx" (standard operators only)."""
     fidelity: Fidelity | None = None
-    """Where the decoder was held to a target."""
+    """Where the decoder was to meet a target."""
     self_test: SelfTest | None = None
     notes: tuple[str, ...] = ()
     """What whoever uses the bundle should know of how it was made, one sentence each."""

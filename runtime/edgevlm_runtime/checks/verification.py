@@ -32,7 +32,9 @@ class BadFile:
     """A file of the bundle, and what is wrong with it."""
 
     file: str
+    """Its path in the bundle."""
     problem: str
+    """What is wrong, in one line."""
 
 
 _NO_DIGEST = BadFile(
@@ -47,7 +49,9 @@ class FilesReport:
     """What the digests say."""
 
     checked: int
+    """How many files."""
     bad: tuple[BadFile, ...]
+    """Those that are not what the exporter wrote."""
     manifest_checked: bool
     """Whether the manifest itself has a digest to compare with; where it has none, that is among `bad`."""
 
@@ -59,11 +63,15 @@ class ProviderResult:
     provider: str
     """As it was asked for."""
     passed: bool
+    """Whether it answers as the bundle says."""
     problem: str | None
     """What is wrong, in one line."""
     embeddings_max_abs: float | None = None
+    """Largest difference of a value of the image embeddings from the stored ones."""
     tolerance: float | None = None
+    """How large that may be."""
     tokens_equal: bool | None = None
+    """Whether the answer's tokens are the stored ones."""
     engine: str | None = None
     """What answered: library, version, provider or GPU; None where nothing could be loaded."""
     reason: str | None = None
@@ -94,7 +102,7 @@ def check_files(path: str | os.PathLike[str]) -> tuple[Bundle | None, FilesRepor
 def check_self_test(bundle: Bundle, provider: str, threads: int | None = None, engine: str = "ort") -> ProviderResult:
     """Ask the stored question on `provider`, or on another engine, which `provider` then names in the result alone.
 
-    Raises `ProviderError` when that is not to be had here, `EdgeVLMError` for bad values, which say nothing about the
+    Raises `ProviderError` when that is not available here, `EdgeVLMError` for bad values, which say nothing about the
     bundle.
     """
     chosen = {"provider": provider} if engine == "ort" else {}

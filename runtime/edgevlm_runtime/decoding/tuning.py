@@ -2,7 +2,7 @@
 
 Larger chunks use the processor's matrix units better, smaller ones keep their activations in its caches, and causal
 attention computes less of what it masks. Where the best lies depends on the processor and on how the bundle's weights
-are held, so it is measured on the device (`edgevlm tune`) and kept in the user's cache folder.
+are stored, so it is measured on the device (`edgevlm tune`) and kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def measure(
     if len(sizes) < 2:
         raise EdgeVLMError(f"nothing to tune: the context holds {capacity} tokens: any prefill_chunk will do")
     run = decoder.new_run(length)
-    embeddings = np.random.default_rng(0).standard_normal((length, decoder.info.hidden_size)).astype(np.float32)
+    embeddings = np.random.default_rng(0).standard_normal((length, decoder.info.input_width)).astype(np.float32)
     last = np.zeros(1, dtype=np.int64)
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
     for turn in range(rounds + 1):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import cast
 
-from edgevlm_runtime.engines.base import Engine, Graph
+from edgevlm_runtime.engines.base import Engine, Graph, GraphRequest
 from edgevlm_runtime.errors import ProviderError
 from edgevlm_runtime.options import RuntimeOptions
 from edgevlm_runtime.registry import Registry
@@ -22,29 +21,31 @@ ENGINES = Registry(
 )
 
 
+def maker(name: str) -> Callable[[RuntimeOptions], Engine]:
+    """What makes the engine of this name. Raises `ProviderError` where there is none."""
+    return cast(Callable[[RuntimeOptions], Engine], ENGINES.get(name.replace("_", "-")))
+
+
 def make_engine(options: RuntimeOptions) -> Engine:
     """The engine named in the options. Raises `ProviderError` for a name that is not one, or when it cannot load."""
-    return cast(Engine, ENGINES.get(options.engine.replace("_", "-"))(options))
+    return maker(options.engine)(options)
 
 
-def load_graphs(
-    options: RuntimeOptions, files: Mapping[str, Path], spinning: str = "decoder", scores: int | None = None
-) -> tuple[Engine, dict[str, Graph]]:
-    """The engine named in the options, and the graphs, by name, that it made of `files`; all on one engine.
+def load_graphs(options: RuntimeOptions, requests: Sequence[GraphRequest]) -> tuple[Engine, dict[str, Graph]]:
+    """The engine named in the options, and the graphs, by name, that it loaded; all on one engine.
 
-    Runs of the graph `spinning` follow each other closely; `scores` as for `Engine.load`.
     Raises as `make_engine` and `Engine.load` do.
     """
     engine = make_engine(options)
     try:
-        return engine, _load(engine, files, spinning, scores)
+        return engine, _load(engine, requests)
     except ProviderError as error:
-        other = engine.instead(error)
+        other = engine.fallback(error)
         if other is None:
             raise
         log.info("%s: %s", other.identity, other.reason)
-    return other, _load(other, files, spinning, scores)
+    return other, _load(other, requests)
 
 
-def _load(engine: Engine, files: Mapping[str, Path], spinning: str, scores: int | None) -> dict[str, Graph]:
-    return {name: engine.load(file, keeps_spinning=name == spinning, scores=scores) for name, file in files.items()}
+def _load(engine: Engine, requests: Sequence[GraphRequest]) -> dict[str, Graph]:
+    return {request.name: engine.load(request) for request in requests}

@@ -1,4 +1,4 @@
-"""What an engine gives the rest of the runtime: graphs that run, and bindings that run without copies.
+"""What an engine is given and gives back: which graph to load, a graph that runs, and bindings that run without copies.
 
 An engine is a file in this folder with a function `make_engine(options) -> Engine`; its name is the registry key.
 """
@@ -13,9 +13,33 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.errors import ProviderError
 
 Array = NDArray[Any]
+AS_ASKED = "as asked"
+"""`Engine.reason` of one that the caller named."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphRequest:
+    """One graph of an opened bundle that an engine is asked to load, and how it will be run, where that is known.
+
+    The hints change no result; an engine may spend memory or time on them, or ignore them.
+    """
+
+    bundle: Bundle
+    name: str
+    """As in `Manifest.graphs`."""
+    repeated: bool = False
+    """Runs follow each other closely, as decoding steps do: threads may wait busily, a run be recorded and replayed."""
+    attention_scores: int | None = None
+    """Scores that a chunk of a prompt computes over the whole KV cache (`DecoderInfo.attention_scores`)."""
+
+    @property
+    def path(self) -> Path:
+        """Where its ONNX file lies. Raises `BundleError` when the manifest has no digest of it."""
+        return self.bundle.file(self.bundle.manifest.graphs[self.name].file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +126,21 @@ class Engine(Protocol):
 
     @property
     def reason(self) -> str:
-        """Why it is this one: "as asked", or how "auto" decided."""
+        """Why it is this one: `AS_ASKED`, or how "auto" decided."""
         ...
 
-    def instead(self, error: ProviderError) -> Engine | None:
+    @property
+    def automatic(self) -> bool:
+        """Whether "auto" decided that it is this one."""
+        ...
+
+    def fallback(self, error: ProviderError) -> Engine | None:
         """The engine to take where this one cannot load a bundle's graphs and says `error`; None where there is none
         because this one was asked for."""
         ...
 
-    def load(self, path: Path, *, keeps_spinning: bool = False, scores: int | None = None) -> Graph:
-        """Load one graph. `keeps_spinning`: runs follow each other closely (decoding), so threads may wait busily.
-        `scores`: attention scores of a prompt's chunk, heads x its positions x the KV cache's, where known.
+    def load(self, request: GraphRequest) -> Graph:
+        """Load one graph.
 
         Raises `BundleError` when the file is no graph this engine can load, `ProviderError` when the execution
         provider asked for is not there.

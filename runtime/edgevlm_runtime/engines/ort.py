@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgevlm_runtime.engines.base import Graph
+from edgevlm_runtime.engines.base import AS_ASKED, Graph, GraphRequest
 from edgevlm_runtime.engines.cores import int8_overflows, told_threads
 from edgevlm_runtime.engines.ort_graph import OrtGraph
 from edgevlm_runtime.engines.ort_library import ort
@@ -47,26 +47,27 @@ def make_engine(options: RuntimeOptions) -> OrtEngine:
 class OrtEngine:
     """Loads graphs as onnxruntime sessions on one provider (and the CPU, for what the provider cannot run)."""
 
-    def __init__(self, provider: str, threads: int, reason: str = "as asked", *, automatic: bool = False) -> None:
+    def __init__(self, provider: str, threads: int, reason: str = AS_ASKED, *, automatic: bool = False) -> None:
         self.provider = provider
-        self._automatic = automatic
         self.reason = reason
+        self.automatic = automatic
         self.threads = threads
         self.identity = f"onnxruntime {ort.__version__} {provider}"
 
-    def instead(self, error: ProviderError) -> OrtEngine | None:
-        """See `Engine.instead`: the CPU, where "auto" chose this provider by a trivial graph."""
-        if not self._automatic or self.provider == CPU:
+    def fallback(self, error: ProviderError) -> OrtEngine | None:
+        """See `Engine.fallback`: the CPU, where "auto" chose this provider by a trivial graph."""
+        if not self.automatic or self.provider == CPU:
             return None
-        return OrtEngine(CPU, self.threads, f"auto: {error}")
+        return OrtEngine(CPU, self.threads, f"auto: {error}", automatic=True)
 
-    def load(self, path: Path, *, keeps_spinning: bool = False, scores: int | None = None) -> Graph:
+    def load(self, request: GraphRequest) -> Graph:
         """See `Engine.load`. External weights are memory-mapped by onnxruntime."""
+        path, scores = request.path, request.attention_scores
         if not path.is_file():
             raise BundleError(f"no graph file: {path}: copy or export the bundle again")
         _check_name(path)
         providers = [self.provider] if self.provider == CPU else [self.provider, CPU]
-        options = self._session_options(keeps_spinning)
+        options = self._session_options(request.repeated)
         try:
             with _attention(whole=scores is not None and scores <= MOST_SCORES):
                 session = ort.InferenceSession(str(path), options, providers=providers)
@@ -85,7 +86,7 @@ class OrtEngine:
         log.debug("loaded %s on %s, %d threads", path.name, active[0], self.threads)
         return OrtGraph(session, path.name, DEVICES.get(self.provider, "cpu"))
 
-    def _session_options(self, keeps_spinning: bool) -> Any:
+    def _session_options(self, repeated: bool) -> Any:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -93,7 +94,7 @@ class OrtEngine:
         # Whatever a file is called: its other format is not one whose files were looked at (`bundle.graph_files`).
         options.add_session_config_entry("session.load_model_format", "ONNX")
         # Each graph has its own threads: those of one must not wait busily while another runs.
-        options.add_session_config_entry("session.force_spinning_stop", "0" if keeps_spinning else "1")
+        options.add_session_config_entry("session.force_spinning_stop", "0" if repeated else "1")
         if int8_overflows():  # three times slower where it is not needed
             options.add_session_config_entry("session.x64quantprecision", "1")
         # What a graph widens to floating point before a product is multiplied so, not in 8 bits.

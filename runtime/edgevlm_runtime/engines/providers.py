@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgevlm_runtime.engines.base import AS_ASKED
 from edgevlm_runtime.errors import ProviderError, one_line
 from edgevlm_runtime.installing import pip_replace
 
@@ -30,7 +31,7 @@ PROVIDERS = {
 AUTO = "auto"
 PREFERRED = ("cuda",)
 """What "auto" tries before the CPU, best first: providers that give the CPU's answers wherever they load. One
-that cannot load the bundle's graphs gives way to the CPU as well (`Engine.instead`)."""
+that cannot load the bundle's graphs gives way to the CPU as well (`Engine.fallback`)."""
 DEVICES = {CUDA: "cuda", TENSORRT: "cuda"}
 """Providers with memory of their own, by onnxruntime's name of that memory."""
 _PACKAGES = {
@@ -71,7 +72,7 @@ def choose(ort: Any, wanted: str) -> Choice:
         provider = provider_name(wanted)
         if provider not in available:
             raise ProviderError(missing(ort, provider, f"the installed onnxruntime has {', '.join(available)}"))
-        return Choice(provider, "as asked")
+        return Choice(provider, AS_ASKED)
     against = []
     for name in PREFERRED:
         why_not = _obstacle(ort, PROVIDERS[name], available)

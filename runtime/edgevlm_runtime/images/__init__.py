@@ -2,7 +2,7 @@
 
     image = load_image("part.png")             # path, bytes, PIL image or uint8 [height, width, 3] array; gives RGB
     process = make_processor(manifest.image)   # once for each bundle
-    prepared = process(image)                  # PreparedImage: feeds, tokens, placeholder, order, grid
+    prepared = process(image)                  # PreparedImage: feeds, tokens, placeholder, order, weights, grid
 
 Embeddings are cached by what `PreparedImage` holds, see `ImageEncoder.key` in `edgevlm_runtime.vision.encoder`.
 
@@ -40,7 +40,7 @@ __all__ = [
 
 KINDS = Registry(
     "unknown kind of image processing in the bundle",
-    {name: f"{__name__}.{name}" for name in ("fixed", "tiles", "native", "naflex")},
+    {name: f"{__name__}.{name}" for name in ("fixed", "tiles", "dynamic", "anyres", "native", "naflex", "pooled")},
     BundleError,
     group="edgevlm.image_kinds",
     advice="upgrade edgevlm-runtime, or install the package that has it",

@@ -21,7 +21,10 @@ class PreparedImage:
     placeholder: str
     """Text that replaces the image token in the rendered chat template, before tokenizing."""
     order: NDArray[np.int64] | None = None
-    """Rows of the projector's output in prompt order, where they differ from the order of computation."""
+    """Rows of the projector's output in prompt order, where they differ from the order of computation: [tokens], or
+    [tokens, taps] with `weights`."""
+    weights: NDArray[np.float32] | None = None
+    """[tokens, taps]: how much each of the rows counts, where tokens are mixtures of several."""
     grid: tuple[int, int] | None = None
     """Rows and columns of image tokens, where positions depend on them (M-RoPE)."""
 

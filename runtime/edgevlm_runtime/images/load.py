@@ -79,7 +79,7 @@ DEFAULT = LoadOptions()
 
 
 def load_image(source: ImageSource, options: LoadOptions = DEFAULT) -> Image.Image:
-    """Decode `source` to an RGB image held in memory.
+    """Decode `source` to an RGB image in memory.
 
     An array is uint8 of shape [height, width, 3], RGB. Raises `ImageError`, in one line, for a missing file, a file
     that is no image, a truncated or damaged one, one with too many pixels or bytes, an empty image, one whose depth

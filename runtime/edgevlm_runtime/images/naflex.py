@@ -32,11 +32,11 @@ from PIL import Image
 
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
+from edgevlm_runtime.images.dynamic import check_grids, cut, nearest_grid
 from edgevlm_runtime.images.limits import check_options, check_resize, check_tokens
 from edgevlm_runtime.images.rgb import to_rgb
 
 Weights = NDArray[np.float32]
-MOST_TILES = 1024
 START, END, THUMBNAIL = "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"
 
 
@@ -48,8 +48,8 @@ class Options:
     grid_side: int
     """Rows, and columns, of the tower's table of position embeddings."""
     grids: tuple[tuple[int, int], ...] = ()
-    """Columns and rows of tiles that a large image may be cut into: of equally near ones the first counts, or a later
-    one that the image fills by more than half. None where images are not cut."""
+    """Columns and rows of tiles that a large image may be cut into, see `nearest_grid`. None where images are not
+    cut."""
     patch_size: int = 16
     merge_size: int = 2
     """Patches along each side of what becomes one image token."""
@@ -77,8 +77,7 @@ class Options:
             raise ValueError("tolerance must be positive")
         if self.tile % self.factor:
             raise ValueError("tile must be a multiple of patch_size * merge_size")
-        if any(min(grid) < 1 or not 1 < math.prod(grid) <= MOST_TILES for grid in self.grids):
-            raise ValueError(f"grids must have from 2 to {MOST_TILES} tiles each")
+        check_grids(self.grids, least=2)
         Image.Resampling(self.resample)
 
     @property
@@ -103,10 +102,10 @@ class Processor:
         image, options = to_rgb(image), self.options
         if not _is_large(*image.size, options):
             return self._prepared([self._whole(image)], 1, 1)
-        columns, rows = _grid(*image.size, options)
+        columns, rows = nearest_grid(*image.size, options.tile, options.grids)
         check_tokens(columns * rows * (options.tile // options.patch_size) ** 2, image.size)
-        cut = self._resized(image, (columns * options.tile, rows * options.tile))
-        tiles = [cut.crop(_box(number, columns, options.tile)) for number in range(columns * rows)]
+        whole = self._resized(image, (columns * options.tile, rows * options.tile))
+        tiles = cut(whole, (columns, rows), options.tile)
         if options.thumbnail:
             tiles.append(self._whole(image))
         return self._prepared(tiles, rows, columns)
@@ -180,12 +179,7 @@ def interpolation(source: int, target: int) -> Weights:
     return made
 
 
-def _box(number: int, columns: int, tile: int) -> tuple[int, int, int, int]:
-    left, top = number % columns * tile, number // columns * tile
-    return left, top, left + tile, top + tile
-
-
-# The three functions below repeat the arithmetic of transformers' image_processing_lfm2_vl.py (floating-point
+# The two functions below repeat the arithmetic of transformers' image_processing_lfm2_vl.py (floating-point
 # divisions, roundings half to even, their order), because it decides which of two neighbouring sizes comes out.
 
 
@@ -208,14 +202,3 @@ def _is_large(width: int, height: int, options: Options) -> bool:
     rounded = [max(options.patch_size, round(side / options.factor) * options.factor) for side in (height, width)]
     limit = options.max_tokens * options.patch_size**2 * options.merge_size**2 * options.tolerance
     return bool(options.grids) and rounded[0] * rounded[1] > limit
-
-
-def _grid(width: int, height: int, options: Options) -> tuple[int, int]:
-    """Columns and rows of tiles, of the aspect ratio nearest to the image's."""
-    nearest, found = math.inf, options.grids[0]
-    for grid in options.grids:
-        difference = abs(width / height - grid[0] / grid[1])
-        fills = width * height > 0.5 * (options.tile * options.tile * grid[0] * grid[1])
-        if difference < nearest or (difference == nearest and fills):
-            nearest, found = difference, grid
-    return found

@@ -1,4 +1,4 @@
-"""Native resolution: Qwen2-VL, Qwen2.5-VL and Qwen3-VL image processors.
+"""Native resolution: Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Pixtral image processors.
 
     Processor(Options(image_token="<|image_pad|>", patch_size=14, merge_size=2, window_size=112))
 
@@ -15,8 +15,9 @@ Feeds
                   the grid, row by row, around the patch, and their weights; the image's corners lie on the grid's
 
 `order` gives, for each image token in raster order, its row in the merged output [W*L / merge_size**2]; it is None
-where both orders are the same. `grid` is rows and columns of image tokens. The video axis is absent: an image is one
-frame that transformers repeats, and the graph folds the repetition into its weights.
+where both orders are the same. `grid` is rows and columns of image tokens; text may stand behind each row of them. The
+video axis is absent: an image is one frame that transformers repeats, and the graph folds the repetition into its
+weights.
 """
 
 from __future__ import annotations
@@ -53,6 +54,12 @@ class Options:
     """Pillow's resampling code."""
     position_grid: int = 0
     """Side of the tower's square grid of learned positions that images' own are interpolated from; 0 for none."""
+    within: tuple[int, int] | None = None
+    """Height and width that a larger image is brought into; in place of min_pixels and max_pixels."""
+    row_end: str = ""
+    """Text behind each row of image tokens but the last."""
+    image_end: str = ""
+    """Text behind the last row."""
 
     def __post_init__(self) -> None:
         check_options(self.image_token, patch_size=self.patch_size, merge_size=self.merge_size)
@@ -63,6 +70,8 @@ class Options:
             raise ValueError("window_size must be 0 or hold at least one merged patch")
         if self.position_grid < 0:
             raise ValueError("position_grid must not be negative")
+        height, width = self.within or (1, 1)
+        check_options(self.row_end + self.image_end, within_height=height, within_width=width)
         Image.Resampling(self.resample)
 
     @property
@@ -74,6 +83,13 @@ class Options:
     def window_cells(self) -> int:
         """Image tokens along the side of a window."""
         return self.window_size // self.merge_size // self.patch_size
+
+    @property
+    def most_tokens(self) -> int:
+        """Image tokens of an image of the largest size."""
+        if self.within is None:
+            return max(1, self.max_pixels // self.factor**2)
+        return math.prod(-(-side // self.factor) for side in self.within)
 
 
 class Processor:
@@ -104,7 +120,7 @@ class Processor:
         return PreparedImage(
             feeds=feeds,
             tokens=grid[0] * grid[1],
-            placeholder=self.options.image_token * (grid[0] * grid[1]),
+            placeholder=self._placeholder(*grid),
             order=order,
             grid=grid,
         )
@@ -112,7 +128,8 @@ class Processor:
     def _resized(self, image: Image.Image) -> Image.Image:
         factor = self.options.factor
         if self.options.resize:
-            target = _smart_size(image.width, image.height, self.options)
+            find = _smart_size if self.options.within is None else _size_within
+            target = find(image.width, image.height, self.options)
             check_resize(image.size, target)
             return image.resize(target, Image.Resampling(self.options.resample))
         if image.width % factor or image.height % factor:
@@ -121,6 +138,10 @@ class Processor:
                 f"this one is {image.width} x {image.height}"
             )
         return image
+
+    def _placeholder(self, rows: int, columns: int) -> str:
+        lines = [self.options.image_token * columns] * rows
+        return self.options.row_end.join(lines) + self.options.image_end
 
     def _patches(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """[height, width, 3] to [tokens, merge_size**2, 3 * patch_size**2], image tokens in raster order."""
@@ -201,3 +222,16 @@ def _smart_size(width: int, height: int, options: Options) -> tuple[int, int]:
         new_height = math.ceil(height * beta / factor) * factor
         new_width = math.ceil(width * beta / factor) * factor
     return new_width, new_height
+
+
+def _size_within(width: int, height: int, options: Options) -> tuple[int, int]:
+    """Width and height, multiples of `options.factor`, of an image brought into `options.within` where it is larger.
+
+    The arithmetic of `get_resize_output_image_size` in transformers: down to whole pixels, then up to whole tokens.
+    """
+    most_height, most_width = options.within or (height, width)
+    ratio = max(height / most_height, width / most_width)
+    if ratio > 1:
+        height, width = math.floor(height / ratio), math.floor(width / ratio)
+    factor = options.factor
+    return -(-width // factor) * factor, -(-height // factor) * factor

@@ -35,7 +35,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _composited(image: Image.Image) -> Image.Image:
-    """RGB, transparency over white: beside the image, one RGB image and a few strips are held."""
+    """RGB, transparency over white: beside the image, one RGB image and a few strips are in memory."""
     width, height = image.size
     rows = max(1, _STRIP_PIXELS // width)
     result = Image.new("RGB", image.size)

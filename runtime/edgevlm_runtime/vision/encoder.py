@@ -71,7 +71,8 @@ class ImageEncoder:
     def key(self, image: PreparedImage) -> str:
         """The image's identity: digest of what the vision encoder will see, and of what will look at it."""
         digest = hashlib.blake2b(self._identity.encode(), digest_size=32)
-        arrays = dict(image.feeds) if image.order is None else {**image.feeds, "": image.order}
+        more = {"": image.order, " weights": image.weights}
+        arrays = {**image.feeds, **{name: array for name, array in more.items() if array is not None}}
         for name in sorted(arrays):
             array = np.ascontiguousarray(arrays[name])
             digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
@@ -123,9 +124,7 @@ class ImageEncoder:
             projector_ms += (end - middle) * 1e3
             parts.append(projected.reshape(-1, projected.shape[-1]))
         rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        order = image.prepared.order
-        if order is not None and order.size and int(order.max()) < rows.shape[0]:
-            rows = rows[order]
+        rows = _in_prompt_order(rows, image.prepared)
         problem = self._problem(rows, image.prepared)
         if problem is not None:
             raise BundleError(f"the projector of {self._where} {problem}")
@@ -157,6 +156,19 @@ class ImageEncoder:
         ((tiles,),) = counts
         for start in range(0, tiles, self._batch):
             yield {name: array[start : start + self._batch] for name, array in feeds.items()}
+
+
+def _in_prompt_order(rows: Array, image: PreparedImage) -> Array:
+    """An image's rows as its tokens stand in the prompt; as they are where there are too few of them."""
+    order, weights = image.order, image.weights
+    if order is None or not order.size or int(order.max()) >= rows.shape[0]:
+        return rows
+    if weights is None:
+        return rows[order]
+    mixed = np.zeros((len(order), *rows.shape[1:]), np.float32)
+    for tap in range(order.shape[1]):  # one at a time: all of them would take as many times the memory
+        mixed += weights[:, tap, None] * rows[order[:, tap]]
+    return mixed
 
 
 def _check_graphs(vision: Graph, projector: Graph) -> None:

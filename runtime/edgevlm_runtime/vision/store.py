@@ -1,4 +1,4 @@
-"""Image embeddings on disk: one file an image, written atomically, bounded, least recently used files leave first.
+"""Image embeddings on disk: one file per image, written atomically, bounded, least recently used files leave first.
 
 A file is a `.npy` array [tokens, hidden] of float32 with the sha256 of its bytes behind it. What does not match, for
 whatever reason, is removed and counts as not there: a cache may lose entries, never invent them.

@@ -78,8 +78,8 @@ def test_prompts_carry_the_images_as_transformers_merges_them(folder, sampler, s
 
 def test_costs_of_layers_are_foreseen(folder, sampler, samples, tmp_path):
     """Against the loss of transformers' model with only this layer rounded to four bits."""
-    held = sampler.plan.graphs["decoder"].held
-    layers = [name for name in held if name.endswith(("q_proj.weight", "down_proj.weight", "up_proj.weight"))]
+    formats = sampler.plan.graphs["decoder"].formats
+    layers = [name for name in formats if name.endswith(("q_proj.weight", "down_proj.weight", "up_proj.weight"))]
     found = measured(sampler, samples, dict.fromkeys(layers, ("int4", "fp32")), tmp_path)
     reference = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
@@ -143,10 +143,10 @@ def test_single_layers_by_pattern(folder, tmp_path):
     layers = {"*.layers.1.mlp.down_proj": "int8b", "*.mlp.*": "fp32"}
     options = ExportOptions(str(folder), tmp_path / "b", "fp16", layers=layers, self_test=False, certificate=False)
     graph = load(export(options).bundle).manifest.graphs["decoder"]
-    held = {name: graph.exceptions.get(name, graph.precision) for name in graph.exceptions}
-    assert held["model.language_model.layers.1.mlp.down_proj.weight"] == "int8b"
-    assert held["model.language_model.layers.0.mlp.down_proj.weight"] == "fp32"
-    assert not any("self_attn" in name for name in held)
+    formats = {name: graph.exceptions.get(name, graph.precision) for name in graph.exceptions}
+    assert formats["model.language_model.layers.1.mlp.down_proj.weight"] == "int8b"
+    assert formats["model.language_model.layers.0.mlp.down_proj.weight"] == "fp32"
+    assert not any("self_attn" in name for name in formats)
 
 
 def test_estimate_counts_what_calibration_takes(sampler):
@@ -163,8 +163,8 @@ def test_estimate_counts_the_positions_that_are_measured(sampler, samples, monke
     monkeypatch.setattr(sys.modules[with_samples.__module__], "OVERHEAD_BYTES", 0)
     graphs = list(sampler.plan.graphs.values())
     plain = estimate(graphs, sampler.plan.embedding_bytes)
-    held = replace(sampler.plan, precision=replace(sampler.plan.precision, max_kl=0.01))
-    disk = with_samples(plain, held, Material()).disk - with_samples(plain, sampler.plan, Material()).disk
+    lifted = replace(sampler.plan, precision=replace(sampler.plan.precision, max_kl=0.01))
+    disk = with_samples(plain, lifted, Material()).disk - with_samples(plain, sampler.plan, Material()).disk
     vocab = sampler.plan.family.text_config.vocab_size
     assert disk == int(samples.text.sum()) * vocab * 4
 
@@ -184,8 +184,8 @@ def test_a_short_text_is_followed_by_what_ships(sampler):
 
 def test_layers_that_read_one_input_are_one_group(sampler, samples, tmp_path):
     """Query, key and value; gate and up. No other two, though a freed tensor's place may be another's."""
-    held = sampler.plan.graphs["decoder"].held
-    layers = [name for name in held if "layers" in name]
+    formats = sampler.plan.graphs["decoder"].formats
+    layers = [name for name in formats if "layers" in name]
     found = measured(sampler, samples, dict.fromkeys(layers, ("int8",)), tmp_path)
     groups: dict[str, set[str]] = {}
     for name, group in found.groups.items():

@@ -1,4 +1,4 @@
-"""The decoder graph of a real shape: few nodes, one product a linear layer, the cache handed through one operator."""
+"""The decoder graph of a real shape: few nodes, one product per linear layer, the cache handed through one operator."""
 
 from __future__ import annotations
 

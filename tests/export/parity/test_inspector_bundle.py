@@ -18,8 +18,10 @@ from edgevlm.cli import cli
 from edgevlm_export import inspection
 from edgevlm_export.inspector import checkpoint_path
 from edgevlm_export.reference import Reference
-from edgevlm_runtime.bundle.certificate import Certificate, parity_json, read_certificate
+from edgevlm_runtime.bundle.certificate import Certificate, read_certificate
 from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.checks.parity import parity
+from tests.support import records
 
 QUESTIONS = 300
 FIRST_IMAGE = 3000
@@ -91,8 +93,9 @@ def test_the_certificate_of_int8_is_read_back_and_measured_again(int8):
     result = invoke("verify", int8, "--no-self-test", "--reference", "inspector", "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
+    records.check("verify", found)
     assert found["same_checkpoint"] is True
-    before, after = parity_json(shown), found["parity"]
+    before, after = msgspec.to_builtins(parity(shown)), found["parity"]
     assert list(after) == list(before) == ["vision_encoder", "projector", "decoder", "greedy", "sensitivity"]
     for part, figures in before.items():
         assert after[part] == pytest.approx(figures, rel=1e-3, abs=1e-4), part

@@ -32,6 +32,18 @@ CASES: dict[str, Callable[[Path], Path]] = {
     "llava-siglip": lambda folder: checkpoints.llava(folder, tower="siglip", **VARIED),
     "llava-two-layers": lambda folder: checkpoints.llava(folder, tower="clip-two-layers", **VARIED),
     **{
+        f"vipllava-{name}": lambda folder, name=name: checkpoints.vipllava(folder, name, **VARIED)
+        for name in checkpoints.VIPLLAVA_SHAPES
+    },
+    **{
+        f"llava_next-{name}": lambda folder, name=name: checkpoints.llava_next(folder, name, **{**VARIED, "seed": 3})
+        for name in checkpoints.LLAVA_NEXT_SHAPES
+    },
+    **{
+        f"llava_onevision-{name}": lambda folder, name=name: checkpoints.llava_onevision(folder, name, seed=2, gain=1.6)
+        for name in checkpoints.LLAVA_ONEVISION_SHAPES
+    },
+    **{
         f"smolvlm-{name}": lambda folder, name=name: checkpoints.smolvlm(folder, name, **VARIED)
         for name in checkpoints.SMOLVLM_SHAPES
     },
@@ -40,12 +52,30 @@ CASES: dict[str, Callable[[Path], Path]] = {
         for name in checkpoints.GEMMA3_SHAPES
     },
     **{
+        f"gemma4-{name}": lambda folder, name=name: checkpoints.gemma4(folder, name, **VARIED)
+        for name in checkpoints.GEMMA4_SHAPES
+    },
+    **{
         f"paligemma-{name}": lambda folder, name=name: checkpoints.paligemma(folder, name, **VARIED)
         for name in checkpoints.PALIGEMMA_SHAPES
     },
     **{
         f"lfm2_vl-{name}": lambda folder, name=name: checkpoints.lfm2_vl(folder, name, **VARIED)
         for name in checkpoints.LFM2_SHAPES
+    },
+    **{
+        f"llava-pixtral-{name}": lambda folder, name=name: checkpoints.pixtral(folder, name, **VARIED)
+        for name in checkpoints.PIXTRAL_SHAPES
+    },
+    **{
+        f"mistral3-{name}": lambda folder, name=name: checkpoints.mistral3(folder, name, **VARIED)
+        for name in checkpoints.MISTRAL3_SHAPES
+    },
+    **{
+        f"internvl-{name}": lambda folder, name=name: checkpoints.internvl(
+            folder, name, **({**VARIED, "gain": 2.3} if name == "qwen3-tied" else VARIED)
+        )
+        for name in checkpoints.INTERNVL_SHAPES
     },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
@@ -97,12 +127,26 @@ class Pair:
 
 
 MORE = {
+    "llava_next-siglip",
+    "llava_next-tied",
+    "llava_onevision-tied",
+    "llava_onevision-never-interpolated",
+    "vipllava-tied",
+    "vipllava-one-layer",
     "gemma3-no-window",
     "gemma3-groups-of-5",
+    "gemma4-shared-blocks",
+    "gemma4-even",
     "paligemma-1-untied",
     "paligemma-2-window-40",
     "lfm2_vl-no-thumbnail",
     "lfm2_vl-full-heads",
+    "llava-pixtral-two-layers",
+    "llava-pixtral-full-heads",
+    "mistral3-merge-3",
+    "mistral3-ministral3-untied",
+    "internvl-llama-large-tower",
+    "internvl-heads-of-24",
     "qwen3_5-wide-keys",
     "qwen3_5-six-heads",
 }

@@ -1,4 +1,4 @@
-"""A second decoder graph for prompts: fills the same cache, held otherwise; answers stay those of the decoder."""
+"""A second decoder graph for prompts: fills the same cache, stored otherwise; answers stay those of the decoder."""
 
 from __future__ import annotations
 

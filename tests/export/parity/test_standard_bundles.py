@@ -14,7 +14,19 @@ from edgevlm_export.reference import Reference
 from edgevlm_runtime.errors import ExportError
 from tests.export.parity.test_parity import CASES, QUESTIONS, pictures, text_part
 
-FAMILIES = ("llava-siglip", "smolvlm-tiles", "qwen2_5_vl-window-4", "qwen2_vl-tied", "qwen3_vl-wide-heads")
+FAMILIES = (
+    "llava-siglip",
+    "vipllava-heads-of-24",
+    "llava_next-heads-of-24",
+    "llava_onevision-heads-of-24",
+    "smolvlm-tiles",
+    "qwen2_5_vl-window-4",
+    "qwen2_vl-tied",
+    "qwen3_vl-wide-heads",
+    "mistral3-published",
+    "internvl-qwen2-published",
+    "gemma4-small",
+)
 TARGET = "tensorrt-rtx"
 CONTEXT = 400
 TOKENS = 12

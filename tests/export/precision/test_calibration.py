@@ -79,7 +79,7 @@ def test_nothing_is_calibrated_where_all_is_nearest(tmp_path):
     assert not options.plan.calibrates
     plan = plan_export(folder, options.plan, None, lambda *_: None)
     decoder = plan.graphs["decoder"]
-    assert set(decoder.held.values()) == {"int4:nearest"}
+    assert set(decoder.formats.values()) == {"int4:nearest"}
     assert not decoder.calibrated
 
 
@@ -97,7 +97,7 @@ def test_vision_layers_in_four_bits_are_calibrated(tmp_path):
     spool = Spool(tmp_path)
     calibrate(plan, Material(), spool, lambda *_: None)
     weights = plan.graphs["vision_encoder"].calibrated
-    assert len(weights) == len(plan.graphs["vision_encoder"].held) > 10
+    assert len(weights) == len(plan.graphs["vision_encoder"].formats) > 10
     differ = 0
     for job in plan.graphs["vision_encoder"].jobs:
         if job.source in weights:

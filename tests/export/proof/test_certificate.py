@@ -31,6 +31,7 @@ from edgevlm_runtime.bundle import certificate as schema
 from edgevlm_runtime.bundle.certificate import Miss
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.checks.parity import GreedyParity, parity
 from edgevlm_runtime.errors import BundleError, ComparisonFailed, ExportError, ParityMissed
 from tests.support import checkpoints
 
@@ -68,9 +69,10 @@ def test_it_is_in_the_bundle(exported: Path) -> None:
     assert [one.first_divergence for one in found.greedy] == [None] * 3
     assert found.reference == "LlavaForConditionalGeneration tiny-llava, float32"
     assert set(found.versions) == {"edgevlm-runtime", "onnxruntime", "torch", "transformers"}
-    parity = schema.parity_json(found)
-    assert parity["greedy"] == {"prompts": 3, "identical": 3}
-    assert parity["vision_encoder"]["cosine_min"] > 0.999999  # type: ignore[index]
+    short = parity(found)
+    assert short.greedy == GreedyParity(prompts=3, identical=3)
+    assert short.vision_encoder.cosine_min is not None
+    assert short.vision_encoder.cosine_min > 0.999999
 
 
 def test_measuring_again_confirms_it(exported: Path, tiny_checkpoint: Path) -> None:
@@ -141,7 +143,7 @@ def test_a_model_too_large_for_pytorch(tiny_checkpoint: Path, tmp_path: Path, mo
     stored = schema.read_certificate(Bundle.open(report.bundle))
     assert stored is not None
     assert (report.certificate, stored.not_checked) == ("not checked", "PyTorch needs about 99 GiB")
-    assert schema.parity_json(stored)["decoder"] is None
+    assert parity(stored).decoder is None
 
 
 def test_none_is_wanted(export_bundle, tiny_checkpoint: Path) -> None:

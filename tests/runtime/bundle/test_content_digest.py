@@ -1,4 +1,4 @@
-"""What is kept beside a bundle (calibration, tuning, answers of an evaluation) stays its own when engines are added."""
+"""What is kept beside a bundle (temperature, tuning, answers of an evaluation) stays its own when engines are added."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import edgevlm_runtime
-from edgevlm_runtime.bundle.choice_temperature import Calibration, write_calibration
+from edgevlm_runtime.bundle.choice_temperature import TemperatureFit, write_fit
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.decoding import tuning
 from edgevlm_runtime.errors import EdgeVLMError
@@ -47,7 +47,7 @@ def test_everything_else_does(own_bundle: Path) -> None:
 
 def test_what_was_fitted_and_tuned_is_kept(own_bundle: Path, tmp_path: Path) -> None:
     vlm = edgevlm_runtime.load(own_bundle, threads=1)
-    write_calibration(vlm.bundle, Calibration(vlm.bundle.content_digest, 1.75, "questions", 100, 0.2, 0.1))
+    write_fit(vlm.bundle, TemperatureFit(vlm.bundle.content_digest, 1.75, "questions", 100, 0.2, 0.1))
     tuning.remember(vlm.pipeline.tuning_key, tuning.Tuning(96, {96: 1.0}, 608))
     add_fake_engines(own_bundle)
     compiled = edgevlm_runtime.load(own_bundle, threads=1)
@@ -55,9 +55,9 @@ def test_what_was_fitted_and_tuned_is_kept(own_bundle: Path, tmp_path: Path) -> 
     assert compiled.prefill_chunk == 96
 
 
-def test_another_bundles_calibration_is_refused(own_bundle: Path) -> None:
+def test_another_bundles_temperature_is_refused(own_bundle: Path) -> None:
     bundle = Bundle.open(own_bundle)
-    write_calibration(bundle, Calibration(bundle.content_digest, 1.75, "questions", 100, 0.2, 0.1))
+    write_fit(bundle, TemperatureFit(bundle.content_digest, 1.75, "questions", 100, 0.2, 0.1))
     other_defaults(own_bundle)
     add_fake_engines(own_bundle)
     with pytest.raises(EdgeVLMError, match="was fitted for another bundle"):

@@ -20,6 +20,7 @@ from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 from edgevlm_runtime.engines.providers import provider_name
 from edgevlm_runtime.errors import BundleError, EdgeVLMError, ProviderError
 from edgevlm_runtime.options import RuntimeOptions
+from tests.support.graphs import alone
 
 
 def test_unknown_engine() -> None:
@@ -94,11 +95,11 @@ def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
     file = tmp_path / "decoder.onnx"
     file.write_bytes(b"not a graph")
     with pytest.raises(BundleError) as error:
-        OrtEngine("CPUExecutionProvider", 1).load(file)
+        OrtEngine("CPUExecutionProvider", 1).load(alone(file))
     assert str(file) in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(BundleError, match="no graph file"):
-        OrtEngine("CPUExecutionProvider", 1).load(tmp_path / "none.onnx")
+        OrtEngine("CPUExecutionProvider", 1).load(alone(tmp_path / "none.onnx"))
 
 
 def test_onnxruntime_writes_nothing_itself(tmp_path: Path) -> None:
@@ -110,8 +111,9 @@ def test_onnxruntime_writes_nothing_itself(tmp_path: Path) -> None:
         "from edgevlm_runtime.engines import make_engine\n"
         "from edgevlm_runtime.errors import BundleError\n"
         "from edgevlm_runtime.options import RuntimeOptions\n"
+        "from tests.support.graphs import alone\n"
         "try:\n"
-        f"    make_engine(RuntimeOptions()).load(Path({str(file)!r}))\n"
+        f"    make_engine(RuntimeOptions()).load(alone(Path({str(file)!r})))\n"
         "except BundleError:\n"
         "    pass\n"
     )
@@ -121,7 +123,7 @@ def test_onnxruntime_writes_nothing_itself(tmp_path: Path) -> None:
 
 
 def test_wrong_feed_is_one_line(vlm: edgevlm_runtime.VLM, handmade_bundle: Path) -> None:
-    graph = OrtEngine("CPUExecutionProvider", 1).load(handmade_bundle / "projector.onnx")
+    graph = OrtEngine("CPUExecutionProvider", 1).load(alone(handmade_bundle / "projector.onnx"))
     with pytest.raises(EdgeVLMError) as error:
         graph.run({"image_features": np.zeros((1, 4, 5), np.float32)})
     assert str(error.value).startswith("projector.onnx failed")
@@ -129,7 +131,7 @@ def test_wrong_feed_is_one_line(vlm: edgevlm_runtime.VLM, handmade_bundle: Path)
 
 
 def test_binding_reads_and_writes_the_callers_memory(handmade_bundle: Path) -> None:
-    graph = OrtEngine("CPUExecutionProvider", 1).load(handmade_bundle / "projector.onnx")
+    graph = OrtEngine("CPUExecutionProvider", 1).load(alone(handmade_bundle / "projector.onnx"))
     features = np.zeros((1, 4, 12), np.float32)
     out = np.full((1, 4, 32), np.nan, np.float32)
     binding = graph.binding()
@@ -143,7 +145,7 @@ def test_binding_reads_and_writes_the_callers_memory(handmade_bundle: Path) -> N
 
 
 def test_binding_refuses_memory_it_cannot_address(handmade_bundle: Path) -> None:
-    graph = OrtEngine("CPUExecutionProvider", 1).load(handmade_bundle / "projector.onnx")
+    graph = OrtEngine("CPUExecutionProvider", 1).load(alone(handmade_bundle / "projector.onnx"))
     with pytest.raises(ValueError, match="C-contiguous"):
         graph.binding().bind_input("image_features", np.zeros((1, 12, 4), np.float32).transpose(0, 2, 1))
 

@@ -13,8 +13,10 @@ import pytest
 
 import edgevlm_runtime
 from edgevlm_runtime.bundle.engine_info import this_platform
+from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import MANIFEST_NAME, FileRecord, decode
 from edgevlm_runtime.engines import make_engine
+from edgevlm_runtime.engines.base import GraphRequest
 from edgevlm_runtime.errors import BundleAltered, BundleError, BundleIncomplete, ProviderError
 from edgevlm_runtime.options import RuntimeOptions
 from tests.support.fake_cuda import FakeCuda
@@ -38,7 +40,7 @@ def compiled(own_bundle: Path) -> Path:
 
 def load(bundle: Path) -> object:
     engine = make_engine(RuntimeOptions(engine="tensorrt-rtx"))
-    return engine.load(bundle / "decoder.onnx")
+    return engine.load(GraphRequest(Bundle.open(bundle, verify="size"), "decoder"))
 
 
 def refusal(kind: type[Exception], bundle: Path) -> str:

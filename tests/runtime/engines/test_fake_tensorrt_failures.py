@@ -16,6 +16,7 @@ from tests.support.fake_cuda import FakeCuda
 
 pytest.importorskip("onnx")
 from tests.support.fake_decoder import PAST, PRESENT, ROWS, WIDTH, Run, load, make_decoder, numbers
+from tests.support.graphs import alone
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_what_cannot_be_bound(decoder: Path) -> None:
         binding.bind_input("x", numbers(1, WIDTH, 3).transpose(0, 2, 1))
     with pytest.raises(BundleError, match="x is float64, the engine takes float32"):
         binding.bind_input("x", np.zeros((1, 3, WIDTH)))
-    other = OrtEngine("CPUExecutionProvider", 1).load(decoder).allocate((1, 1, ROWS, WIDTH), np.float32)
+    other = OrtEngine("CPUExecutionProvider", 1).load(alone(decoder)).allocate((1, 1, ROWS, WIDTH), np.float32)
     with pytest.raises(TypeError, match="cache of another engine"):
         binding.bind_cache(PAST, PRESENT, other)
     binding.bind_input("x", numbers(1, 3, WIDTH))

@@ -17,6 +17,7 @@ from tests.support.fake_engines import fake_engine
 
 pytest.importorskip("onnx")
 from tests.support.fake_decoder import PAST, PREFILL, PRESENT, ROWS, WIDTH, Run, load, make_decoder, numbers
+from tests.support.graphs import alone
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ports_are_the_graphs_own(decoder: Path) -> None:
-    made, reference = load(decoder), OrtEngine("CPUExecutionProvider", 1).load(decoder)
+    made, reference = load(decoder), OrtEngine("CPUExecutionProvider", 1).load(alone(decoder))
     assert set(made.graph.inputs) == set(reference.inputs)
     assert set(made.graph.outputs) == set(reference.outputs)
     assert made.graph.inputs["x"].shape == (1, None, WIDTH)
@@ -79,7 +80,7 @@ def test_shape_outside_every_profile(decoder: Path) -> None:
 
 
 def test_run_gives_fresh_arrays(decoder: Path) -> None:
-    made, reference = load(decoder), OrtEngine("CPUExecutionProvider", 1).load(decoder)
+    made, reference = load(decoder), OrtEngine("CPUExecutionProvider", 1).load(alone(decoder))
     feeds = {
         "x": numbers(1, 3, WIDTH),
         "logits_rows": np.array([1, 2]),

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import edgevlm_runtime
+from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.engines import load_graphs, make_engine, providers
+from edgevlm_runtime.engines.base import AS_ASKED, GraphRequest
 from edgevlm_runtime.engines.ort import OrtEngine
 from edgevlm_runtime.engines.ort_library import ort as onnxruntime
 from edgevlm_runtime.engines.placement import check_placement
@@ -69,10 +71,10 @@ def test_auto_takes_the_cpu_for_a_bundle_that_cuda_cannot_run(
     """A FAKE provider that loads, and lacks an operator of the last graph: all graphs are then the CPU's."""
     real = OrtEngine.load
 
-    def load(engine: OrtEngine, path: Path, **more: Any) -> Any:
+    def load(engine: OrtEngine, request: GraphRequest) -> Any:
         if engine.provider != CUDA:
-            return real(engine, path, **more)
-        if path.name == "decoder.onnx":
+            return real(engine, request)
+        if request.name == "decoder":
             raise ProviderError(f"{CUDA} has no kernel for 2 GroupQueryAttention of decoder.onnx")
         return object()
 
@@ -81,6 +83,7 @@ def test_auto_takes_the_cpu_for_a_bundle_that_cuda_cannot_run(
     vlm = edgevlm_runtime.load(handmade_bundle, provider="auto", threads=1)
     assert vlm.engine.identity.endswith("CPUExecutionProvider")
     assert vlm.engine.reason == f"auto: {CUDA} has no kernel for 2 GroupQueryAttention of decoder.onnx"
+    assert vlm.engine.automatic
     with vlm.session() as session:
         assert session.ask("x", max_new_tokens=1).token_ids
 
@@ -88,13 +91,13 @@ def test_auto_takes_the_cpu_for_a_bundle_that_cuda_cannot_run(
 def test_a_provider_that_was_asked_for_gives_way_to_none(
     handmade_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(engine: OrtEngine, path: Path, **_: Any) -> Any:
-        raise ProviderError(f"{CUDA} has no kernel for {path.name}")
+    def refuse(engine: OrtEngine, request: GraphRequest) -> Any:
+        raise ProviderError(f"{CUDA} has no kernel for {request.name}")
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
     monkeypatch.setattr(OrtEngine, "load", refuse)
     with pytest.raises(ProviderError, match="has no kernel for decoder"):
-        load_graphs(RuntimeOptions(provider="cuda"), {"decoder": handmade_bundle / "decoder.onnx"})
+        load_graphs(RuntimeOptions(provider="cuda"), [GraphRequest(Bundle.open(handmade_bundle), "decoder")])
 
 
 def test_auto_without_a_gpu_takes_the_cpu_and_says_why() -> None:
@@ -123,6 +126,7 @@ def test_auto_takes_cuda_where_it_loads(fake_ort: Callable[..., None]) -> None:
     fake_ort([CUDA, "CPUExecutionProvider"])
     engine = make_engine(RuntimeOptions(provider="auto"))
     assert (engine.identity.split()[-1], engine.reason) == (CUDA, "auto: cuda loads here")
+    assert engine.automatic
 
 
 def test_auto_passes_over_cuda_that_does_not_load(fake_ort: Callable[..., None]) -> None:
@@ -151,4 +155,5 @@ def test_missing_library_is_named(tmp_path: Path) -> None:
 def test_engine_and_reason_of_a_loaded_model(handmade_bundle: Path) -> None:
     vlm = edgevlm_runtime.load(handmade_bundle, threads=1)
     assert vlm.engine.identity.endswith("CPUExecutionProvider")
-    assert vlm.engine.reason == "as asked"
+    assert (vlm.engine.reason, vlm.engine.automatic) == (AS_ASKED, False)
+    assert AS_ASKED == "as asked", "a word of the JSON that commands print"

@@ -22,6 +22,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "center_crop": True,
     },
     "tiles": {"image_token": "<image>", "tokens_per_tile": 4, "tile": 16, "longest_edge": 64},
+    "dynamic": {"image_token": "<image>", "tokens_per_tile": 4, "tile": 16, "grids": [[1, 1], [2, 1], [1, 2]]},
+    "anyres": {
+        "image_token": "<image>",
+        "tile": 16,
+        "side": 2,
+        "sizes": [[16, 32], [32, 32], [48, 16]],
+        "most_tiles": 2,
+    },
     "native": {"image_token": "<image>", "patch_size": 7, "window_size": 56},
     "naflex": {"image_token": "<image>", "grid_side": 4, "grids": [[2, 1], [1, 2]], "patch_size": 8, "tile": 48},
 }
@@ -66,8 +74,20 @@ def test_unknown_kinds(kind: str) -> None:
         ("tiles", {"tile": -1}, "must be positive"),
         ("tiles", {"exact": [5, 0], "longest_edge": None}, "must be positive"),
         ("tiles", {"exact": [5, 5]}, "exclude each other"),
+        ("dynamic", {"tile": 0}, "must be positive"),
+        ("dynamic", {"grids": []}, "one at least"),
+        ("dynamic", {"grids": [[0, 1]]}, "from 1 to"),
+        ("dynamic", {"grids": [[1 << 40, 2]]}, "from 1 to"),
+        ("dynamic", {"end": "x<image>"}, "must not have the image token"),
+        ("dynamic", {"resample": 17}, "17 is not a valid Resampling"),
+        ("anyres", {"sizes": []}, "must not be empty"),
+        ("anyres", {"sizes": [[16, 40]]}, "multiples of tile"),
+        ("anyres", {"sizes": [[16, 0]]}, "must be positive"),
+        ("anyres", {"most_tiles": 0}, "most_tiles must be positive"),
         ("native", {"window_size": 13}, "at least one merged patch"),
         ("native", {"patch_size": 0}, "must be positive"),
+        ("native", {"within": [0, 5]}, "within_height must be positive"),
+        ("native", {"within": [5]}, "length 2"),
         ("naflex", {"grid_side": 0}, "must be positive"),
         ("naflex", {"tile": 40}, "multiple of patch_size"),
         ("naflex", {"grids": [[1, 1]]}, "from 2 to"),
@@ -94,10 +114,13 @@ def test_missing_options() -> None:
         ("fixed", (3_000_000, 1), "too many pixels to process safely"),
         ("tiles", (10_000, 9_000), "too many pixels to process safely"),
         ("native", (10, 2001), "too thin"),
+        ("native-within", (1, 2001), "too thin"),
     ],
 )
 def test_sizes_that_need_too_much_memory(kind: str, size: tuple[int, int], words: str) -> None:
-    options = OPTIONS[kind] if kind != "tiles" else {**OPTIONS[kind], "longest_edge": None, "tile": 2048}
+    kind, _, within = kind.partition("-")
+    changes = {"tiles": {"longest_edge": None, "tile": 2048}, "native": {"within": [64, 64]} if within else {}}
+    options = {**OPTIONS[kind], **changes.get(kind, {})}
     image = Image.new("L", size)
     with pytest.raises(ImageError, match=words):
         make_processor(ImageProcessing(kind, options))(image)
@@ -126,8 +149,15 @@ def test_an_image_of_another_size_without_resize() -> None:
         ("tiles", {"tokens_per_tile": 2**40}),
         ("tiles", {"edge_limit": 10**6}),
         ("tiles", {"fake_token": "x" * 10**6}),
+        ("dynamic", {"tokens_per_tile": 2**40}),
+        ("dynamic", {"tile": 10**6}),
+        ("dynamic", {"start": "x" * 10**6}),
+        ("anyres", {"sizes": [[16, 2**30]]}),
+        ("anyres", {"side": 2**20}),
         ("native", {"patch_size": 2**31}),
         ("native", {"window_size": 2**40}),
+        ("native", {"within": [8, 2**20]}),
+        ("native", {"row_end": "x" * 5000}),
         ("native", {"patch_size": 1, "merge_size": 1, "window_size": 5000}),
     ],
 )
@@ -164,6 +194,18 @@ def test_images_that_cannot_be_converted(monkeypatch: pytest.MonkeyPatch) -> Non
             process(Image.new("HSV", (5, 5)))
     with pytest.raises(ImageError, match="empty"):
         process(Image.new("RGB", (5, 0)))
+
+
+def test_text_behind_rows_by_hand() -> None:
+    """5 x 9 pixels brought within 4 x 6 are 3 x 6, and 4 x 6 in whole tokens of 2 x 2."""
+    options = {"image_token": "<image>", "patch_size": 1, "merge_size": 2, "within": [6, 4]}
+    process = make_processor(ImageProcessing("native", {**options, "row_end": "<row>", "image_end": "<end>"}))
+    prepared = process(Image.new("RGB", (5, 9)))
+    assert prepared.grid == (3, 2)
+    assert prepared.placeholder == "<image><image><row><image><image><row><image><image><end>"
+    assert prepared.tokens == 6
+    assert process(Image.new("RGB", (2, 1))).placeholder == "<image><end>"
+    assert make_processor(ImageProcessing("native", options))(Image.new("RGB", (4, 6))).placeholder == "<image>" * 6
 
 
 def test_native_windows_by_hand() -> None:

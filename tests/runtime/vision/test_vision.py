@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,22 @@ def test_rows_come_in_prompt_order() -> None:
     encoder, _ = _encoder()
     embeddings = _encode(encoder, _image([[1, 2], [3, 4]], 4, order=[3, 0, 2, 1]))
     np.testing.assert_array_equal(embeddings[:, 0], [5, 2, 4, 3])
+
+
+def test_rows_are_mixed_by_weights() -> None:
+    """Each token of interpolated lines is a mixture, across batches of tiles."""
+    encoder, _ = _encoder()
+    order = np.array([[0, 3], [1, 1], [2, 0]], dtype=np.int64)
+    image = _image([[1, 2], [3, 4]], 3, order=order)
+    even, uneven = (
+        replace(image, weights=np.array(shares, dtype=np.float32))
+        for shares in ([[0.5, 0.5], [1, 0], [0.25, 0.75]], [[0, 1], [0.5, 0.5], [1, 0]])
+    )
+    np.testing.assert_array_equal(_encode(encoder, even)[:, 0], [3.5, 3, 2.5])
+    np.testing.assert_array_equal(_encode(encoder, uneven)[:, 0], [5, 3, 4])
+    few = replace(even, order=order + 2)
+    with pytest.raises(BundleError, match="gives 4 rows for an image of 3 tokens"):
+        _encode(encoder, few)
 
 
 def test_wrong_number_of_rows() -> None:

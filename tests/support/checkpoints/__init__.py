@@ -3,10 +3,19 @@
 Weights are drawn wide enough that greedy answers vary with image and question. Everything is seeded.
 """
 
+from tests.support.checkpoints.anyres import (
+    LLAVA_NEXT_SHAPES,
+    LLAVA_ONEVISION_SHAPES,
+    llava_next,
+    llava_onevision,
+)
 from tests.support.checkpoints.decoders import DECODERS
+from tests.support.checkpoints.gemma4s import GEMMA4_SHAPES, gemma4
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
+from tests.support.checkpoints.internvls import INTERNVL_SHAPES, internvl
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
-from tests.support.checkpoints.llavas import TOWERS, llava
+from tests.support.checkpoints.llavas import TOWERS, VIPLLAVA_SHAPES, llava, vipllava
+from tests.support.checkpoints.pixtrals import MISTRAL3_SHAPES, PIXTRAL_SHAPES, mistral3, pixtral
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import (
     QWEN2_VL_SHAPES,
@@ -26,9 +35,15 @@ __all__ = [
     "CHAT_TEMPLATE",
     "DECODERS",
     "GEMMA3_SHAPES",
+    "GEMMA4_SHAPES",
+    "INTERNVL_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
+    "LLAVA_NEXT_SHAPES",
+    "LLAVA_ONEVISION_SHAPES",
+    "MISTRAL3_SHAPES",
     "PALIGEMMA_SHAPES",
+    "PIXTRAL_SHAPES",
     "QWEN2_VL_SHAPES",
     "QWEN3_5_SHAPES",
     "QWEN3_VL_SHAPES",
@@ -36,12 +51,19 @@ __all__ = [
     "SMOLVLM_SHAPES",
     "SPECIAL",
     "TOWERS",
+    "VIPLLAVA_SHAPES",
     "Layout",
     "gemma3",
+    "gemma4",
     "idefics3",
+    "internvl",
     "lfm2_vl",
     "llava",
+    "llava_next",
+    "llava_onevision",
+    "mistral3",
     "paligemma",
+    "pixtral",
     "published",
     "qwen2_5_vl",
     "qwen2_vl",
@@ -51,4 +73,5 @@ __all__ = [
     "save",
     "smolvlm",
     "tokenizer",
+    "vipllava",
 ]

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import CLIPVisionConfig, LlavaConfig, LlavaProcessor, PreTrainedConfig, SiglipVisionConfig
+from transformers import (
+    CLIPVisionConfig,
+    LlavaConfig,
+    LlavaProcessor,
+    PreTrainedConfig,
+    SiglipVisionConfig,
+    VipLlavaConfig,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -62,6 +69,48 @@ def llava(folder: Path, decoder: str = "qwen2", tower: str = "clip", **save_opti
         patch_size=14,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=1 if tower.startswith("clip") else 0,
+        chat_template=words.chat_template,
+    ).save_pretrained(folder)
+    return folder
+
+
+VIPLLAVA_SHAPES: dict[str, dict[str, Any]] = {
+    # five layers of the tower, as published, one of them counted from the first, none of them the last
+    "five-layers": {"decoder": "llama-full-heads", "layers": [-2, -3, -4, -5, 1]},
+    # heads of 24 in groups of 2, a hidden size that is no multiple of 128
+    "heads-of-24": {"decoder": "llama-head-24", "layers": [-2, 0]},
+    "tied": {"decoder": "qwen2-tied", "layers": [-1, -2, 1]},
+    # a window shorter than the prompt; one layer, and the patch size left to the model's config
+    "one-layer": {"decoder": "mistral-window", "layers": -2, "settings": False},
+}
+
+
+def vipllava(folder: Path, shape: str = "five-layers", **save_options: Any) -> Path:
+    """A ViP-LLaVA checkpoint, with the file names and config keys of `llava-hf/vip-llava-7b-hf`; `save_options` as for
+    `save`."""
+    s = VIPLLAVA_SHAPES[shape]
+    words = tokenizer("<image>")
+    vision, image_processor, _ = _clip()
+    vision.num_hidden_layers = 5
+    text = DECODERS[s["decoder"]](vocab_size=len(words), bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    config = VipLlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=s["layers"],
+        tie_word_embeddings=bool(text.tie_word_embeddings),
+    )
+    save(folder, config, **save_options)
+    if not s.get("settings", True):
+        image_processor.save_pretrained(folder)
+        words.save_pretrained(folder)
+        return folder
+    LlavaProcessor(
+        image_processor=image_processor,
+        tokenizer=words,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
         chat_template=words.chat_template,
     ).save_pretrained(folder)
     return folder

@@ -1,6 +1,6 @@
-"""Fusions of ONNX Runtime's operators, one a file: fewer launches and fewer passes over memory, the same function.
+"""Fusions of ONNX Runtime's operators, one per file: fewer launches and fewer passes over memory, the same function.
 
-They run once every layer is lowered, products included, because what may be fused depends on how a layer is held.
+They run once every layer is lowered, products included, because what may be fused depends on how a layer is stored.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ Q, K, V = 0, 1, 2
 
 
 def fuse(model: ir.Model) -> None:
-    """In place, wherever q, k and v of an attention are held alike."""
+    """In place, wherever q, k and v of an attention are stored alike."""
     for node in list(model.graph):
         if node.op_type != "GroupQueryAttention" or any(node.inputs[place] is None for place in (Q, K, V)):
             continue

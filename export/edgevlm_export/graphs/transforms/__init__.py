@@ -1,7 +1,7 @@
 """Transforms that leave a graph's function as it is and make its weights and activations easier to quantize.
 
 A transform works on the neutral graph, before a dialect lowers it: it changes nodes, and says how weights change when
-they are read. Weights are still streamed one at a time. One transform a file, found by name.
+they are read. Weights are still streamed one at a time. One transform per file, found by name.
 """
 
 from __future__ import annotations

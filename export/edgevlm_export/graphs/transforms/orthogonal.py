@@ -71,7 +71,7 @@ class Orthogonal:
 
     @cached_property
     def signs(self) -> NDArray[np.float32]:
-        """One sign a channel, [width]."""
+        """One sign per channel, [width]."""
         return np.random.default_rng(SEED).choice(np.array([-1.0, 1.0], np.float32), self.width)
 
     def core(self, x: Tensor) -> Tensor:

@@ -62,8 +62,8 @@ def _retype_initializers(model: ir.Model, exact: set[ir.Node]) -> None:
             _cast_for_others([value], exact, model)
             continue
         if value.const_value is not None:
-            held = value.const_value.numpy().clip(-LIMIT, LIMIT).astype(np.float16)
-            value.const_value = ir.tensor(held, name=value.name)
+            half = value.const_value.numpy().clip(-LIMIT, LIMIT).astype(np.float16)
+            value.const_value = ir.tensor(half, name=value.name)
         value.type = ir.TensorType(ir.DataType.FLOAT16)
 
 
@@ -71,9 +71,13 @@ def _retype_node(node: ir.Node) -> None:
     """Types that a node names in its attributes, and those of its outputs."""
     if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
         node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT16))
-    held = node.attributes.get("value")
-    if held is not None and held.type == ir.AttributeType.TENSOR and held.as_tensor().dtype == ir.DataType.FLOAT:
-        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(held.as_tensor().numpy().astype(np.float16)))
+    constant = node.attributes.get("value")
+    if (
+        constant is not None
+        and constant.type == ir.AttributeType.TENSOR
+        and constant.as_tensor().dtype == ir.DataType.FLOAT
+    ):
+        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(constant.as_tensor().numpy().astype(np.float16)))
     for value in node.outputs:
         if value.dtype == ir.DataType.FLOAT:
             value.type = ir.TensorType(ir.DataType.FLOAT16)

@@ -44,7 +44,7 @@ class EvenBlocks(BlockOptions):
         while block > 16 and columns % block:
             block //= 2
         if columns % block:
-            raise ExportError(f"a layer of {columns} inputs cannot be held in int4: its rows are no multiple of 16")
+            raise ExportError(f"a layer of {columns} inputs cannot be stored in int4: its rows are no multiple of 16")
         return replaced(self, block=block)
 
 
@@ -70,9 +70,9 @@ class Int4(Blockwise):
             weight, outputs, lambda tensor: dict(zip(outputs, self.stored(quantize(tensor, options)), strict=True))
         )
 
-    def stored(self, held: Blocks) -> list[Tensor]:
+    def stored(self, blocks: Blocks) -> list[Tensor]:
         """Signed values, two a byte, [out, in / 2], and scales."""
-        return [pack_nibbles(held.quants.flatten(1) ^ FLIP), held.scales]
+        return [pack_nibbles(blocks.quants.flatten(1) ^ FLIP), blocks.scales]
 
     def unpacked(self, made: Mapping[str, Tensor], columns: int) -> Blocks:
         """The inverse of `stored`."""

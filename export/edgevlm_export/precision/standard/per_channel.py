@@ -98,8 +98,8 @@ class PerChannel(Format):
         even = insert_before(node, "Div", [x, largest], {})
         scale = constant_before(node, np.array(1 / self._top, np.float32))
         attributes = {"output_dtype": int(self._dtype)}
-        held = insert_before(node, "QuantizeLinear", [even, scale], attributes)
-        return insert_before(node, "DequantizeLinear", [held, scale], {})
+        quantized = insert_before(node, "QuantizeLinear", [even, scale], attributes)
+        return insert_before(node, "DequantizeLinear", [quantized, scale], {})
 
 
 def channel_scales(weight: Tensor, top: float) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from edgevlm_runtime.bundle.engine_info import EngineInfo, this_platform
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import FileRecord
-from edgevlm_runtime.engines.base import Graph
+from edgevlm_runtime.engines.base import AS_ASKED, Graph, GraphRequest
 from edgevlm_runtime.engines.nvidia.compiled import CompiledEngine
 from edgevlm_runtime.engines.nvidia.cuda import Device
 from edgevlm_runtime.engines.nvidia.graph import TensorRTGraph
@@ -33,7 +33,8 @@ class TensorRTEngine:
     """Loads compiled engines; see `edgevlm_runtime.engines.base.Engine`."""
 
     def __init__(self, library: Library, module: Any, device: Device, *, cuda_graph: bool = False) -> None:
-        self.reason = "as asked"
+        self.reason = AS_ASKED
+        self.automatic = False
         self._library = library
         self._module = module
         self._device = device
@@ -44,34 +45,33 @@ class TensorRTEngine:
         self._runtime.engine_host_code_allowed = False
         self.identity = f"{library.module} {module.__version__} {device.name} SM {device.compute_capability}"
 
-    def instead(self, error: ProviderError) -> None:
-        """See `Engine.instead`: an engine that was asked for by name is the one that runs."""
+    def fallback(self, error: ProviderError) -> None:
+        """See `Engine.fallback`: an engine that was asked for by name is the one that runs."""
 
-    def load(self, path: Path, *, keeps_spinning: bool = False, scores: int | None = None) -> Graph:
-        """See `Engine.load`: the engine that the bundle around the graph file `path` has for it.
+    def load(self, request: GraphRequest) -> Graph:
+        """See `Engine.load`: the engine that the bundle has for this graph.
 
         Raises `BundleError` for a bundle without one, or with one that is altered or of another version, and
         `ProviderError` for one that is compiled for other GPUs, or another operating system or machine.
         """
-        bundle = Bundle.open(path.parent, verify="size")
-        info = self._find(bundle, path.name)
+        bundle = request.bundle
+        info = self._find(bundle, request.name)
         self._check_fits(bundle, info)
         data = read_checked(bundle.path / info.file, bundle.manifest.files[info.file])
         engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise BundleError(f"{self._library.module} cannot load {info.file}: {self._logger.first_error()}")
         log.debug("loaded %s on %s", info.file, self._device.name)
-        spins = self._cuda_graph and keeps_spinning
+        spins = self._cuda_graph and request.repeated
         compiled = CompiledEngine(self._module, engine, info.file, self._device, self._logger, cuda_graph=spins)
         return TensorRTGraph(compiled)
 
-    def _find(self, bundle: Bundle, graph_file: str) -> EngineInfo:
-        graphs = {name for name, graph in bundle.manifest.graphs.items() if graph.file == graph_file}
+    def _find(self, bundle: Bundle, graph: str) -> EngineInfo:
         for info in bundle.manifest.engines:
-            if info.target == self._library.name and info.graph in graphs:
+            if info.target == self._library.name and info.graph == graph:
                 return info
         raise BundleError(
-            f"{bundle.path} has no engine for {graph_file}: "
+            f"{bundle.path} has no engine for {bundle.manifest.graphs[graph].file}: "
             f"run `edgevlm compile {bundle.path} --target {self._library.name}{self._sm_option()}`"
         )
 

@@ -43,12 +43,15 @@ class Reliability:
     """How honest probabilities are at one temperature, and without one."""
 
     n: int
+    """Questions with choices."""
     temperature: float
+    """What scores are divided by before they become probabilities."""
     accuracy: float
     """Share of questions whose likeliest choice is right."""
     ece: float
+    """Expected calibration error at `temperature`: mean distance of probabilities from the share that is right."""
     ece_raw: float
-    """At temperature 1."""
+    """The same at temperature 1."""
     points: tuple[tuple[float, float, int], ...]
     """For each bin with answers: mean probability of the likeliest choice, share right, answers."""
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edgevlm.evaluation.answerers import Given
-from edgevlm.evaluation.calibration import Verdicts, collect, fit_temperature, reliability
 from edgevlm.evaluation.datasets import Case
+from edgevlm.evaluation.reliability import Verdicts, collect, fit_temperature, reliability
 from edgevlm_runtime.errors import EdgeVLMError
 
 

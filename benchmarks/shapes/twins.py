@@ -1,0 +1,79 @@
+"""Newer families: the published dimensions (`tools/published_shapes.py`) with tokenizer, processor and prompts of the
+family's tiny checkpoint of the tests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from benchmarks.shapes.base import Shape
+from tests.support import checkpoints
+from tools.published_shapes import PUBLISHED, Dimensions
+
+Write = Callable[[Path], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """How the checkpoint behind an alias differs from the tiny one in what decides the work of an image."""
+
+    alias: str
+    tiny: Write
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of preprocessor_config.json."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of processor_config.json."""
+
+    def config(self) -> Any:
+        """transformers' own, in bfloat16."""
+        published = PUBLISHED[self.alias]
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "tiny"
+            self.tiny(folder)
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            text = {"dtype": "bfloat16", **config["text_config"], **_whole(published.text)}
+            parts = {"text_config": text, "vision_config": {**config["vision_config"], **published.vision}}
+            tied = published.text["tie_word_embeddings"]
+            whole = {**config, **published.more, **parts, "tie_word_embeddings": tied, "dtype": "bfloat16"}
+            (folder / "config.json").write_text(json.dumps(whole), encoding="utf-8")
+            return AutoConfig.from_pretrained(folder)
+
+    def save_processor(self, folder: Path) -> None:
+        """Tokenizer, chat template and processor."""
+        with tempfile.TemporaryDirectory() as name:
+            tiny = Path(name) / "tiny"
+            self.tiny(tiny)
+            for file in tiny.iterdir():
+                if file.suffix != ".safetensors" and file.name != "config.json":
+                    shutil.copy(file, folder)
+        for name, more in (("preprocessor_config.json", self.processor), ("processor_config.json", self.settings)):
+            if more:
+                file = folder / name
+                file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **more}), encoding="utf-8")
+
+
+def _whole(text: Dimensions) -> Dimensions:
+    """With the width of a head, which a tiny config may name."""
+    return {"head_dim": text["hidden_size"] // text["num_attention_heads"], **text}
+
+
+_TWINS = {
+    "lfm2-vl-450m": Twin(
+        "lfm2-vl",
+        checkpoints.lfm2_vl,
+        {"encoder_patch_size": 16, "tile_size": 512, "max_tiles": 10, "min_image_tokens": 64, "max_image_tokens": 256},
+    ),
+    "qwen3-vl-2b": Twin(
+        "qwen3-vl",
+        checkpoints.qwen3_vl,
+        {"patch_size": 16, "size": {"shortest_edge": 65536, "longest_edge": 16777216}},
+    ),
+}
+TWINS: dict[str, Shape] = {name: Shape(twin.config, twin.save_processor) for name, twin in _TWINS.items()}
