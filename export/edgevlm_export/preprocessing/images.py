@@ -17,7 +17,7 @@ from edgevlm_export.preprocessing.fixed_tokens import fixed_tokens
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from edgevlm_runtime.images import fixed, naflex, native, pooled, tiles
+from edgevlm_runtime.images.kinds import fixed, naflex, native, pooled, tiles
 from edgevlm_runtime.registry import Registry
 
 

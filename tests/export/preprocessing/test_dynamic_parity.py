@@ -19,7 +19,7 @@ from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from edgevlm_runtime.images import dynamic
+from edgevlm_runtime.images.kinds import dynamic
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
 

@@ -5,7 +5,7 @@ second table (per-layer embeddings), whose rows are columns of the decoder's inp
 looked up as the padding token. Sliding and global layers have heads of different sizes and rotary tables of their own.
 In the larger models an image's tokens see each other, in sliding layers alone. The tower's patches have positions in
 two directions, and are pooled after its last layer: the runtime hands those that are pooled over side by side
-(`edgevlm_runtime.images.pooled`).
+(`edgevlm_runtime.images.kinds.pooled`).
 
 Pictures and text alone: a checkpoint's audio tower is left out.
 """
@@ -25,7 +25,7 @@ from edgevlm_export.families.base import Family, Normalization, Normalize, Token
 from edgevlm_export.families.blocks import masks
 from edgevlm_export.graphs.source import GraphSource, Port, Range
 from edgevlm_runtime.errors import UnsupportedModel
-from edgevlm_runtime.images import pooled
+from edgevlm_runtime.images.kinds import pooled
 
 VIDEO_TOKEN = "<|video|>"
 """What transformers' processor adds to the tokenizer where it is not there."""

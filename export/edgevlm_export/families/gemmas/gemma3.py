@@ -15,7 +15,7 @@ from transformers.models.gemma3.modeling_gemma3 import create_masks_for_vision_m
 
 from edgevlm_export.families.base import Family, Normalization, Normalize
 from edgevlm_export.families.blocks import masks
-from edgevlm_export.families.llava import Projector, check_tower
+from edgevlm_export.families.llavas.llava import Projector, check_tower
 from edgevlm_export.graphs.source import GraphSource, Port
 
 

@@ -1,7 +1,7 @@
 """Qwen2-VL (Wang et al. 2024): native resolution, full attention, 2 x 2 patch merger, multimodal rotary embedding.
 
-The runtime hands patches over so that those which are merged lie together (`edgevlm_runtime.images.native`): no graph
-depends on the image's shape but through the number of rows. Later members of the line are subclasses.
+The runtime hands patches over so that those which are merged lie together (`edgevlm_runtime.images.kinds.native`): no
+graph depends on the image's shape but through the number of rows. Later members of the line are subclasses.
 """
 
 from __future__ import annotations
