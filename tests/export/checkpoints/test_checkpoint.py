@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, GPT2Config, LlamaConfig, P
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.weights.files import INDEX
 from edgevlm_export.checkpoints.weights.ties import tied_weights
-from edgevlm_export.families.decoder import DECODERS, check_decoder, max_context
+from edgevlm_export.families.text_config import DECODERS, check_decoder, max_context
 from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedModel
 from tests.export.parity.test_parity import CASES
 from tests.support import checkpoints

@@ -17,7 +17,7 @@ from transformers import Lfm2VlConfig
 from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
 
 from edgevlm_export.checkpoints import pillow_backend
-from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
 from edgevlm_runtime.errors import CheckpointError, ImageError, UnsupportedModel

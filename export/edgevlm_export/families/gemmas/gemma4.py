@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.gemma4.modeling_gemma4 import Gemma4ClippableLinear, create_masks_for_vision_model
 
-from edgevlm_export.families.base import Family, Normalization, Normalize, TokenTable
+from edgevlm_export.families.base import Family, TokenTable
 from edgevlm_export.families.blocks import masks
+from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port, Range
 from edgevlm_runtime.errors import UnsupportedModel
 from edgevlm_runtime.images.kinds import pooled

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgevlm_export.families.base import Normalization, Normalize
 from edgevlm_export.families.llavas.llava import Llava, check_tower, project_fixed
+from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port
 from edgevlm_runtime.errors import CheckpointError
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 
-from edgevlm_export.families.base import Family, Normalization, Normalize
-from edgevlm_export.families.decoder import attention_layers
+from edgevlm_export.families.base import Family
 from edgevlm_export.families.llavas.llava import check_tower
+from edgevlm_export.families.normalization import Normalization, Normalize
+from edgevlm_export.families.text_config import attention_layers
 from edgevlm_export.graphs import ops
 from edgevlm_export.graphs.source import Forwards, GraphSource, Port, Range
 from edgevlm_runtime.bundle.decoder_info import StateInfo
