@@ -20,6 +20,8 @@ class Published:
     vision: Dimensions
     parameters: float
     more: Dimensions = field(default_factory=dict)
+    tolerance: float = 0.015
+    """How far off the count may be; more where a name is all that the publisher says."""
 
 
 def _text(model_type: str, size: tuple[int, int, int], heads: tuple[int, int], vocab: int, **more: Any) -> Dimensions:
@@ -83,6 +85,19 @@ _GEMMA4_TOWER = {
     "num_hidden_layers": 16,
     "num_attention_heads": 12,
 }
+
+
+def _qwen3_5(
+    parameters: float, size: tuple[int, int, int], heads: tuple[int, int], tied: bool, tower: tuple[int, int, int, int]
+) -> Published:
+    """`tower`: hidden, intermediate, layers, heads."""
+    more = {"head_dim": 256, "linear_num_key_heads": 16, "linear_num_value_heads": 2 * heads[0]}
+    names = ("hidden_size", "intermediate_size", "depth", "num_heads")
+    vision = {"model_type": "qwen3_5_vision", **dict(zip(names, tower, strict=True)), "out_hidden_size": size[0]}
+    text = _text("qwen3_5_text", size, heads, 248320, tie_word_embeddings=tied, **more)
+    return Published("qwen3_5", text, vision, parameters, tolerance=0.15)
+
+
 _CLIP = _vision("clip_vision_model", (1024, 4096, 24), 16, 336, 14)
 _SO400M = _vision("siglip_vision_model", (1152, 4304, 27), 16, 384, 14)
 _SMOL = _vision("smolvlm_vision", (768, 3072, 12), 12, 512, 16)
@@ -159,6 +174,10 @@ PUBLISHED: dict[str, Published] = {
         _qwen3_vl(4096, 1152, 4304, 27),
         8.77,
     ),
+    "qwen3.5": _qwen3_5(2, (2048, 6144, 24), (8, 2), True, (1024, 4096, 24, 16)),
+    "qwen3.5-0.8b": _qwen3_5(0.8, (1024, 3584, 24), (8, 2), True, (768, 3072, 12, 12)),
+    "qwen3.5-4b": _qwen3_5(4, (2560, 9216, 32), (16, 4), True, (1024, 4096, 24, 16)),
+    "qwen3.5-9b": _qwen3_5(9, (4096, 12288, 32), (16, 4), False, (1152, 4304, 27, 16)),
     "gemma3": Published(
         "gemma3",
         _text("gemma3_text", (2560, 10240, 34), (8, 4), 262208, tie_word_embeddings=True, head_dim=256),
