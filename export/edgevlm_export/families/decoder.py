@@ -136,17 +136,21 @@ def windows(config: PreTrainedConfig) -> tuple[int, ...]:
 
 def rotary_limit(config: PreTrainedConfig) -> str | None:
     """The rotary scaling that bounds the context, as one table holds it only up to the original length; else None."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    kind = rope.get("rope_type")
-    return kind if kind in SEQUENCE_DEPENDENT_ROPE else None
+    return next((table["rope_type"] for table in _sequence_dependent(config)), None)
 
 
 def longest(config: PreTrainedConfig) -> int:
     """Tokens that an exported decoder of this checkpoint can hold."""
     limit = int(config.max_position_embeddings)
-    if rotary_limit(config) is None:
-        return limit
-    return min(limit, int(config.rope_parameters.get("original_max_position_embeddings", limit)))
+    originals = (table.get("original_max_position_embeddings", limit) for table in _sequence_dependent(config))
+    return min(limit, *map(int, originals), limit)
+
+
+def _sequence_dependent(config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """Rotary settings, of all layers or of a type of layer, whose frequencies change with the sequence's length."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    tables = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    return [table for table in tables if table.get("rope_type") in SEQUENCE_DEPENDENT_ROPE]
 
 
 def max_context(config: PreTrainedConfig, wanted: int | None, default: int = DEFAULT_MAX_CONTEXT) -> int:
@@ -260,10 +264,15 @@ def hold_frequencies(text_model: nn.Module) -> None:
     """Let rotary modules keep the frequencies that they begin with, which a scaling that depends on the sequence's
     length has up to the original context: `longest` allows no more, and a length is not known while a graph is traced.
     """
+
+    def held(kind: Any) -> Any:
+        return "default" if kind in SEQUENCE_DEPENDENT_ROPE else kind
+
     for module in text_model.modules():
-        kind = getattr(module, "rope_type", None)
+        kind: Any = getattr(module, "rope_type", None)  # one, or one for each type of layer
         if kind is not None:
-            module.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"  # type: ignore[assignment]
+            many = isinstance(kind, dict)
+            module.rope_type = {layers: held(one) for layers, one in kind.items()} if many else held(kind)
 
 
 @torch.no_grad()
