@@ -27,6 +27,7 @@ BUILT_IN = (
     "lfm2_vl",
     "mistral3",
     "internvl",
+    "fast_vlm",
 )
 """`model_type`s with a file of that name here."""
 FAMILIES = Registry(

@@ -13,12 +13,13 @@ Pictures and text alone: a checkpoint's audio tower is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.models.gemma4.modeling_gemma4 import create_masks_for_vision_model
+from transformers.models.gemma4.modeling_gemma4 import Gemma4ClippableLinear, create_masks_for_vision_model
 
 from edgevlm_export.families.base import Family, Normalization, Normalize, TokenTable
 from edgevlm_export.families.blocks import masks
@@ -117,6 +118,7 @@ class Gemma4(Family):
             outputs=("image_features",),
             sizes={"patches": 2 * self.patches_range[0]},
             ranges={"patches": self.patches_range},
+            forwards=((Gemma4ClippableLinear, partial(clipped_linear, clip_ranges(self.model.model.vision_tower))),),
         )
 
     def projector(self) -> GraphSource:
@@ -128,6 +130,27 @@ class Gemma4(Family):
             sizes={"tokens": 3},
             ranges={"tokens": tuple(size // pool for size in self.patches_range)},  # type: ignore[dict-item]
         )
+
+
+Ranges = Mapping[nn.Module, tuple[tuple[float, float], tuple[float, float]]]
+"""Least and most of what a clipped layer takes, and of what it gives."""
+
+
+def clip_ranges(tower: nn.Module) -> Ranges:
+    """Of every layer that is clipped: buffers, which the checkpoint has filled."""
+
+    def pair(layer: nn.Module, part: str) -> tuple[float, float]:
+        return float(layer.get_buffer(f"{part}_min")), float(layer.get_buffer(f"{part}_max"))
+
+    layers = [module for module in tower.modules() if isinstance(module, Gemma4ClippableLinear)]
+    return {layer: (pair(layer, "input"), pair(layer, "output")) for layer in layers if layer.use_clipped_linears}
+
+
+def clipped_linear(ranges: Ranges, layer: Any, hidden: Tensor) -> Tensor:
+    """`Gemma4ClippableLinear.forward` with numbers for ranges, which make one operator each."""
+    before, after = ranges.get(layer, (None, None))
+    made: Tensor = layer.linear(hidden if before is None else hidden.clamp(*before))
+    return made if after is None else made.clamp(*after)
 
 
 class VisionEncoder(nn.Module):

@@ -77,6 +77,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         )
         for name in checkpoints.INTERNVL_SHAPES
     },
+    **{
+        f"fast_vlm-{name}": lambda folder, name=name: checkpoints.fast_vlm(folder, name, **VARIED)
+        for name in (checkpoints.FAST_VLM_SHAPES if checkpoints.TIMM else ())
+    },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
         f"qwen2_vl-{name}": lambda folder, name=name: checkpoints.qwen2_vl(folder, name, **VARIED)
