@@ -268,8 +268,9 @@ def hold_frequencies(text_model: nn.Module) -> None:
     def held(kind: Any) -> Any:
         return "default" if kind in SEQUENCE_DEPENDENT_ROPE else kind
 
+    module: Any
     for module in text_model.modules():
-        kind: Any = getattr(module, "rope_type", None)  # one, or one for each type of layer
+        kind = getattr(module, "rope_type", None)  # one, or one for each type of layer
         if kind is not None:
             many = isinstance(kind, dict)
             module.rope_type = {layers: held(one) for layers, one in kind.items()} if many else held(kind)
