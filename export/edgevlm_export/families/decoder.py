@@ -124,10 +124,16 @@ def hold_frequencies(text_model: nn.Module) -> None:
     """Let rotary modules keep the frequencies that they begin with, which a scaling that depends on the sequence's
     length has up to the original context: `longest` allows no more, and a length is not known while a graph is traced.
     """
+
+    def held(kind: Any) -> Any:
+        return "default" if kind in SEQUENCE_DEPENDENT_ROPE else kind
+
+    module: Any
     for module in text_model.modules():
-        kind = getattr(module, "rope_type", None)
+        kind = getattr(module, "rope_type", None)  # one, or one for each type of layer
         if kind is not None:
-            module.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"  # type: ignore[assignment]
+            many = isinstance(kind, dict)
+            module.rope_type = {layers: held(one) for layers, one in kind.items()} if many else held(kind)
 
 
 @torch.no_grad()

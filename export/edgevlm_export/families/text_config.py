@@ -4,6 +4,7 @@ wide, where rotation happens, how long a sequence may be; and which text models 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedConfig
 
@@ -127,17 +128,21 @@ def windows(config: PreTrainedConfig) -> tuple[int, ...]:
 
 def rotary_limit(config: PreTrainedConfig) -> str | None:
     """The rotary scaling that bounds the context, as one table holds it only up to the original length; else None."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    kind = rope.get("rope_type")
-    return kind if kind in SEQUENCE_DEPENDENT_ROPE else None
+    return next((table["rope_type"] for table in _sequence_dependent(config)), None)
 
 
 def longest(config: PreTrainedConfig) -> int:
     """Tokens that an exported decoder of this checkpoint can hold."""
     limit = int(config.max_position_embeddings)
-    if rotary_limit(config) is None:
-        return limit
-    return min(limit, int(config.rope_parameters.get("original_max_position_embeddings", limit)))
+    originals = (table.get("original_max_position_embeddings", limit) for table in _sequence_dependent(config))
+    return min(limit, *map(int, originals), limit)
+
+
+def _sequence_dependent(config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """Rotary settings, of all layers or of a type of layer, whose frequencies change with the sequence's length."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    tables = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    return [table for table in tables if table.get("rope_type") in SEQUENCE_DEPENDENT_ROPE]
 
 
 def max_context(config: PreTrainedConfig, wanted: int | None, default: int = DEFAULT_MAX_CONTEXT) -> int:

@@ -151,6 +151,7 @@ MORE = {
     "mistral3-ministral3-untied",
     "internvl-llama-large-tower",
     "internvl-heads-of-24",
+    "llava-phi3-longrope",
     "qwen3_5-wide-keys",
     "qwen3_5-six-heads",
 }
