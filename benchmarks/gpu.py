@@ -31,6 +31,7 @@ from benchmarks.gpu_report import write_report
 from edgevlm.benchmark.engines.base import Spec
 from edgevlm.benchmark.run import describe_machine
 from edgevlm.benchmark.workload import Workload, prepare
+from edgevlm.json_text import plain
 from edgevlm_runtime.bundle.folder import Bundle
 
 HERE = Path(__file__).parent
@@ -52,7 +53,8 @@ def main(
     """Measure what this machine's GPU does."""
     gpu = find_gpu()
     workload = Workload(repeats=repeats, warmup=warmup, new_tokens=new_tokens, provider="cuda")
-    found: dict[str, Any] = {"gpu": gpu, "machine": describe_machine(), "tensorrt-rtx": rtx_version(), "models": {}}
+    machine = plain(describe_machine())
+    found: dict[str, Any] = {"gpu": gpu, "machine": machine, "tensorrt-rtx": rtx_version(), "models": {}}
     work.mkdir(parents=True, exist_ok=True)
     results.mkdir(parents=True, exist_ok=True)
     file = results / f"{re.sub(r'[^a-z0-9]+', '-', gpu['name'].lower()).strip('-')}.json"

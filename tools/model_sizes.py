@@ -84,15 +84,14 @@ class Model:
 
     def kv_bytes(self, tokens: int) -> int:
         """Keys and values in float32."""
-        shape = kv_shape(self.config.get_text_config())
-        return 2 * 4 * shape.layers * shape.kv_heads * shape.head_dim * tokens
+        return 2 * 4 * sum(heads * width for heads, width in kv_shape(self.config.get_text_config()).sizes) * tokens
 
     def _shape(self, name: str) -> tuple[int, int]:
         rows, columns = self.model.get_parameter(name).shape
         return rows, columns
 
     def _stored(self, name: str, shape: tuple[int, ...], plan: PrecisionPlan) -> int:
-        if name == self.table:
+        if name.startswith(f"{self.text}embed_tokens"):  # tables that tokens are looked up in
             return get_format(plan.embedding).pack(name, self._shape(name)).nbytes
         graph = plan.graph(self._graph(name))
         if name not in self.linear:

@@ -69,6 +69,20 @@ def _qwen3_vl(hidden: int, width: int = 1024, mlp: int = 4096, depth: int = 24) 
     }
 
 
+def _gemma4(size: tuple[int, int, int], kv: int, shared: int, period: int) -> Dimensions:
+    """`shared`: layers that read the keys and values of others; every `period`-th layer sees everything."""
+    kinds = ["full_attention" if (layer + 1) % period == 0 else "sliding_attention" for layer in range(size[2])]
+    more = {"num_kv_shared_layers": shared, "layer_types": kinds, "use_double_wide_mlp": size[0] == 1536}
+    return _text("gemma4_text", size, (8, kv), 262144, tie_word_embeddings=True, **more)
+
+
+_GEMMA4_TOWER = {
+    "model_type": "gemma4_vision",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 12,
+}
 _CLIP = _vision("clip_vision_model", (1024, 4096, 24), 16, 336, 14)
 _SO400M = _vision("siglip_vision_model", (1152, 4304, 27), 16, 384, 14)
 _SMOL = _vision("smolvlm_vision", (768, 3072, 12), 12, 512, 16)
@@ -84,6 +98,7 @@ _QWEN2_VL = {
     "2B": _text("qwen2_vl_text", (1536, 8960, 28), (12, 2), 151936, tie_word_embeddings=True),
     "7B": _text("qwen2_vl_text", (3584, 18944, 28), (28, 4), 152064),
 }
+_INTERN_VIT = _vision("internvl_vision", (1024, 4096, 24), 16, 448, 14, attention_bias=True)
 _PIXTRAL = _vision("pixtral", (1024, 4096, 24), 16, 1024, 16)
 _GEMMA = {"image_size": 224, "projection_dim": 2048}
 _LFM2_LAYERS = ["full_attention" if layer in (2, 5, 8, 10, 12, 14) else "conv" for layer in range(16)]
@@ -156,6 +171,8 @@ PUBLISHED: dict[str, Published] = {
         {**_SO400M, "image_size": 896},
         12.2,
     ),
+    "gemma4": Published("gemma4", _gemma4((1536, 6144, 35), 1, 20, 5), _GEMMA4_TOWER, 4.8),
+    "gemma4-e4b": Published("gemma4", _gemma4((2560, 10240, 42), 2, 18, 6), _GEMMA4_TOWER, 7.6),
     "paligemma": Published(
         "paligemma",
         _text("gemma", (2048, 16384, 18), (8, 1), 257216, tie_word_embeddings=True, head_dim=256),
@@ -176,6 +193,18 @@ PUBLISHED: dict[str, Published] = {
         {**_SO400M, "image_size": 448, "projection_dim": 2304},
         3.03,
         {"projection_dim": 2304},
+    ),
+    "internvl3": Published("internvl", _text("qwen2", (896, 4864, 24), (14, 2), 151674), _INTERN_VIT, 0.938),
+    "internvl3-2b": Published("internvl", _text("qwen2", (1536, 8960, 28), (12, 2), 151674), _INTERN_VIT, 2.09),
+    "internvl3-8b": Published("internvl", _text("qwen2", (3584, 18944, 28), (28, 4), 151674), _INTERN_VIT, 7.94),
+    "internvl3.5": Published(
+        "internvl", _text("qwen3", (1024, 3072, 28), (16, 8), 151936, head_dim=128), _INTERN_VIT, 1.06
+    ),
+    "internvl3.5-4b": Published(
+        "internvl", _text("qwen3", (2560, 9728, 36), (32, 8), 151936, head_dim=128), _INTERN_VIT, 4.73
+    ),
+    "internvl3.5-8b": Published(
+        "internvl", _text("qwen3", (4096, 12288, 36), (32, 8), 151936, head_dim=128), _INTERN_VIT, 8.53
     ),
     "lfm2-vl": Published(
         "lfm2_vl",

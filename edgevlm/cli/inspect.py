@@ -49,7 +49,8 @@ def kv_bytes(kv: KVLayout, tokens: int = THOUSAND_TOKENS) -> int:
     """Bytes of the KV cache for so many tokens: a key and a value in every layer."""
     import numpy as np
 
-    return 2 * kv.layers * kv.kv_heads * kv.head_dim * np.dtype(kv.dtype).itemsize * tokens
+    values = sum(heads * dim for heads, dim in map(kv.size, range(kv.layers)))
+    return 2 * values * np.dtype(kv.dtype).itemsize * tokens
 
 
 def _report(bundle: Bundle) -> InspectReport:

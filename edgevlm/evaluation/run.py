@@ -142,7 +142,7 @@ def evaluate(options: EvalOptions, dataset: Dataset, progress: Progress = lambda
 def _check_reference(bundle: Path, reference: str) -> str | None:
     """Before anything is asked: is the reference there, does it fit into memory, and is the bundle made from it?
 
-    Two models may be compared that are not made from one another, but nobody shall take what differs for drift of the
+    Two models may be compared that are not made from one another, but nobody should take what differs for drift of the
     export: then the line that says so. Raises `CheckpointError` and `ReferenceTooLarge`.
     """
     from edgevlm_export.checkpoints.checkpoint import locate

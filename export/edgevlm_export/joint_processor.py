@@ -1,6 +1,7 @@
 """transformers' own joint processor (image processor, tokenizer, chat template) of a checkpoint, for images only.
 
-`AutoProcessor` of some families insists on a video processor and so on torchvision, and SmolVLM's on num2words, with
+`AutoProcessor` of some families insists on a video processor and so on torchvision, Gemma 4's on one for sound too, and
+SmolVLM's on num2words, with
 which it writes the number of a video's frames. The processor class is taken as it is and given everything but these:
 what it does with images and text is transformers' code, untouched.
 """
@@ -20,7 +21,8 @@ from edgevlm_export.families import known_family
 from edgevlm_export.preprocessing import CheckpointProcessor, load_processor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
-VIDEO = "video_processor"
+OTHERS = {"video_processor", "feature_extractor"}
+"""Parts of a joint processor that are for videos and sound."""
 NUM2WORDS = "num2words"
 """A name in the module of SmolVLM's processor: the function of that package, or None where it is not installed."""
 
@@ -39,11 +41,10 @@ def join(parts: CheckpointProcessor, config: PreTrainedConfig) -> Any:
     """The joint processor made of `parts`."""
     base = _processor_class(parts, config)
     _without_num2words(base)
-    joint = _without_video(base)
+    joint = _without_others(base)
     arguments = _arguments(joint, {**_from_config(config), **parts.settings})
     arguments |= {"image_processor": parts.image_processor, "tokenizer": parts.tokenizer}
-    if VIDEO in joint.get_attributes():
-        arguments[VIDEO] = None
+    arguments |= dict.fromkeys(OTHERS & set(joint.get_attributes()))
     try:
         return joint(**arguments, chat_template=None if _plain(config) else parts.chat_template)
     except ImportError as error:
@@ -68,11 +69,11 @@ def _plain(config: PreTrainedConfig) -> bool:
     return family is not None and family.plain_prompts
 
 
-def _without_video(base: type[ProcessorMixin]) -> Any:
-    """The class itself, but content with None for a video processor."""
+def _without_others(base: type[ProcessorMixin]) -> Any:
+    """The class itself, but content with None for what is not for images."""
 
     def check(self: Any, argument_name: str, argument: Any) -> Any:
-        if argument_name == VIDEO and argument is None:
+        if argument_name in OTHERS and argument is None:
             return type(None)
         return base.check_argument_for_proper_class(self, argument_name, argument)
 
@@ -107,7 +108,7 @@ def _from_config(config: PreTrainedConfig) -> dict[str, Any]:
     strategy = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA has no other
     class_token = int(config.vision_config.model_type == "clip_vision_model")
     return {
-        "patch_size": config.vision_config.patch_size,
+        "patch_size": getattr(config.vision_config, "patch_size", None),  # timm's towers have none
         "vision_feature_select_strategy": strategy,
         "num_additional_image_tokens": class_token,
     }

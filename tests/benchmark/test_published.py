@@ -13,6 +13,7 @@ from benchmarks.shapes import SHAPES, parameters
 from benchmarks.shapes.llava import LLAVA_IMAGE_TOKEN
 from benchmarks.shapes.smolvlm import SMOLVLM_IMAGE_TOKEN
 from edgevlm.benchmark.run import describe_machine
+from edgevlm.json_text import plain
 from tests.support import traces
 
 SHORT = ["--repeats", "1", "--warmup", "0", "--new-tokens", "3", "--text-tokens", "30"]
@@ -65,7 +66,7 @@ def test_from_export_to_table(comparisons, tmp_path):
 def test_tables_keep_their_order(tmp_path):
     from benchmarks.tables import write_readme
 
-    bench = {"engines": [], "machine": {**describe_machine()}}
+    bench = {"engines": [], "machine": plain(describe_machine())}
     bench["workload"] = {"image_size": [1, 2], "image_tokens": 3, "text_tokens": 4, "new_tokens": 5}
     bench["workload"] |= {"threads": 6, "repeats": 7}
     for name in ("a", "b", "c"):

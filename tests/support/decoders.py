@@ -94,7 +94,7 @@ def write_decoder(folder: Path, out: Path, precision: GraphPrecision, context: i
         vocab_size=text.vocab_size,
         max_context=context,
         positions=family.positions,
-        kv=decoder_info.KVLayout(kv.layers, kv.kv_heads, kv.head_dim, plan.activations),
+        kv=decoder_info.KVLayout(kv.layers, kv.kv_heads, kv.head_dim, plan.activations, sizes=kv.differing),
         embedding=table,
         step_inputs=plan.step_inputs,
     )

@@ -76,7 +76,8 @@ class _About:
 
     def used(self, made: Any) -> tuple[str, ...]:
         """The parts that a trace has something of."""
-        names = {name.removeprefix("model.") for name in made.graph.initializers}
+        found = set(made.graph.initializers)
+        names = found | {name.removeprefix("model.") for name in found}  # a trace calls parameters as the model does
         return tuple(part for part in self.parts if not part or names & self._tensors[part])
 
     def name(self, parts: Iterable[str]) -> str:

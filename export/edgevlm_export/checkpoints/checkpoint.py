@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.checkpoints import door, hub, json_files, recognise
+from edgevlm_export.checkpoints import door, hub, json_files, recognise, skeleton
 from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
 from edgevlm_export.checkpoints.weights import conversion, quantized, shards, ties, torch_files
 from edgevlm_export.checkpoints.weights.files import weight_files
@@ -104,7 +104,8 @@ def open_weights(folder: Path, model: PreTrainedModel) -> WeightSource:
     does (`conversion`).
 
     Every file's header is read, so a missing or truncated one is found before any work is done. Parameters that the
-    config ties, and that are stored with different values, become parameters of their own in `model`.
+    config ties, and that are stored with different values, become parameters of their own in `model`; buffers that are
+    stored get their values.
     Raises `CheckpointError`, and `UnsupportedModel` for weights that are no plain floats or cannot be converted.
     """
     found = stored_tensors(folder)
@@ -112,12 +113,13 @@ def open_weights(folder: Path, model: PreTrainedModel) -> WeightSource:
     tensors = conversion.parameters(found, model)
     apart = ties.settle(model, tensors)
     _check_tensors(tensors, model)
+    skeleton.fill_buffers(model, lambda name: tensors[name].read() if name in tensors else None)
     return WeightSource(folder, tensors, apart)
 
 
 def _check_tensors(tensors: Mapping[str, Weight], model: PreTrainedModel) -> None:
     """Stored weights have the shapes of the model's parameters and are plain floating-point numbers."""
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for name, parameter in (*model.named_parameters(remove_duplicate=False), *skeleton.stored_buffers(model).items()):
         stored = tensors.get(name)
         if stored is None:
             continue

@@ -20,11 +20,14 @@ BUILT_IN = (
     "qwen2_vl",
     "qwen2_5_vl",
     "qwen3_vl",
+    "qwen3_5",
     "gemma3",
+    "gemma4",
     "paligemma",
     "lfm2_vl",
     "mistral3",
     "internvl",
+    "fast_vlm",
 )
 """`model_type`s with a file of that name here."""
 FAMILIES = Registry(

@@ -16,14 +16,46 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.blocks import BLOCKS
-from edgevlm_export.families.decoder import EMBEDDINGS, Wiring, check_decoder, decoder_source, rotates_outside, windows
+from edgevlm_export.families.decoder import (
+    EMBEDDINGS,
+    Columns,
+    Wiring,
+    check_decoder,
+    decoder_source,
+    rotates_outside,
+    windows,
+)
 from edgevlm_export.finite import is_finite
-from edgevlm_export.graphs.ops import Forwards
-from edgevlm_export.graphs.source import GraphSource
+from edgevlm_export.graphs.source import Forwards, GraphSource
 from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
+from edgevlm_runtime.decoding.attention import get_pattern
 from edgevlm_runtime.errors import CheckpointError
 
 _NONE: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTable:
+    """A table that every token is looked up in beside the embeddings; its rows are columns of the decoder's input."""
+
+    name: str
+    """Of the decoder graph's input."""
+    module: str
+    """Path of the `nn.Embedding` in the model."""
+    shape: tuple[int, int]
+    """Tokens, and columns."""
+    scale: float
+    """Factor on the rows."""
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.shape[1]
+
+    @property
+    def parameter(self) -> str:
+        """Name of the table among the model's parameters."""
+        return f"{self.module}.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +128,7 @@ class Family(ABC):
     """The runtime's kind of image processing that the graphs are made for; None where the config decides."""
     mrope: ClassVar[bool] = False
     """Whether positions are inputs of the decoder (multimodal rotary embedding)."""
-    attention: ClassVar[str] = "causal"
+    attention: str = "causal"
     """Which tokens see later ones: a key of `edgevlm_runtime.decoding.attention.PATTERNS`."""
 
     def __init__(
@@ -147,14 +179,14 @@ class Family(ABC):
     ) -> dict[str, Any]:
         """What `text_model` is called with for sequences from position 0 on, but for its cache.
 
-        `rows`: [batch, S, row width], embeddings and then `image_columns`, as the runtime has them; `named`: further
+        `rows`: [batch, S, width], embeddings and then `columns`, as the runtime has them; `named`: further
         arguments for these positions (position ids, masks), by transformers' names; `entries`: what is done first to
         embeddings and columns, by the names of the decoder graph's inputs.
         """
-        widths = [columns.width for columns in self.image_columns]
+        widths = [columns.width for columns in self.columns]
         embeddings, *parts = rows.split([rows.shape[-1] - sum(widths), *widths], dim=-1)
         given = {EMBEDDINGS: embeddings}
-        given |= {one.name: part for one, part in zip(self.image_columns, parts, strict=True)}
+        given |= {one.name: part for one, part in zip(self.columns, parts, strict=True)}
         columns = {name: entries[name](part) if name in entries else part for name, part in given.items()}
         embeddings = columns.pop(EMBEDDINGS)
         causal = self.block_arguments(embeddings)
@@ -186,6 +218,21 @@ class Family(ABC):
         return ()
 
     @property
+    def token_tables(self) -> tuple[TokenTable, ...]:
+        """What all tokens bring into the decoder beside their embeddings."""
+        return ()
+
+    @property
+    def stand_ins(self) -> dict[int, int]:
+        """Tokens that the model looks up as others: those that stand for images, where it does that."""
+        return {}
+
+    @property
+    def columns(self) -> tuple[Columns, ...]:
+        """`image_columns`, then `token_tables`: behind the embeddings in the decoder's inputs."""
+        return (*self.image_columns, *self.token_tables)
+
+    @property
     def states(self) -> tuple[StateInfo, ...]:
         """What layers without keys and values carry from run to run, float32."""
         return ()
@@ -202,7 +249,8 @@ class Family(ABC):
         return None
 
     def column_arguments(self, columns: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What the text model is called with for `image_columns`, by name, [B, S, width] each, zeros for text."""
+        """What the text model is called with for `columns`, by name, [B, S, width] each; those of images are zeros for
+        text."""
         return {}
 
     def block_arguments(
@@ -231,10 +279,11 @@ class Family(ABC):
         """What the decoder graph has beside tokens' embeddings and causal attention."""
         blocks = self.attention != "causal"
         sizes = windows(self.text_config) if blocks else ()
+        sizes = tuple(size for size in sizes if size or get_pattern(self.attention).everywhere)
         return Wiring(
             mrope=self.mrope,
             outside=blocks or rotates_outside(self.text_config),
-            columns=self.image_columns,
+            columns=self.columns,
             arguments=self.column_arguments,
             masks={f"block_mask_window_{size}" if size else "block_mask": size for size in sizes},
             states=self.states,

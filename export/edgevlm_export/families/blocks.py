@@ -25,7 +25,11 @@ def of_prompts(images: Tensor, asked: Tensor) -> Tensor:
     return torch.where(places < asked[:, None], 0, -1)
 
 
-BLOCKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"images": of_images, "prefix": of_prompts}
+BLOCKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "images": of_images,
+    "images_in_windows": of_images,
+    "prefix": of_prompts,
+}
 """`Family.attention` to the blocks of a batch, by where its image tokens are (bool [B, S]) and how many tokens of each
 sequence are a prompt (int64 [B]). None for "causal"."""
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.graphs import ops
-from edgevlm_export.graphs.source import GraphSource, Port
-from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
+from edgevlm_export.graphs import neutral, ops
+from edgevlm_export.graphs.source import Forwards, GraphSource, Port
+from edgevlm_runtime.bundle.decoder_info import StateInfo
 from edgevlm_runtime.decoding.step_inputs import BLOCK_ROWS
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 
@@ -27,10 +27,12 @@ DECODERS = frozenset(
         "gemma",
         "gemma2",
         "gemma3_text",
+        "gemma4_text",
         "qwen2_vl_text",
         "qwen2_5_vl_text",
         "qwen3_vl_text",
         "lfm2",
+        "qwen3_5_text",
     }
 )
 """`model_type`s of text models whose attention this module's operator reproduces, each proven by a test."""
@@ -51,16 +53,39 @@ SEQUENCE_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 class KVShape:
     """The KV cache of one decoder."""
 
-    layers: int
-    kv_heads: int
-    head_dim: int
+    sizes: tuple[tuple[int, int], ...]
+    """Heads of keys and values, and their size, of each layer that has its own."""
+
+    @property
+    def layers(self) -> int:
+        """How many layers have keys and values of their own."""
+        return len(self.sizes)
+
+    @property
+    def kv_heads(self) -> int:
+        """Most heads of any layer."""
+        return max(heads for heads, _ in self.sizes)
+
+    @property
+    def head_dim(self) -> int:
+        """Largest head size of any layer."""
+        return max(dim for _, dim in self.sizes)
+
+    @property
+    def differing(self) -> tuple[tuple[int, int], ...]:
+        """`sizes` where they are not all the same, else none."""
+        return self.sizes if len(set(self.sizes)) > 1 else ()
 
 
 def kv_shape(config: PreTrainedConfig) -> KVShape:
     """Read the cache's shape off a text config."""
+    return KVShape(tuple(_kv_size(config.per_layer_config[layer]) for layer in attention_layers(config)))
+
+
+def _kv_size(config: PreTrainedConfig) -> tuple[int, int]:
+    """Of one layer, whose config this is."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return KVShape(len(attention_layers(config)), kv_heads, head_dim)
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads, head_dim
 
 
 ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
@@ -68,10 +93,19 @@ ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention
 
 
 def attention_layers(config: PreTrainedConfig) -> tuple[int, ...]:
-    """Layers that have keys and values."""
-    layers = range(config.num_hidden_layers)
+    """Layers that have keys and values of their own."""
+    layers = [layer for layer in range(config.num_hidden_layers) if layer not in shared_layers(config)]
     kinds = getattr(config, "layer_types", None)
     return tuple(layers) if kinds is None else tuple(layer for layer in layers if kinds[layer] in ATTENTION)
+
+
+def shared_layers(config: PreTrainedConfig) -> dict[int, int]:
+    """Layers that read the keys and values of an earlier one, each with that one: the last of its type that has its own
+    (Gemma 4)."""
+    shared = int(getattr(config, "num_kv_shared_layers", None) or 0)
+    kinds, first = getattr(config, "layer_types", None) or (), config.num_hidden_layers - shared
+    own = {kind: layer for layer, kind in enumerate(kinds[:first])}
+    return {layer: own[kinds[layer]] for layer in range(first, config.num_hidden_layers)} if shared else {}
 
 
 def check_decoder(config: PreTrainedConfig) -> None:
@@ -123,6 +157,16 @@ def max_context(config: PreTrainedConfig, wanted: int | None, default: int = DEF
     return min(limit, wanted or default)
 
 
+class Columns(Protocol):
+    """What positions bring beside their embeddings: an input of the decoder's graph, float32 [1, S, width]."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def width(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Wiring:
     """What a family's decoder graph has beside tokens' embeddings and causal attention."""
@@ -131,15 +175,15 @@ class Wiring:
     """Position ids have three rows (multimodal rotary embedding)."""
     outside: bool = False
     """Whether the graph's own operators rotate (`rotates_outside`); with `mrope` they always do."""
-    columns: tuple[ImageColumns, ...] = ()
-    """What image tokens bring beside their embeddings."""
+    columns: tuple[Columns, ...] = ()
+    """What image tokens, or all tokens, bring beside their embeddings."""
     arguments: Callable[[Mapping[str, Tensor]], dict[str, Any]] = lambda columns: {}
     """What the text model is called with for these, by name, [B, S, width] each."""
     masks: Mapping[str, int] = field(default_factory=dict)
     """Masks of tokens that see later ones, each with the window of its layers; none where no token does."""
     states: tuple[StateInfo, ...] = ()
     """What layers without keys and values carry from run to run."""
-    forwards: ops.Forwards = ()
+    forwards: Forwards = ()
     """See `Family.forwards`."""
     whole: bool = False
     """Whether a prompt is computed in one run, whatever its length."""
@@ -148,7 +192,7 @@ class Wiring:
 
     @property
     def rotary(self) -> str:
-        """Key of `ops.ROTARY`."""
+        """Key of `neutral.ROTARY`."""
         return "outside" if self.outside or self.mrope else "inside"
 
 
@@ -189,6 +233,7 @@ class Decoder(nn.Module):
             tables=(self.cos, self.sin) if inside else None,
             block_rows=given.get(BLOCK_ROWS),
             layers=attention_layers(self._text[0].config),
+            shared=shared_layers(self._text[0].config),
             states={state.name: given[f"{STATE}{state.name}"] for state in self._wiring.states},
             block_masks={window: given[name] for name, window in self._wiring.masks.items()},
         )
@@ -196,7 +241,7 @@ class Decoder(nn.Module):
             hidden = self._text[0](
                 inputs_embeds=embeds,
                 position_ids=torch.arange(embeds.shape[1])[None] if inside else given["position_ids"],
-                past_key_values=ops.PassThroughCache(),
+                past_key_values=neutral.PassThroughCache(),
                 use_cache=True,
                 **self._wiring.arguments({columns.name: given[columns.name] for columns in self._wiring.columns}),
             ).last_hidden_state
@@ -244,11 +289,10 @@ def decoder_source(
     layers whose state nobody carries.
     """
     kv = kv_shape(config)
-    if kv.layers < config.num_hidden_layers and not wiring.states:
+    if kv.layers + len(shared_layers(config)) < config.num_hidden_layers and not wiring.states:
         raise UnsupportedModel(
             f"text decoder not supported in this family: {config.model_type}: its layers have states"
         )
-    cache = (1, kv.kv_heads, "max_tokens", kv.head_dim)
     ports = [
         Port(EMBEDDINGS, torch.float32, (1, "sequence", config.hidden_size)),
         *(Port(columns.name, torch.float32, (1, "sequence", columns.width)) for columns in wiring.columns),
@@ -263,7 +307,8 @@ def decoder_source(
         shape = (3, 1, "sequence") if wiring.mrope else (1, "sequence")
         ports.append(Port("position_ids", torch.int64, shape))
     names = [f"{layer}.{part}" for layer in range(kv.layers) for part in ("key", "value")]
-    ports += [Port(f"{PAST}{name}", torch.float32, cache) for name in names]
+    caches = [(1, heads, "max_tokens", dim) for heads, dim in kv.sizes for _ in ("key", "value")]
+    ports += [Port(f"{PAST}{name}", torch.float32, cache) for name, cache in zip(names, caches, strict=True)]
     ports += [Port(f"{STATE}{state.name}", torch.float32, state.shape) for state in wiring.states]
     presents = [f"present.{name}" for name in names] + [f"present_state.{state.name}" for state in wiring.states]
     return GraphSource(

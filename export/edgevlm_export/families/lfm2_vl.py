@@ -18,7 +18,7 @@ from edgevlm_export.families.base import Family, Normalization, Normalize
 from edgevlm_export.families.decoder import attention_layers
 from edgevlm_export.families.llava import check_tower
 from edgevlm_export.graphs import ops
-from edgevlm_export.graphs.source import GraphSource, Port, Range
+from edgevlm_export.graphs.source import Forwards, GraphSource, Port, Range
 from edgevlm_runtime.bundle.decoder_info import StateInfo
 from edgevlm_runtime.images import naflex
 
@@ -36,7 +36,7 @@ class Lfm2VL(Family):
         return states(self.text_config)
 
     @property
-    def forwards(self) -> ops.Forwards:
+    def forwards(self) -> Forwards:
         return ((Lfm2ShortConv, short_convolution),)
 
     @property

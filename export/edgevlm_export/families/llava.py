@@ -158,7 +158,8 @@ def _encode_fixed(family: Llava) -> GraphSource:
     )
 
 
-def _project_fixed(family: Llava) -> GraphSource:
+def project_fixed(family: Llava) -> GraphSource:
+    """The projector behind a tower whose images have one size."""
     return GraphSource(
         module=family.projector_part,
         inputs=(Port("image_features", torch.float32, ("images", "patches", family.feature_width)),),
@@ -187,7 +188,7 @@ def _project_native(family: Llava) -> GraphSource:
     )
 
 
-_FIXED = Tower("fixed", _encode_fixed, _project_fixed)
+_FIXED = Tower("fixed", _encode_fixed, project_fixed)
 TOWERS = {
     "clip_vision_model": _FIXED,
     "siglip_vision_model": _FIXED,

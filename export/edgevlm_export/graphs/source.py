@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from edgevlm_export.graphs.ops import Forwards
-
+Forwards = tuple[tuple[type[nn.Module], Callable[..., torch.Tensor]], ...]
+"""Classes of modules, each with what is called in place of its forward, with the module first."""
 Dim = int | str
 """A fixed size, or the name of a dynamic one."""
 Range = tuple[int, int, int]
@@ -42,7 +42,7 @@ class GraphSource:
     outputs: tuple[str, ...]
     sizes: Mapping[str, int] = field(default_factory=dict)
     rotary: str = "inside"
-    """Where the decoder's rotary embedding is applied: see `ops.ROTARY`."""
+    """Where the decoder's rotary embedding is applied: see `neutral.ROTARY`."""
     fixed: Mapping[str, int] = field(default_factory=dict)
     """Sizes of dynamic dimensions in a dialect that makes them static."""
     forwards: Forwards = ()

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import PreTrainedModel
 
 from edgevlm_export.checkpoints.skeleton import fake_parameters
-from edgevlm_export.graphs import ops
+from edgevlm_export.graphs import neutral, ops
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_runtime.errors import UnsupportedModel, reason
 
@@ -36,7 +36,7 @@ def trace(source: GraphSource, model: PreTrainedModel) -> ir.Model:
         {axis: torch.export.Dim.DYNAMIC for axis, dim in enumerate(port.shape) if isinstance(dim, str)}
         for port in source.inputs
     )
-    with ops.neutral_ops(model, source.rotary, source.forwards), _quiet(), torch.no_grad():
+    with neutral.neutral_ops(model, source.rotary, source.forwards), _quiet(), torch.no_grad():
         graph_model = _torch_export(source, inputs, (dynamic,) if _is_variadic(source) else dynamic)
     _name_dimensions(graph_model, source)
     _drop_fake_values(graph_model)

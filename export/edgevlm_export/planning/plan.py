@@ -17,7 +17,7 @@ from edgevlm_export.checkpoints.generation import read_generation
 from edgevlm_export.checkpoints.weights.ties import tied_weights
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Family, Normalization
-from edgevlm_export.families.decoder import max_context
+from edgevlm_export.families.decoder import max_context, shared_layers
 from edgevlm_export.planning import notes
 from edgevlm_export.planning.graph_plan import GraphPlan, check_weights, plan_graph
 from edgevlm_export.planning.profiles import profiles
@@ -75,9 +75,16 @@ class ExportPlan:
         return get_format(self.precision.embedding).pack(self.family.embedding_name, shape)
 
     @property
+    def token_tables(self) -> dict[str, WeightJob]:
+        """The family's further tables of tokens, each a file of its own, by the name of the decoder's input."""
+        packing = get_format(self.precision.embedding)
+        return {table.name: packing.pack(table.parameter, table.shape) for table in self.family.token_tables}
+
+    @property
     def embedding_bytes(self) -> int:
-        """Of the table, where it is a file of its own."""
-        return 0 if self.tied_head is not None else self.embedding.nbytes
+        """Of the tables, where they are files of their own."""
+        own = 0 if self.tied_head is not None else self.embedding.nbytes
+        return own + sum(job.nbytes for job in self.token_tables.values())
 
 
 def table_names(family: Family) -> frozenset[str]:
@@ -164,6 +171,11 @@ def plan_export(
         preprocessing.image.options,
         max_context(text, context, get_target(target).context),
     )
+    if precision.kv.scales is not None and shared_layers(text):
+        raise ExportError(
+            f"KV cache in int8 not possible: layers of {config.model_type} read the keys and values of others, which "
+            "ONNX Runtime's attention does in float alone: leave out --kv"
+        )
     if precision.prefill is not None and family.attention == "prefix":
         raise ExportError(
             f"a prefill graph would never run: {config.model_type} computes a prompt in one run, its last token and "

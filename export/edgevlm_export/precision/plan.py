@@ -13,7 +13,8 @@ from edgevlm_export.precision.kv_cache import FLOAT, KVPrecision
 from edgevlm_runtime.errors import ExportError
 
 ROLES = ("head", "mlp_down")
-"""The LM head, whose bytes may be the table of token embeddings as well; the layer that reads a gated MLP's product."""
+"""The LM head, whose bytes may be the table of token embeddings as well; the layer that reads a gated MLP's product,
+or that of attention and its gate."""
 
 
 def matches(pattern: str, weight: str) -> bool:

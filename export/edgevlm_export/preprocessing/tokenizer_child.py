@@ -13,7 +13,7 @@ PROBES = (
     "\u200b\u00a0 \U0001f469\u200d\U0001f527 \U0001f600 e\u0301 \ufffd \u0000 \U000e0001",
     *(f"{text * 300}!" for text in ("a", " ", "\n", "1", "-", "a ", "aB", "_", "中", "\u0301", "'s")),
 )
-"""Ordinary texts, and long runs, on which a bad regular expression takes for ever."""
+"""Ordinary texts, and long runs, on which a bad regular expression never ends."""
 PANICKED = 3
 
 

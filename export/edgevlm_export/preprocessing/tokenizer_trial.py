@@ -1,7 +1,7 @@
 """Tries a checkpoint's tokenizer in a process of its own: it may panic, abort, or never end.
 
 The tokenizers library is native code that trusts its file: one that is wrong ends the process it is loaded in, or keeps
-it busy for ever, and no exception handler of ours sees it. In a process with bounds on time and memory it ends that.
+it busy without end, and no exception handler of ours sees it. In a process with bounds on time and memory it ends that.
 """
 
 from __future__ import annotations

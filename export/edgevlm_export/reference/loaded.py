@@ -62,6 +62,11 @@ class LoadedWeights:
         self._mapped.give_back(parameter)
         return value
 
+    def buffer(self, name: str) -> Tensor:
+        """A buffer as transformers loaded it."""
+        value: Tensor = self.model.get_buffer(name).detach().float()
+        return value
+
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """[stop - start, ...]: a part of a parameter along its first dimension, likewise."""
         part = self.model.get_parameter(name).detach()[start:stop]

@@ -63,6 +63,7 @@ class StreamedReference:
         weights = LoadedWeights.load(folder, config, type(built))
         for tied in set(tied_weights(built)) - set(weights.ties):
             untie(built, tied)
+        skeleton.fill_buffers(built, weights.buffer)
         defaults = read_generation(folder, config, parts.tokenizer, parts.turn_end).defaults
         return cls(StreamedModel(family, weights, join(parts, config), parts.flat_image), weights, defaults)
 

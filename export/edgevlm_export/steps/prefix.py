@@ -85,10 +85,12 @@ def attach(state: State) -> State:
         return state
     kv = manifest.decoder.kv
     shape = (kv.layers, 2, kv.kv_heads, len(prefix.token_ids), kv.head_dim)
-    layers = np.empty(shape, np.dtype(kv.dtype))
+    layers = np.zeros(shape, np.dtype(kv.dtype))
     for layer, pair in enumerate(prefix.layers):
+        heads, dim = kv.size(layer)
         for part, rows in enumerate(pair):
-            layers[layer, part] = stored(rows, scales[layer][part]) if scales else rows.numpy()
+            held = stored(rows, scales[layer][part]) if scales else rows.numpy()
+            layers[layer, part, :heads, :, :dim] = held
     np.save(state.folder / FILE, layers)
     decoder = replace(manifest.decoder, prefix=PrefixCache(FILE, prefix.token_ids, kv.dtype, shape))
     files = manifest.files | file_records(state.folder, FILE)

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
+
+from edgevlm_export.graphs.neutral import replaced
 
 Load = Callable[[str], Tensor]
 """A parameter by name, in any floating-point type."""
@@ -27,6 +30,7 @@ Changes = Mapping[str, Callable[[Tensor], Tensor]]
 UNITS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.MultiheadAttention: ("out_proj",),
     Lfm2ShortConv: ("conv",),
+    Qwen3_5GatedDeltaNet: ("conv1d",),
     Siglip2VisionEmbeddings: ("position_embedding",),
 }
 """Modules that compute with the parameters of these modules in them without calling them."""
@@ -59,7 +63,7 @@ def streamed(
     try:
         for module, full in kept:
             _fill(full, load, None, {}, module, ())
-        with torch.no_grad():
+        with torch.no_grad(), replaced(PreTrainedModel, "device", torch.device("cpu")):  # where it computes
             yield
     finally:
         for hook in hooks:

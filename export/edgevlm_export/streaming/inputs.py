@@ -69,12 +69,21 @@ def model_inputs(
     messages = _conversation(question, len(opened))
     if processor.chat_template is None:
         return _of_a_text(processor, messages, opened)
-    text = ProcessorMixin.apply_chat_template(
-        processor, _plain(messages, flat_image), add_generation_prompt=True, tokenize=False
-    )
+    text = _rendered(processor, _plain(messages, flat_image))
     bos = processor.tokenizer.bos_token
     special = {"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}
     return dict(processor(text=text, images=opened or None, return_tensors="pt", **special))
+
+
+def _rendered(processor: Any, messages: list[dict[str, Any]]) -> str:
+    """What the chat template makes of them. A system prompt whose list of parts it prints as a list is given as a text,
+    as the published usage of such models has it."""
+    text: str = ProcessorMixin.apply_chat_template(processor, messages, add_generation_prompt=True, tokenize=False)
+    system = [one for one in messages if one["role"] == "system" and isinstance(one["content"], list)]
+    printed = [one for one in system if str(one["content"]) in text]
+    for one in printed:
+        one["content"] = "".join(part["text"] for part in one["content"])
+    return _rendered(processor, messages) if printed else text
 
 
 def _of_a_text(processor: Any, messages: Sequence[Message], opened: list[Image.Image]) -> Inputs:

@@ -50,9 +50,9 @@ class StreamedModel:
     """Name of the head's weight for `weights`; by default the module's own."""
 
     def __post_init__(self) -> None:
-        width = self.table.weight.shape[1]
-        self.table.padding_idx = None  # there will be rows of few tokens alone
-        self.table.weight = nn.Parameter(torch.empty(0, width), requires_grad=False)
+        for table in self.tables:
+            table.padding_idx = None  # there will be rows of few tokens alone
+            self._forget(table, (), None)
         if (leave := self.edits.leave) is not None:
             self.norm.register_forward_pre_hook(lambda _, inputs: (leave(inputs[0]),))
 
@@ -61,6 +61,7 @@ class StreamedModel:
         """For a planned export: a skeleton of its own (the plan's was changed to be traced)."""
         model, planned = skeleton.build(checkpoint.load_config(plan.folder)), plan.family
         family = type(planned)(model, planned.normalization, planned.image_options, planned.context)
+        skeleton.fill_buffers(model, lambda name: plan.weights.read(name) if name in plan.weights else None)
         edits, formats = plan.graphs["decoder"].edits, plan.graphs["decoder"].formats
         names = {module: name for name, module in model.named_modules()}
         norm = family.text_model.get_submodule(family.last_norm)
@@ -97,6 +98,12 @@ class StreamedModel:
         found: nn.Embedding = self.model.get_input_embeddings()
         return found
 
+    @property
+    def tables(self) -> tuple[nn.Embedding, ...]:
+        """All that tokens are looked up in: that of embeddings, then the family's `token_tables`."""
+        modules: list[Any] = [self.model.get_submodule(one.module) for one in self.family.token_tables]
+        return (self.table, *modules)
+
     @cached_property
     def names(self) -> dict[nn.Module, str]:
         """Every module's name."""
@@ -117,10 +124,15 @@ class StreamedModel:
             return asking.encode_image(self.model, pixels)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids [..., S] to embeddings [..., S, row width], as the runtime has them: zeros in `image_columns`."""
+        """Token ids [..., S] to decoder inputs [..., S, width], as the runtime has them: embeddings, zeros in
+        `image_columns`, rows of `token_tables`."""
+        for token, other in self.family.stand_ins.items():
+            tokens = tokens.masked_fill(tokens == token, other)
         with self._looking_up(), torch.no_grad():
             found: Tensor = self.table(tokens.clamp(max=self.table.num_embeddings - 1))
-        return nn.functional.pad(found, (0, sum(columns.width for columns in self.family.image_columns)))
+            more = [table(tokens) for table in self.tables[1:]]
+        rows = nn.functional.pad(found, (0, sum(columns.width for columns in self.family.image_columns)))
+        return torch.cat([rows, *more], dim=-1)
 
     def decode(self, samples: Samples, observe: Observe | None = None, cache: Cache | None = None) -> Tensor:
         """The head's input [sequences, length, hidden], from embeddings; one module's weights in memory at a time.
@@ -175,13 +187,14 @@ class StreamedModel:
     def _streaming(self, observe: Observe | None = None, apart: Sequence[nn.Module] = ()) -> Iterator[None]:
         """Within, the model runs; the caller sees to the weights of `apart`."""
         changes = self.edits.inputs
-        with self._looking_up(), streamed(self.model, self.weights.read, observe, [*apart, self.table], changes):
+        with self._looking_up(), streamed(self.model, self.weights.read, observe, [*apart, *self.tables], changes):
             yield
 
     @contextmanager
     def _looking_up(self) -> Iterator[None]:
         """Within, rows of the tokens that are asked for are the table."""
-        hooks = self.table.register_forward_pre_hook(self._look_up), self.table.register_forward_hook(self._forget)
+        hooks = [table.register_forward_pre_hook(self._look_up) for table in self.tables]
+        hooks += [table.register_forward_hook(self._forget) for table in self.tables]
         try:
             yield
         finally:
@@ -197,6 +210,7 @@ class StreamedModel:
         return (places,)
 
     def _forget(self, table: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-        rows = table._parameters["weight"]
-        assert rows is not None
-        table._parameters["weight"] = nn.Parameter(rows[:0].clone(), requires_grad=False)
+        """A table of the whole shape with nothing in it, for those who look at it without looking anything up."""
+        assert isinstance(table, nn.Embedding)
+        nothing = torch.full((1, table.embedding_dim), torch.nan).expand(table.num_embeddings, -1)
+        table._parameters["weight"] = nn.Parameter(nothing, requires_grad=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from edgevlm_export.graphs.ops import PassThroughCache
+from edgevlm_export.graphs.neutral import PassThroughCache
 
 ObserveKV = Callable[[int, Tensor, Tensor], None]
 """Told a layer's number, its keys (rotated) and its values, [batch, kv_heads, S, head_dim] each."""
@@ -35,3 +35,9 @@ class ObservedCache(PassThroughCache):
     def update_conv_state(self, conv_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The inputs of a convolution, as they are given."""
         return conv_states
+
+    def get_recurrent_state(self, *args: Any, **kwargs: Any) -> None:
+        """There is none either."""
+
+    def update_recurrent_state(self, *args: Any, **kwargs: Any) -> None:
+        """What linear attention would go on from; not kept."""

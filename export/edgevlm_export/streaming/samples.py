@@ -44,7 +44,7 @@ class Samples:
     """Sequences of embeddings in the model's own space (no transform applied)."""
 
     embeddings: Tensor
-    """float32 [sequences, length, row width]: with the family's image columns behind them, as the runtime has them."""
+    """float32 [sequences, length, width]: with the family's `columns` behind them, as the runtime has them."""
     real: Tensor
     """bool [sequences, length]: false for padding."""
     text: Tensor
@@ -164,7 +164,7 @@ def assemble(
         found = images(prompt)
         if len(found) != int(place.sum()):
             raise ExportError(f"an image gave {len(found)} embeddings for {int(place.sum())} places in its prompt")
-        embeddings[place] = found
+        embeddings[place, : found.shape[1]] = found
         seen.append(padded(embeddings, ~place))
     seen += [padded(embed(ids), ids != image_token_id) for ids in tokens]
     embeddings, real, text = (torch.stack(column) for column in zip(*seen, strict=True))

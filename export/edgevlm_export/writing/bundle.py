@@ -10,13 +10,13 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgevlm_export.checkpoints.fingerprint import fingerprint
-from edgevlm_export.families.decoder import kv_shape
+from edgevlm_export.families.decoder import kv_shape, shared_layers
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision import WeightJob
 from edgevlm_export.streaming.spool import Spool
 from edgevlm_export.writing.output import UNSEALED
 from edgevlm_export.writing.writer import WrittenGraph, append_tensor, check_made, write_graph
-from edgevlm_runtime.bundle.decoder_info import DecoderInfo, EmbeddingTable, KVLayout
+from edgevlm_runtime.bundle.decoder_info import DecoderInfo, EmbeddingTable, KVLayout, TokenColumns
 from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.bundle.folder import file_sha256
 from edgevlm_runtime.bundle.manifest import (
@@ -56,6 +56,7 @@ def write_bundle(plan: ExportPlan, folder: Path, name: str, spool: Spool | None,
 
     written = {key: write_graph(graph, folder, plan.weights, advance, spool) for key, graph in plan.graphs.items()}
     table = _write_embeddings(plan, folder, written["decoder"], advance)
+    columns = _write_token_tables(plan, folder, advance)
     for file, text in plan.preprocessing.files.items():
         (folder / file).write_text(text, encoding="utf-8")
     progress("digests", 0, 1)
@@ -64,7 +65,7 @@ def write_bundle(plan: ExportPlan, folder: Path, name: str, spool: Spool | None,
         min_runtime_version=MIN_RUNTIME,
         model=_model_info(plan, name),
         graphs={key: _graph_info(graph, folder, plan.profiles[key]) for key, graph in written.items()},
-        decoder=_decoder_info(plan, table),
+        decoder=_decoder_info(plan, table, columns),
         image=plan.preprocessing.image,
         prompt=plan.preprocessing.prompt,
         generation=plan.generation,
@@ -82,7 +83,10 @@ def _schema(plan: ExportPlan) -> int:
     names = {port.name for port in plan.graphs["decoder"].source.inputs}
     family = plan.family
     later = (
-        family.image_columns
+        family.columns
+        or kv_shape(family.text_config).differing
+        or shared_layers(family.text_config)
+        or family.stand_ins
         or family.states
         or family.attention != "causal"
         or ("position_ids" in names and not family.mrope)
@@ -114,17 +118,33 @@ def _write_embeddings(plan: ExportPlan, folder: Path, decoder: WrittenGraph, adv
     tied = plan.tied_head
     if tied is not None:
         return _embedding_table(tied, decoder.data_file, decoder.offsets, shape, scale)
-    tensor = plan.weights.read(plan.family.embedding_name)
-    if tuple(tensor.shape) != shape:
-        raise CheckpointError(
-            f"weight has shape {list(tensor.shape)}, the config says {list(shape)}: {plan.family.embedding_name}"
+    return _write_table(plan, plan.embedding, folder / EMBEDDINGS, shape, scale, advance)
+
+
+def _write_token_tables(plan: ExportPlan, folder: Path, advance: object) -> tuple[TokenColumns, ...]:
+    """Each a file of its own, `NAME.data`."""
+    jobs = plan.token_tables
+    return tuple(
+        TokenColumns(
+            one.name,
+            _write_table(plan, jobs[one.name], folder / f"{one.name}.data", one.shape, one.scale, advance),
         )
-    job = plan.embedding
-    with (folder / EMBEDDINGS).open("wb") as file:
+        for one in plan.family.token_tables
+    )
+
+
+def _write_table(
+    plan: ExportPlan, job: WeightJob, place: Path, shape: tuple[int, int], scale: float, advance: object
+) -> EmbeddingTable:
+    """A table as a file of its own. Raises `CheckpointError` for one of another shape than the config says."""
+    tensor = plan.weights.read(job.source)
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(f"weight has shape {list(tensor.shape)}, the config says {list(shape)}: {job.source}")
+    with place.open("wb") as file:
         made = job.make(tensor)
-        check_made(plan.family.embedding_name, made)
+        check_made(job.source, made)
         offsets = {key: append_tensor(file, values, advance) for key, values in made.items()}  # type: ignore[arg-type]
-    return _embedding_table(job, EMBEDDINGS, offsets, shape, scale)
+    return _embedding_table(job, place.name, offsets, shape, scale)
 
 
 def _embedding_table(
@@ -155,7 +175,7 @@ def _model_info(plan: ExportPlan, name: str) -> ModelInfo:
     )
 
 
-def _decoder_info(plan: ExportPlan, table: EmbeddingTable) -> DecoderInfo:
+def _decoder_info(plan: ExportPlan, table: EmbeddingTable, columns: tuple[TokenColumns, ...]) -> DecoderInfo:
     config = plan.family.text_config
     kv = kv_shape(config)
     graph = plan.graphs["decoder"]
@@ -165,13 +185,20 @@ def _decoder_info(plan: ExportPlan, table: EmbeddingTable) -> DecoderInfo:
         max_context=plan.family.context,
         positions=plan.family.positions,
         kv=KVLayout(
-            kv.layers, kv.kv_heads, kv.head_dim, plan.precision.kv.dtype or graph.activations, plan.precision.kv.scales
+            kv.layers,
+            kv.kv_heads,
+            kv.head_dim,
+            plan.precision.kv.dtype or graph.activations,
+            plan.precision.kv.scales,
+            kv.differing,
         ),
         embedding=table,
         step_inputs=graph.step_inputs,
         image_columns=plan.family.image_columns,
         attention=plan.family.attention,
         states=plan.family.states,
+        token_columns=columns,
+        stand_ins=plan.family.stand_ins,
     )
 
 

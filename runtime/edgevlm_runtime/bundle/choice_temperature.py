@@ -49,7 +49,7 @@ def read_fit(bundle: Bundle) -> TemperatureFit | None:
     path = fit_path(bundle.path)
     again = "fit it again with `edgevlm eval --fit-calibration`, or remove the file"
     try:
-        found = read_json(path, TemperatureFit, "temperature of choices", remedy=again)
+        found = read_json(path, TemperatureFit, "temperature fit", remedy=again)
     except FileNotFoundError:
         return None
     if found.bundle != bundle.content_digest:

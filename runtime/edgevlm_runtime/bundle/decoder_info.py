@@ -33,7 +33,8 @@ class KVLayout:
     """The KV cache: per layer one key and one value tensor of shape [1, kv_heads, max_tokens, head_dim].
 
     The decoder's inputs are named `past_key_values.{i}.key|value`, its outputs `present.{i}.key|value`; the runtime
-    binds each pair to one buffer.
+    binds each pair to one buffer. Layers that read another's keys and values are not counted. Where layers differ,
+    `kv_heads` and `head_dim` are the largest.
     """
 
     layers: int
@@ -46,6 +47,12 @@ class KVLayout:
     """"float32", "float16", or "int8", whose scales are the graph's own."""
     scales: str | None = None
     """What shares a scale in int8: "tensor" (all keys, or all values, of a layer) or "channel"."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """kv_heads and head_dim of each layer, where layers differ."""
+
+    def size(self, layer: int) -> tuple[int, int]:
+        """kv_heads and head_dim of a layer."""
+        return self.sizes[layer] if self.sizes else (self.kv_heads, self.head_dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,8 @@ class PrefixCache:
     """Keys and values of the tokens that prompts begin with, computed at export by the PyTorch model in float32.
 
     `file` is a `.npy` of `shape` [layers, 2, kv_heads, tokens, head_dim], keys before values, in the cache's own
-    `dtype`: as the decoder graph would have left them, but for its own rounding.
+    `dtype`: as the decoder graph would have left them, but for its own rounding. A layer that has fewer or smaller
+    heads than the largest has zeros behind them.
     """
 
     file: str
@@ -98,6 +106,20 @@ class ImageColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenColumns:
+    """A further input of the decoder graph for each position, float32 [1, S, width], looked up for each token, those of
+    images included, in a table of its own, `table` [vocab, width]."""
+
+    name: str
+    table: EmbeddingTable
+
+    @property
+    def width(self) -> int:
+        """Columns of the table."""
+        return self.table.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
 class DecoderInfo:
     """What the runtime needs to know to drive the decoder graph."""
 
@@ -114,16 +136,32 @@ class DecoderInfo:
     image_columns: tuple[ImageColumns, ...] = ()
     """What image tokens bring beside their embeddings: rows of the projector are as wide as all together."""
     attention: str = "causal"
-    """Which tokens see later ones: a key of `decoding.attention.PATTERNS` ("causal", "images", "prefix")."""
+    """Which tokens see later ones: a key of `decoding.attention.PATTERNS` ("causal", "images", "images_in_windows",
+    "prefix")."""
     states: tuple[StateInfo, ...] = ()
     """What is carried beside the KV cache; the layers that have keys and values are numbered without those others."""
+    token_columns: tuple[TokenColumns, ...] = ()
+    """What every token brings beside its embedding."""
+    stand_ins: dict[int, int] = field(default_factory=dict)
+    """Tokens that are looked up as others, in every table: those that stand for images, where they bring columns."""
 
     @property
     def row_width(self) -> int:
         """Columns of an image token's row: its embedding, then `image_columns`."""
         return self.hidden_size + sum(columns.width for columns in self.image_columns)
 
+    @property
+    def columns(self) -> tuple[ImageColumns | TokenColumns, ...]:
+        """Inputs of the decoder graph for each position beside embeddings, in the order of `input_width`."""
+        return (*self.image_columns, *self.token_columns)
+
+    @property
+    def input_width(self) -> int:
+        """All that the decoder graph gets for a position: a row, then `token_columns`."""
+        return self.row_width + sum(columns.width for columns in self.token_columns)
+
     def attention_scores(self, positions: int, cached: int) -> int:
         """Scores of one layer that `positions` of a prompt compute over a KV cache of `cached` tokens."""
-        heads = -(-self.hidden_size // self.kv.head_dim)  # where they are as wide as the model together, as is usual
+        width = min(dim for _, dim in map(self.kv.size, range(self.kv.layers)))
+        heads = -(-self.hidden_size // width)  # where they are as wide as the model together, as is usual
         return heads * positions * cached

@@ -203,6 +203,7 @@ def _references(manifest: Manifest) -> Iterator[str]:
     yield from (graph.file for graph in manifest.graphs.values())
     yield from (engine.file for engine in manifest.engines)
     yield manifest.decoder.embedding.file
+    yield from (columns.table.file for columns in manifest.decoder.token_columns)
     if manifest.decoder.prefix is not None:
         yield manifest.decoder.prefix.file
     yield manifest.prompt.tokenizer

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from edgevlm_runtime.bundle.decoder_info import KVLayout
 from edgevlm_runtime.bundle.manifest import GenerationDefaults, Manifest
 from edgevlm_runtime.errors import BundleError, EdgeVLMError
 from edgevlm_runtime.options import GenerationOptions, make_options
@@ -61,6 +62,7 @@ def _rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
         most,
     ) in counts.items():  # some sixty times what the largest models have: buffers are made by them
         yield 1 <= value <= most, name, value, f"a whole number of at least 1, and no more than {most}"
+    yield from _size_rules(decoder.kv)
     yield decoder.kv.dtype in KV_DTYPES, "decoder.kv.dtype", decoder.kv.dtype, " or ".join(KV_DTYPES)
     yield from _embedding_rules(manifest)
     yield from _prefix_rules(manifest)
@@ -72,6 +74,13 @@ def _rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
     yield all(prompt.stop_strings), "prompt.stop_strings", prompt.stop_strings, "texts that are not empty"
     ends = manifest.generation.eos_token_ids
     yield all(0 <= end < decoder.vocab_size for end in ends), "generation.eos_token_ids", ends, "token ids"
+
+
+def _size_rules(kv: KVLayout) -> Iterator[tuple[bool, str, object, str]]:
+    """Of layers that differ: `kv_heads` and `head_dim` are the largest."""
+    if kv.sizes:
+        fits = all(1 <= heads <= kv.kv_heads and 1 <= dim <= kv.head_dim for heads, dim in kv.sizes)
+        yield fits and len(kv.sizes) == kv.layers, "decoder.kv.sizes", kv.sizes, "heads and head size of each layer"
 
 
 def _prefix_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
@@ -87,10 +96,17 @@ def _prefix_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]
 
 
 def _embedding_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
-    table = manifest.decoder.embedding
-    yield math.isfinite(table.scale), "decoder.embedding.scale", table.scale, "a number"
-    bits = _BITS.get(table.dtype, 0)  # a kind of rows that is not known here is refused by `TokenEmbeddings`
-    end = table.offset + table.shape[0] * table.shape[1] * bits // 8
-    size = manifest.files[table.file].bytes
-    fits = table.offset >= 0 and end <= size
-    yield fits, "decoder.embedding (offset, shape)", (table.offset, table.shape), f"within {table.file} of {size} bytes"
+    tables = {"decoder.embedding": manifest.decoder.embedding}
+    for columns in manifest.decoder.token_columns:
+        name = f"decoder.token_columns[{columns.name}]"
+        tables[f"{name}.table"] = columns.table
+        yield min(columns.table.shape) >= 1, f"{name}.table.shape", columns.table.shape, "whole numbers of at least 1"
+    vocab, stand_ins = min(table.shape[0] for table in tables.values()), manifest.decoder.stand_ins
+    yield all(0 <= row < vocab for row in stand_ins.values()), "decoder.stand_ins", stand_ins, "token ids"
+    for name, table in tables.items():
+        yield math.isfinite(table.scale), f"{name}.scale", table.scale, "a number"
+        bits = _BITS.get(table.dtype, 0)  # a kind of rows that is not known here is refused by `TokenEmbeddings`
+        end = table.offset + table.shape[0] * table.shape[1] * bits // 8
+        size = manifest.files[table.file].bytes
+        fits = table.offset >= 0 and end <= size
+        yield fits, f"{name} (offset, shape)", (table.offset, table.shape), f"within {table.file} of {size} bytes"

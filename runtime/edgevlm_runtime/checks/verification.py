@@ -102,7 +102,7 @@ def check_files(path: str | os.PathLike[str]) -> tuple[Bundle | None, FilesRepor
 def check_self_test(bundle: Bundle, provider: str, threads: int | None = None, engine: str = "ort") -> ProviderResult:
     """Ask the stored question on `provider`, or on another engine, which `provider` then names in the result alone.
 
-    Raises `ProviderError` when that is not to be had here, `EdgeVLMError` for bad values, which say nothing about the
+    Raises `ProviderError` when that is not available here, `EdgeVLMError` for bad values, which say nothing about the
     bundle.
     """
     chosen = {"provider": provider} if engine == "ort" else {}

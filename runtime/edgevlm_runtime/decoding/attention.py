@@ -1,8 +1,8 @@
 """Which tokens see which: every token sees those before it, and within a block also those after it.
 
 A block is a run of positions that attend to each other in both directions, as an image's tokens do in Gemma 3 (in its
-sliding layers within the window) and a whole prompt does in PaliGemma. Keys and values within a block depend on all of
-it, so a block is computed in one run of the graph, and is reused whole or not at all.
+sliding layers within the window) and in Gemma 4's sliding layers, and a whole prompt does in PaliGemma. Keys and values
+within a block depend on all of it, so a block is computed in one run of the graph, and is reused whole or not at all.
 """
 
 from __future__ import annotations
@@ -43,11 +43,18 @@ class Pattern:
     windows_hold: bool = True
     """Whether a layer's sliding window hides a block's own tokens as well, those that lie before the window; otherwise
     a token sees all of its block in every layer."""
+    everywhere: bool = True
+    """Whether layers without a window have blocks too; otherwise they are causal."""
 
 
 PATTERNS = Registry(
     "unknown attention pattern in the bundle",
-    {"causal": Pattern(causal), "images": Pattern(images), "prefix": Pattern(prefix, windows_hold=False)},
+    {
+        "causal": Pattern(causal),
+        "images": Pattern(images),
+        "images_in_windows": Pattern(images, everywhere=False),
+        "prefix": Pattern(prefix, windows_hold=False),
+    },
     BundleError,
     advice="upgrade edgevlm-runtime",
 )

@@ -142,7 +142,7 @@ class Context:
 
     def _appended(self, token_ids: Ids) -> Logits:
         place, count = self.length, token_ids.size
-        embeddings = self._text_rows(token_ids)
+        embeddings = self._inputs(token_ids, np.ones(count, dtype=np.bool_))
         feeds = self._positions.feeds(self._images, place, place + count)
         return self._run.forward(embeddings, np.arange(count, dtype=np.int64), feeds)
 
@@ -180,28 +180,29 @@ class Context:
         return max(start, reusable(stop - 1, blocks)) if worth else start
 
     def _embed(self, prompt: Prompt, start: int, stop: int, embeddings_of: EmbeddingsOf) -> Rows:
-        """Decoder inputs [stop - start, row width]: token embeddings, and over the image tokens the images' rows."""
+        """Decoder inputs [stop - start, input width]: token embeddings, and over the image tokens the images' rows."""
         text = np.ones(stop - start, dtype=np.bool_)
         parts = [span for span in prompt.images if max(span.start, start) < min(span.stop, stop)]
         for span in parts:
             text[max(span.start, start) - start : min(span.stop, stop) - start] = False
-        out = np.empty((stop - start, self._decoder.info.row_width), dtype=np.float32)
-        out[text] = self._text_rows(prompt.token_ids[start:stop][text])
+        out, width = self._inputs(prompt.token_ids[start:stop], text), self._decoder.info.row_width
         for span in parts:
             first, last = max(span.start, start), min(span.stop, stop)
             row = span.row + first - span.start
-            out[first - start : last - start] = embeddings_of(span.image)[row : row + last - first]
+            out[first - start : last - start, :width] = embeddings_of(span.image)[row : row + last - first]
         return out
 
-    def _text_rows(self, token_ids: Ids) -> Rows:
-        """Decoder inputs [n, row width] of text."""
-        info = self._decoder.info
-        tokens = np.empty((token_ids.size, info.hidden_size), dtype=np.float32)
-        self._decoder.embeddings.gather(token_ids, tokens)
-        if info.row_width == info.hidden_size:
+    def _inputs(self, token_ids: Ids, text: NDArray[np.bool_]) -> Rows:
+        """Decoder inputs [n, input width]; of image tokens, which are not `text` [n], without the images' rows."""
+        info, embeddings = self._decoder.info, self._decoder.embeddings
+        tokens = np.empty((int(text.sum()), info.hidden_size), dtype=np.float32)
+        embeddings.gather(token_ids[text], tokens)
+        if info.input_width == info.hidden_size and text.all():
             return tokens
-        rows = np.zeros((token_ids.size, info.row_width), dtype=np.float32)
-        rows[:, : info.hidden_size] = tokens
+        rows = np.zeros((token_ids.size, info.input_width), dtype=np.float32)
+        rows[text, : info.hidden_size] = tokens
+        if info.token_columns:
+            embeddings.gather_columns(token_ids, rows[:, info.row_width :])
         return rows
 
     def _identities(self, prompt: Prompt) -> Ids:

@@ -47,7 +47,7 @@ class Decoder:
         self.info = info
         self.embeddings = embeddings
         self.where = where
-        columns = tuple(columns.name for columns in info.image_columns)
+        columns = tuple(columns.name for columns in info.columns)
         self.extra_inputs = tuple(
             name
             for name in graph.inputs
@@ -86,8 +86,10 @@ class DecoderRun:
         self._single.bind_input("inputs_embeds", self._embedding)
         self._single.bind_input("logits_rows", np.zeros(1, dtype=np.int64))
         self._single.bind_output("logits", self._logits)
-        for columns in decoder.info.image_columns:
-            self._single.bind_input(columns.name, np.zeros((1, 1, columns.width), dtype=np.float32))
+        self._columns = {one.name: np.zeros((1, 1, one.width), dtype=np.float32) for one in decoder.info.columns}
+        for name, array in self._columns.items():
+            self._single.bind_input(name, array)
+        self._token_columns = [self._columns[one.name][0, 0] for one in decoder.info.token_columns]
         first = decoder.step_inputs.feeds(0, 1)
         for name in decoder.step_inputs.names:
             self._feed(name, first[name])
@@ -99,7 +101,7 @@ class DecoderRun:
         feeds: Mapping[str, Array] = NO_FEEDS,
         blocks: Blocks = (),
     ) -> Logits:
-        """Append S positions to the cache: `embeddings` [S, row width] (`DecoderInfo.row_width`); logits [K, vocab] of
+        """Append S positions to the cache: `embeddings` [S, width] (`DecoderInfo.input_width`); logits [K, vocab] of
         `rows` [K] among them. `blocks`: see `decoding.attention`.
 
         The cache counts the positions only when the run succeeds. Raises `EdgeVLMError` when it does not, and
@@ -123,6 +125,8 @@ class DecoderRun:
         """Append one generated token; its logits [vocab], in a buffer that the next step overwrites. Raises as
         `forward` does."""
         self._decoder.embeddings.one(token_id, self._embedding[0, 0])
+        if self._token_columns:
+            self._decoder.embeddings.one_columns(token_id, self._token_columns)
         feeds = self._feeds(1, feeds)
         for name in self._decoder.extra_inputs:
             self._feed(name, feeds[name])
@@ -145,7 +149,7 @@ class DecoderRun:
         """Run a graph over positions whose number changes from call to call."""
         positions, first = embeddings.shape[0], self._decoder.info.hidden_size
         binding.bind_input("inputs_embeds", np.ascontiguousarray(embeddings[:, :first])[None])
-        for columns in self._decoder.info.image_columns:
+        for columns in self._decoder.info.columns:
             last = first + columns.width
             binding.bind_input(columns.name, np.ascontiguousarray(embeddings[:, first:last])[None])
             first = last
@@ -202,9 +206,11 @@ def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outpu
 
 def _check_sizes(graph: Graph, info: DecoderInfo, outputs: Iterable[str]) -> None:
     """The manifest's sizes are the graph's, where it fixes them: buffers are made by them, before anything runs."""
-    cache, kv = graph.inputs["past_key_values.0.key"].shape, info.kv
     sizes = [("hidden_size", graph.inputs["inputs_embeds"].shape, -1, info.hidden_size)]
-    sizes += [("kv.kv_heads", cache, 1, kv.kv_heads), ("kv.head_dim", cache, -1, kv.head_dim)]
+    sizes += [(columns.name, graph.inputs[columns.name].shape, -1, columns.width) for columns in info.columns]
+    for layer in range(info.kv.layers):
+        cache, (heads, dim) = graph.inputs[f"past_key_values.{layer}.key"].shape, info.kv.size(layer)
+        sizes += [("kv.kv_heads", cache, 1, heads), ("kv.head_dim", cache, -1, dim)]
     sizes += [("vocab_size", graph.outputs[name].shape, -1, info.vocab_size) for name in outputs]
     for name, shape, axis, told in sizes:
         size = shape[axis] if len(shape) > 1 else None

@@ -6,7 +6,7 @@ each kind has a reader in `READERS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -98,17 +98,39 @@ READERS: dict[str, Callable[[Path, EmbeddingTable], RowReader]] = {
 """`EmbeddingTable.dtype` to its reader."""
 
 
-class TokenEmbeddings:
-    """The embedding table [vocab, hidden]. Reading is safe from any thread."""
+class Table:
+    """One table [vocab, width] with its scale. Reading is safe from any thread."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, table: EmbeddingTable) -> None:
         """Map the table. Raises `BundleError` when the manifest's description does not fit the file."""
-        table = bundle.manifest.decoder.embedding
         if table.dtype not in READERS:
             raise BundleError(f"unknown embedding dtype {table.dtype!r} in {bundle.path}: upgrade edgevlm-runtime")
         self._scale = np.float32(table.scale)
-        self.vocab, self.hidden = table.shape
+        self.vocab = table.shape[0]
         self._read = READERS[table.dtype](bundle.file(table.file), table)
+
+    def gather(self, token_ids: Ids, out: Rows) -> None:
+        """Write rows `token_ids` [n] into `out` [n, width]. Raises `PromptError` for an unknown id."""
+        if token_ids.size and not (int(token_ids.min()) >= 0 and int(token_ids.max()) < self.vocab):
+            raise PromptError(f"token id outside the vocabulary of {self.vocab}: is this the model's own tokenizer?")
+        np.multiply(self._read(token_ids), self._scale, out=out)
+
+    def one(self, token_id: int, out: Rows) -> None:
+        """Write the row of one generated token into `out` [width]."""
+        np.multiply(self._read(np.array([token_id]))[0], self._scale, out=out)
+
+
+class TokenEmbeddings:
+    """All that tokens are looked up in: the embeddings [vocab, hidden], and a table for each of the decoder's further
+    columns. Reading is safe from any thread."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Map the tables. Raises `BundleError` when the manifest's description does not fit the file."""
+        info = bundle.manifest.decoder
+        self._table = Table(bundle, info.embedding)
+        self._columns = tuple((columns, Table(bundle, columns.table)) for columns in info.token_columns)
+        self._stand_ins = info.stand_ins
+        self.vocab, self.hidden = info.embedding.shape
         if self.hidden != bundle.manifest.decoder.hidden_size:
             raise BundleError(
                 f"embeddings of {bundle.path} have width {self.hidden}, "
@@ -117,10 +139,29 @@ class TokenEmbeddings:
 
     def gather(self, token_ids: NDArray[np.int64], out: Rows) -> None:
         """Write the embeddings of `token_ids` [n] into `out` [n, hidden]. Raises `PromptError` for an unknown id."""
-        if token_ids.size and not (int(token_ids.min()) >= 0 and int(token_ids.max()) < self.vocab):
-            raise PromptError(f"token id outside the vocabulary of {self.vocab}: is this the model's own tokenizer?")
-        np.multiply(self._read(token_ids), self._scale, out=out)
+        self._table.gather(self._looked_up(token_ids), out)
 
     def one(self, token_id: int, out: Rows) -> None:
         """Write the embedding of one generated token into `out` [hidden]."""
-        np.multiply(self._read(np.array([token_id]))[0], self._scale, out=out)
+        self._table.one(self._stand_ins.get(token_id, token_id), out)
+
+    def gather_columns(self, token_ids: NDArray[np.int64], out: Rows) -> None:
+        """Write what `token_ids` [n] bring beside their embeddings into `out` [n, width of all `token_columns`]. Raises
+        `PromptError` for an unknown id."""
+        first, token_ids = 0, self._looked_up(token_ids)
+        for columns, table in self._columns:
+            last = first + columns.width
+            table.gather(token_ids, out[:, first:last])
+            first = last
+
+    def one_columns(self, token_id: int, out: Sequence[Rows]) -> None:
+        """Likewise for one generated token, into an array [width] for each of `token_columns`."""
+        for (_, table), row in zip(self._columns, out, strict=True):
+            table.one(self._stand_ins.get(token_id, token_id), row)
+
+    def _looked_up(self, token_ids: Ids) -> Ids:
+        """The rows that tokens have."""
+        rows = token_ids
+        for token, row in self._stand_ins.items():
+            rows = np.where(token_ids == token, row, rows)
+        return rows

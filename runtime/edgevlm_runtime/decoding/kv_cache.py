@@ -19,20 +19,22 @@ def fixed_rows(graph: Graph) -> int | None:
 
 
 class KVCache:
-    """Keys and values of every layer, each a buffer [1, kv_heads, capacity, head_dim], or as long as the graph says.
+    """Keys and values of every layer that has its own, each a buffer [1, kv_heads, capacity, head_dim], or as long as
+    the graph says.
 
     `length` positions are valid; what lies beyond is left over from earlier questions and is never read. Memory is
     reserved for `capacity` but committed only where positions are written.
     """
 
     def __init__(self, graph: Graph, layout: KVLayout, capacity: int, states: Sequence[StateInfo] = ()) -> None:
-        shape = (1, layout.kv_heads, fixed_rows(graph) or capacity, layout.head_dim)
+        rows = fixed_rows(graph) or capacity
+        shapes = [(1, heads, rows, dim) for heads, dim in map(layout.size, range(layout.layers))]
         self.capacity = capacity
         self._length = 0
         self.states = States(states)
         self._tensors: dict[tuple[str, str], Cache] = {
             (f"past_key_values.{layer}.{part}", f"present.{layer}.{part}"): graph.allocate(shape, layout.dtype)
-            for layer in range(layout.layers)
+            for layer, shape in enumerate(shapes)
             for part in ("key", "value")
         }
 
@@ -82,11 +84,13 @@ class KVCache:
                 self._length = length
 
     def begin_with(self, layers: Array, length: int) -> None:
-        """Hold `length` positions of `layers` [layers, 2, kv_heads, positions, head_dim], and nothing else."""
+        """Hold `length` positions of `layers` [layers, 2, kv_heads, positions, head_dim], and nothing else; of a layer
+        with fewer or smaller heads the first ones."""
         self.rewind(0)
         self.check_room(length)
         for tensor, rows in zip(self._tensors.values(), layers.reshape(-1, *layers.shape[2:]), strict=True):
-            tensor.write(rows[None, :, :length])
+            _, heads, _, dim = tensor.shape
+            tensor.write(rows[None, :heads, :length, :dim])
         self._length = length
 
     def rewind(self, length: int) -> None:

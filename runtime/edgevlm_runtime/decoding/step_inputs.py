@@ -100,7 +100,8 @@ def _seen(
     places: NDArray[np.int64], slots: NDArray[np.int64], window: int, blocks: Blocks, pattern: Pattern
 ) -> NDArray[np.bool_]:
     """bool [S, T]: token at place p sees slots p - window + 1 .. p; all up to p where the window is 0; and, in a block,
-    all of the block, or what of it is not before the window."""
+    all of the block, or what of it is not before the window, where layers with this window have blocks."""
+    blocks = blocks if window or pattern.everywhere else ()
     seen: NDArray[np.bool_] = slots <= places[:, None]
     near = slots > places[:, None] - window if window else True
     if not pattern.windows_hold:

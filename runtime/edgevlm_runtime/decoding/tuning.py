@@ -86,7 +86,7 @@ def measure(
     if len(sizes) < 2:
         raise EdgeVLMError(f"nothing to tune: the context holds {capacity} tokens: any prefill_chunk will do")
     run = decoder.new_run(length)
-    embeddings = np.random.default_rng(0).standard_normal((length, decoder.info.hidden_size)).astype(np.float32)
+    embeddings = np.random.default_rng(0).standard_normal((length, decoder.info.input_width)).astype(np.float32)
     last = np.zeros(1, dtype=np.int64)
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
     for turn in range(rounds + 1):

@@ -40,7 +40,7 @@ __all__ = [
 
 KINDS = Registry(
     "unknown kind of image processing in the bundle",
-    {name: f"{__name__}.{name}" for name in ("fixed", "tiles", "dynamic", "anyres", "native", "naflex")},
+    {name: f"{__name__}.{name}" for name in ("fixed", "tiles", "dynamic", "anyres", "native", "naflex", "pooled")},
     BundleError,
     group="edgevlm.image_kinds",
     advice="upgrade edgevlm-runtime, or install the package that has it",

@@ -124,14 +124,23 @@ class PromptEncoder:
                     )
         shield = self._letters.shield(turns)
         shown = turns if shield is None else [turn.with_texts(shield.on) for turn in turns]
-        rendered = self._template.render(
-            [turn.for_template(self.format.flat_image) for turn in shown], add_generation_prompt
-        )
+        rendered = self._filled(shown, add_generation_prompt)
         wanted, found = count_images(turns), rendered.count(token)
         if found != wanted:
             raise PromptError(f"the chat template shows {found} images, the messages have {wanted}")
         _check_question(shown, rendered)
         return rendered, wanted, shield
+
+    def _filled(self, turns: Sequence[Turn], add_generation_prompt: bool) -> str:
+        """The template's text. Where it prints a system prompt's list of parts as it is (Gemma 4's does), it takes a
+        string there."""
+        given = [turn.for_template(self.format.flat_image) for turn in turns]
+        rendered = self._template.render(given, add_generation_prompt)
+        as_text = [
+            turn.for_template("") if turn.role == "system" and str(one["content"]) in rendered else one
+            for turn, one in zip(turns, given, strict=True)
+        ]
+        return rendered if as_text == given else self._template.render(as_text, add_generation_prompt)
 
     def check_length(self, text: str, most: int) -> None:
         """Raise `ContextOverflow` where `text` must have more than `most` tokens, known without tokenizing it."""

@@ -52,6 +52,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         for name in checkpoints.GEMMA3_SHAPES
     },
     **{
+        f"gemma4-{name}": lambda folder, name=name: checkpoints.gemma4(folder, name, **VARIED)
+        for name in checkpoints.GEMMA4_SHAPES
+    },
+    **{
         f"paligemma-{name}": lambda folder, name=name: checkpoints.paligemma(folder, name, **VARIED)
         for name in checkpoints.PALIGEMMA_SHAPES
     },
@@ -73,6 +77,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         )
         for name in checkpoints.INTERNVL_SHAPES
     },
+    **{
+        f"fast_vlm-{name}": lambda folder, name=name: checkpoints.fast_vlm(folder, name, **VARIED)
+        for name in (checkpoints.FAST_VLM_SHAPES if checkpoints.TIMM else ())
+    },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
         f"qwen2_vl-{name}": lambda folder, name=name: checkpoints.qwen2_vl(folder, name, **VARIED)
@@ -81,6 +89,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
     **{
         f"qwen3_vl-{name}": lambda folder, name=name: checkpoints.qwen3_vl(folder, name, **{**VARIED, "seed": 5})
         for name in checkpoints.QWEN3_VL_SHAPES
+    },
+    **{
+        f"qwen3_5-{name}": lambda folder, name=name: checkpoints.qwen3_5(folder, name, **VARIED)
+        for name in checkpoints.QWEN3_5_SHAPES
     },
     **{
         f"qwen2_5_vl-{name}": lambda folder, name=name: checkpoints.qwen2_5_vl(folder, name, **VARIED)
@@ -127,6 +139,8 @@ MORE = {
     "vipllava-one-layer",
     "gemma3-no-window",
     "gemma3-groups-of-5",
+    "gemma4-shared-blocks",
+    "gemma4-even",
     "paligemma-1-untied",
     "paligemma-2-window-40",
     "lfm2_vl-no-thumbnail",
@@ -137,6 +151,8 @@ MORE = {
     "mistral3-ministral3-untied",
     "internvl-llama-large-tower",
     "internvl-heads-of-24",
+    "qwen3_5-wide-keys",
+    "qwen3_5-six-heads",
 }
 """Further configurations, for `make test-full`."""
 

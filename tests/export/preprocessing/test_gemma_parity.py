@@ -1,4 +1,4 @@
-"""Gemma 3 and PaliGemma: pixels and prompts against transformers' own processors, as checkpoints load them."""
+"""Gemma 3, Gemma 4 and PaliGemma: pixels and prompts against transformers' own processors, as checkpoints load them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ from edgevlm_runtime.errors import CheckpointError, PromptError, UnsupportedMode
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
 from tests.support import checkpoints
+from tests.support.checkpoints import gemma4s
 from tests.support.checkpoints.gemmas import TURNS
 from tests.support.checkpoints.weights import write_json
+
+NAMED = {"gemma3": TURNS, "gemma4": gemma4s.NAMED}
+"""Model type to the tokens that its tokenizer has names for."""
 
 
 def with_gemmas_tokenizer(folder: Path) -> Path:
@@ -35,8 +39,8 @@ def with_gemmas_tokenizer(folder: Path) -> Path:
     pieces = ["▁", "\n", "\n\n", "\n\n\n", *"abcdehinoprstuw?.,'", "▁a", "▁ab", "ab"]
     first = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
     merges = [("a", "b"), ("▁", "a"), ("▁a", "b"), ("\n", "\n"), ("\n\n", "\n")]
-    named = TURNS if config["model_type"] == "gemma3" else {}
-    turns = ["<start_of_turn>", "<end_of_turn>", *TURNS.values()] if named else ["<image>"]
+    named = NAMED.get(config["model_type"], {})
+    turns = ["<start_of_turn>", "<end_of_turn>", *named.values()] if named else ["<image>"]
     made = GemmaTokenizer(
         vocab={piece: index for index, piece in enumerate([*first, *pieces])},
         merges=merges,
@@ -49,10 +53,9 @@ def with_gemmas_tokenizer(folder: Path) -> Path:
     else:
         made.add_tokens(EXTRA_TOKENS)
     made.save_pretrained(folder)
-    keys = {"boi_token": "boi_token_index", "eoi_token": "eoi_token_index", "image_token": "image_token_index"}
-    ids = {
-        keys[name]: made.convert_tokens_to_ids(token) for name, token in (named or {"image_token": "<image>"}).items()
-    }
+    stands = (named or {"image_token": "<image>"}).items()
+    ids = {name + suffix: made.convert_tokens_to_ids(token) for name, token in stands for suffix in ("_id", "_index")}
+    ids = {name: id_ for name, id_ in ids.items() if name in config}
     write_json(folder / "config.json", {**config, **ids})
     return folder
 
@@ -61,6 +64,8 @@ MAKE: dict[str, Callable[[Path], Path]] = {
     "gemma3": lambda folder: checkpoints.gemma3(folder, "window-6"),
     "paligemma": checkpoints.paligemma,
     "gemma3 with Gemma's tokenizer": lambda folder: with_gemmas_tokenizer(checkpoints.gemma3(folder)),
+    "gemma4": checkpoints.gemma4,
+    "gemma4 with Gemma's tokenizer": lambda folder: with_gemmas_tokenizer(checkpoints.gemma4(folder, "large")),
     "paligemma with Gemma's tokenizer": lambda folder: with_gemmas_tokenizer(checkpoints.paligemma(folder)),
 }
 TEXTS = st.text("ab \n<>é图", max_size=12)
@@ -106,6 +111,7 @@ def check(prompts: PromptEncoder, made: Preprocessing, joint: Any, messages: lis
     np.testing.assert_array_equal(places, np.flatnonzero(expected == made.prompt.image_token_id))
 
 
+@pytest.mark.parametrize("folder", [name for name in MAKE if "gemma4" not in name], indirect=True, scope="module")
 def test_pixels(made: Preprocessing, joint: Any, odd_image: Image.Image) -> None:
     processor = joint.image_processor
     flags = {"do_rescale": False, "do_normalize": False, "do_convert_rgb": True, "return_tensors": "np"}

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL processing against transformers' own PIL processor and window index."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5 processing against transformers' own PIL processor and window index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
+from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3_5Config, Qwen3VLConfig
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.vision_utils import (
@@ -37,18 +37,22 @@ def config(image_token_id: int, patch: int, merge: int, window: int) -> Any:
         return Qwen2_5_VLConfig(vision_config={**vision, "window_size": window}, image_token_id=image_token_id)
     if side := GRIDS.get((patch, merge)):
         learned = {"num_position_embeddings": side**2}
-        return Qwen3VLConfig(vision_config={**vision, **learned}, image_token_id=image_token_id)
+        kind = Qwen3_5Config if patch == NEWEST else Qwen3VLConfig
+        return kind(vision_config={**vision, **learned}, image_token_id=image_token_id)
     return Qwen2VLConfig(vision_config=vision, image_token_id=image_token_id)
 
 
-GRIDS = {(16, 2): 48, (3, 2): 7}
-"""Sides of Qwen3-VL's grids of learned positions, by patch and merge."""
+GRIDS = {(16, 2): 48, (3, 2): 7, (12, 2): 48}
+"""Sides of Qwen3-VL's and Qwen3.5's grids of learned positions, by patch and merge."""
+NEWEST = 12
+"""The patch size that stands for Qwen3.5 here; its own is Qwen3-VL's."""
 SHAPES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     # patch, merge, window, processor settings
     "qwen2.5": (14, 2, 112, {"size": {"shortest_edge": 56 * 56, "longest_edge": 300 * 300}}),
     "qwen2.5-tiny": (4, 2, 24, {"size": {"shortest_edge": 64, "longest_edge": 90 * 90}}),
     "qwen2.5-merge-3": (3, 3, 20, {"size": {"shortest_edge": 81, "longest_edge": 70 * 70}, "resample": 2}),
     "qwen3": (16, 2, 0, {"size": {"shortest_edge": 64 * 64, "longest_edge": 300 * 300}}),
+    "qwen3.5": (12, 2, 0, {"size": {"shortest_edge": 48 * 48, "longest_edge": 200 * 200}}),
     "qwen3-tiny": (3, 2, 0, {"size": {"shortest_edge": 36, "longest_edge": 70 * 70}}),
     "qwen2": (14, 2, 0, {"size": {"shortest_edge": 56 * 56, "longest_edge": 300 * 300}}),
 }

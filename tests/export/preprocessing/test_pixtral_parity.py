@@ -171,8 +171,8 @@ def test_without_resize(make_processor: Callable[..., CheckpointProcessor], make
 @pytest.mark.parametrize(
     ("patch", "merge", "options", "error", "words"),
     [
-        (14, 2, {}, CheckpointError, "patches of 14 merged by 2 for a Pixtral tower, in the model 16 by 2"),
-        (16, 1, {}, CheckpointError, "patches of 16 merged by 1 for a Pixtral tower, in the model 16 by 2"),
+        (14, 2, {}, CheckpointError, "patches of 14 merged by 2, in the model 16 by 2"),
+        (16, 1, {}, CheckpointError, "patches of 16 merged by 1, in the model 16 by 2"),
         (16, 2, {"do_center_crop": True, "crop_size": 32}, UnsupportedModel, "do_center_crop"),
         (16, 2, {"size": {"shortest_edge": 32}}, UnsupportedModel, "size"),
         (16, 2, {"size": {"longest_edge": 99_999}}, UnsupportedModel, "within_height must be positive and at most"),
@@ -195,5 +195,5 @@ def test_another_tower(make_processor: Callable[..., CheckpointProcessor]) -> No
     parts = made(make_processor, 16, 1, {})
     token = parts.tokenizer.convert_tokens_to_ids("[IMG]")
     other = LlavaConfig(vision_config=CLIPVisionConfig(patch_size=16), image_token_index=token)
-    with pytest.raises(CheckpointError, match="for a Pixtral tower, in the model 16 by 1 for clip_vision_model"):
+    with pytest.raises(CheckpointError, match="PixtralImageProcessor for llava: take preprocessor_config"):
         translate(parts, other)

@@ -116,13 +116,13 @@ def test_cancelled(vlm: edgevlm_runtime.VLM, picture: Any, monkeypatch: pytest.M
         assert session.last_answer is None
 
 
-def test_a_bad_calibration_is_told_before_anything_is_computed(
+def test_a_bad_temperature_fit_is_told_before_anything_is_computed(
     own_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_bundle.with_name(own_bundle.name + ".calibration.json").write_text("{}")
     vlm = edgevlm_runtime.load(own_bundle, threads=1)
     monkeypatch.setattr(OrtBinding, "run", lambda self: pytest.fail("computed"))
-    with vlm.session() as session, pytest.raises(EdgeVLMError, match="not a calibration"):
+    with vlm.session() as session, pytest.raises(EdgeVLMError, match="not a temperature fit"):
         session.choose(QUESTION, ["yes", "no"])
 
 

@@ -1,4 +1,4 @@
-"""What is kept beside a bundle (calibration, tuning, answers of an evaluation) stays its own when engines are added."""
+"""What is kept beside a bundle (temperature, tuning, answers of an evaluation) stays its own when engines are added."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_was_fitted_and_tuned_is_kept(own_bundle: Path, tmp_path: Path) -> 
     assert compiled.prefill_chunk == 96
 
 
-def test_another_bundles_calibration_is_refused(own_bundle: Path) -> None:
+def test_another_bundles_temperature_is_refused(own_bundle: Path) -> None:
     bundle = Bundle.open(own_bundle)
     write_fit(bundle, TemperatureFit(bundle.content_digest, 1.75, "questions", 100, 0.2, 0.1))
     other_defaults(own_bundle)

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+import edgevlm_runtime
 from edgevlm_runtime.bundle import manifest as schema
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
-from edgevlm_runtime.errors import BundleError, PromptError
+from edgevlm_runtime.errors import BundleError, BundleIncomplete, PromptError
 
 VOCAB, HIDDEN = 262, 32
 
@@ -68,6 +71,58 @@ def test_bfloat16_equals_torch(table: Any) -> None:
     out = np.empty((VOCAB, HIDDEN), np.float32)
     TokenEmbeddings(bundle).gather(np.arange(VOCAB), out)
     np.testing.assert_array_equal(out, values.to(torch.float32).numpy())
+
+
+def columns(name: str, width: int, offset: int, scale: float) -> dict[str, Any]:
+    table = {"file": "embeddings.bin", "offset": offset, "dtype": "float32", "shape": [VOCAB, width], "scale": scale}
+    return {"name": name, "table": table}
+
+
+@given(
+    ids=st.lists(st.integers(0, VOCAB - 1), max_size=9),
+    stand_ins=st.dictionaries(st.integers(0, 300), st.integers(0, VOCAB - 1), max_size=3),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_token_columns(table: Any, own_bundle: Path, rewrite: Any, ids: list[int], stand_ins: dict[int, int]) -> None:
+    """Each from a table of its own; tokens with a stand-in have its rows in every table, one by one as together."""
+    values = np.random.default_rng(1).standard_normal((VOCAB, HIDDEN + 8)).astype(np.float32)
+    parts = np.split(values, [HIDDEN, HIDDEN + 3], axis=1)
+    starts = np.cumsum([0, *(part.nbytes for part in parts)]).tolist()
+    given = [columns("first", 3, starts[1], 2.0), columns("second", 5, starts[2], 0.5)]
+    plain = {str(token): row for token, row in stand_ins.items()}
+    rewrite(own_bundle, lambda data: data["decoder"].update(token_columns=given, stand_ins=plain))
+    embeddings = TokenEmbeddings(table(b"".join(part.tobytes() for part in parts), offset=0))
+    rows = [stand_ins.get(token, token) for token in ids]
+    wanted = np.concatenate([parts[1][rows] * np.float32(2), parts[2][rows] * np.float32(0.5)], axis=1)
+    out, own = np.empty((len(ids), 8), np.float32), np.empty((len(ids), HIDDEN), np.float32)
+    embeddings.gather_columns(np.array(ids, np.int64), out)
+    embeddings.gather(np.array(ids, np.int64), own)
+    np.testing.assert_array_equal(out, wanted)
+    np.testing.assert_array_equal(own, parts[0][rows])
+    for place, token in enumerate(ids):
+        one, more = np.empty(HIDDEN, np.float32), [np.empty(3, np.float32), np.empty(5, np.float32)]
+        embeddings.one(token, one)
+        embeddings.one_columns(token, more)
+        np.testing.assert_array_equal(one, own[place])
+        np.testing.assert_array_equal(np.concatenate(more), out[place])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"offset": -1}, "offset, shape"),
+        ({"shape": [10**9, 3]}, "offset, shape"),
+        ({"shape": [262, 0]}, "table.shape"),
+        ({"file": "elsewhere.data"}, "no digest for 'elsewhere.data'"),
+    ],
+)
+def test_columns_that_do_not_fit(own_bundle: Path, rewrite: Any, fields: dict[str, Any], message: str) -> None:
+    one = columns("first", 3, 0, 1.0)
+    one["table"] |= {**fields}
+    rewrite(own_bundle, lambda data: data["decoder"].update(token_columns=[one]))
+    with pytest.raises((BundleError, BundleIncomplete), match=message) as error:
+        edgevlm_runtime.load(own_bundle, threads=1, verify="size")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("ids", [[-1], [262], [0, 10**9]])

@@ -41,16 +41,18 @@ def test_in_place():
 
 @pytest.mark.parametrize(("past", "count"), [(0, 12), (2, 6), (3, 3), (0, 3), (6, 4), (11, 1)])
 @pytest.mark.parametrize("blocks", [(), ((3, 6),), ((0, 12),), ((3, 6), (9, 10))])
-@pytest.mark.parametrize("pattern", ["images", "prefix"])
+@pytest.mark.parametrize("pattern", ["images", "images_in_windows", "prefix"])
 def test_blocks_by_the_definition(past, count, blocks, pattern):
     """In both kinds, token by token: what is before, within the window; and one's own block, all of it or what of it is
-    not before the window."""
+    not before the window, in layers that have blocks."""
     pattern = get_pattern(pattern)
     total = past + count
     blocks = tuple(block for block in blocks if block[1] <= past or (block[0] >= past and block[1] <= total))
 
     def seen(place: int, window: int) -> list[int]:
         whole = next((set(range(*block)) for block in blocks if block[0] <= place < block[1]), set())
+        if not (pattern.everywhere or window):
+            whole = set()
         if pattern.windows_hold and window:
             whole = {slot for slot in whole if slot > place - window}
         return sorted(whole | {slot for slot in range(place + 1) if not window or slot > place - window})

@@ -217,6 +217,18 @@ def test_a_template_that_leaves_things_out() -> None:
         prompts("{{ messages[0].role }}").render(CHATS["no image"])
 
 
+def test_a_system_prompt_that_would_be_printed_as_a_list_is_a_text() -> None:
+    """As Gemma 4's template does it; parts and texts of other templates are left as they are."""
+    own = "{% for m in messages %}{{ m.role }}: {% if m.role == 'system' %}{{ m.content | trim }}{% else %}"
+    own += "{% for part in m.content %}{{ part.text }}{% endfor %}{% endif %};{% endfor %}"
+    for words in ("be brief", "it's \"so\"\n[{'type': 'text'}]"):
+        messages = [{"role": "system", "content": [text(words)]}, {"role": "user", "content": [text("what?")]}]
+        assert prompts(own).render(messages) == f"system: {words};user: what?;"
+        assert words in prompts(TEMPLATES["gemma3"]).render(messages)
+        as_text = [{"role": "system", "content": words}, messages[1]]
+        assert prompts(own).render(as_text) == prompts(own).render(messages)
+
+
 def test_another_models_tokenizer() -> None:
     made = prompts("", replace(FORMAT, image_token_id=5))
     with pytest.raises(PromptError, match="0 image tokens after tokenizing, its images have 2"):

@@ -10,6 +10,8 @@ from tests.support.checkpoints.anyres import (
     llava_onevision,
 )
 from tests.support.checkpoints.decoders import DECODERS
+from tests.support.checkpoints.fastvlms import FAST_VLM_SHAPES, TIMM, fast_vlm
+from tests.support.checkpoints.gemma4s import GEMMA4_SHAPES, gemma4
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.internvls import INTERNVL_SHAPES, internvl
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
@@ -18,10 +20,12 @@ from tests.support.checkpoints.pixtrals import MISTRAL3_SHAPES, PIXTRAL_SHAPES, 
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import (
     QWEN2_VL_SHAPES,
+    QWEN3_5_SHAPES,
     QWEN3_VL_SHAPES,
     QWEN_SHAPES,
     qwen2_5_vl,
     qwen2_vl,
+    qwen3_5,
     qwen3_vl,
 )
 from tests.support.checkpoints.smolvlms import SMOLVLM_SHAPES, idefics3, smolvlm
@@ -31,7 +35,9 @@ from tests.support.checkpoints.words import CHAT_TEMPLATE, SPECIAL, tokenizer
 __all__ = [
     "CHAT_TEMPLATE",
     "DECODERS",
+    "FAST_VLM_SHAPES",
     "GEMMA3_SHAPES",
+    "GEMMA4_SHAPES",
     "INTERNVL_SHAPES",
     "LAYOUTS",
     "LFM2_SHAPES",
@@ -41,14 +47,18 @@ __all__ = [
     "PALIGEMMA_SHAPES",
     "PIXTRAL_SHAPES",
     "QWEN2_VL_SHAPES",
+    "QWEN3_5_SHAPES",
     "QWEN3_VL_SHAPES",
     "QWEN_SHAPES",
     "SMOLVLM_SHAPES",
     "SPECIAL",
+    "TIMM",
     "TOWERS",
     "VIPLLAVA_SHAPES",
     "Layout",
+    "fast_vlm",
     "gemma3",
+    "gemma4",
     "idefics3",
     "internvl",
     "lfm2_vl",
@@ -61,6 +71,7 @@ __all__ = [
     "published",
     "qwen2_5_vl",
     "qwen2_vl",
+    "qwen3_5",
     "qwen3_vl",
     "randomize",
     "save",

@@ -1,12 +1,15 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL checkpoints."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5 checkpoints."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3_5Config, Qwen3VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from tests.support.checkpoints.decoders import HEADS
@@ -157,6 +160,161 @@ def qwen3_vl(folder: Path, shape: str = "tied", **save_options: Any) -> Path:
     )
     _processor(folder, words, vision["patch_size"], "Qwen3VLProcessor")
     return folder
+
+
+QWEN3_5_SHAPES: dict[str, dict[str, Any]] = {
+    # linear layers first, two heads of values for each of keys; a quarter of each head is rotated, as published
+    "published": {
+        "layers": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
+        "text": {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32},
+        "linear": {
+            "num_key_heads": 2,
+            "num_value_heads": 4,
+            "key_head_dim": 16,
+            "value_head_dim": 16,
+            "conv_kernel_dim": 4,
+        },
+        "vision": {"patch_size": 16, "depth": 3, "num_heads": 2, "hidden_size": 32},
+        "side": 6,
+        "sections": [2, 1, 1],
+        "rotated": 0.25,
+        "tied": True,
+    },
+    # groups of three, heads of 40 half rotated, keys narrower than values, a linear layer last
+    "heads-of-40": {
+        "layers": ["full_attention", "linear_attention", "linear_attention"],
+        "text": {"hidden_size": 72, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 40},
+        "linear": {
+            "num_key_heads": 1,
+            "num_value_heads": 3,
+            "key_head_dim": 12,
+            "value_head_dim": 20,
+            "conv_kernel_dim": 3,
+        },
+        "vision": {"patch_size": 10, "depth": 2, "num_heads": 3, "hidden_size": 72},
+        "side": 5,
+        "sections": [4, 3, 3],
+        "rotated": 0.5,
+        "tied": False,
+    },
+    # as many heads of keys as of values, keys wider; a kernel of two; whole heads rotated
+    "wide-keys": {
+        "layers": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
+        "text": {"hidden_size": 80, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 16},
+        "linear": {
+            "num_key_heads": 3,
+            "num_value_heads": 3,
+            "key_head_dim": 24,
+            "value_head_dim": 8,
+            "conv_kernel_dim": 2,
+        },
+        "vision": {"patch_size": 14, "depth": 2, "num_heads": 2, "hidden_size": 32},
+        "side": 4,
+        "sections": [4, 2, 2],
+        "rotated": 1.0,
+        "tied": False,
+    },
+    "six-heads": {
+        "layers": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+        "text": {"hidden_size": 96, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 64},
+        "linear": {
+            "num_key_heads": 2,
+            "num_value_heads": 6,
+            "key_head_dim": 8,
+            "value_head_dim": 16,
+            "conv_kernel_dim": 4,
+        },
+        "vision": {"patch_size": 16, "depth": 2, "num_heads": 2, "hidden_size": 48},
+        "side": 8,
+        "sections": [3, 3, 2],
+        "rotated": 0.25,
+        "tied": True,
+    },
+}
+
+
+def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path:
+    """A Qwen3.5 checkpoint, its config.json as the hub has it, with the layer that predicts further tokens, which
+    transformers does not load; `save_options` as for `save`."""
+    s = QWEN3_5_SHAPES[shape]
+    words = tokenizer("<|image_pad|>", ("<|endoftext|>",))
+    text = {
+        **s["text"],
+        **{f"linear_{name}": value for name, value in s["linear"].items()},
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "attn_output_gate": True,
+        "dtype": "float32",
+        "eos_token_id": 2,
+        "full_attention_interval": 4,
+        "hidden_act": "silu",
+        "intermediate_size": 112,
+        "layer_types": s["layers"],
+        "mamba_ssm_dtype": "float32",
+        "max_position_embeddings": 1024,
+        "mlp_only_layers": [],
+        "model_type": "qwen3_5_text",
+        "mtp_num_hidden_layers": 1,
+        "mtp_use_dedicated_embeddings": False,
+        "num_hidden_layers": len(s["layers"]),
+        "rms_norm_eps": 1e-06,
+        "rope_parameters": {
+            "mrope_interleaved": True,
+            "mrope_section": s["sections"],
+            "partial_rotary_factor": s["rotated"],
+            "rope_theta": 10000.0,
+            "rope_type": "default",
+        },
+        "tie_word_embeddings": s["tied"],
+        "vocab_size": len(words),
+    }
+    vision = {
+        **s["vision"],
+        "deepstack_visual_indexes": [],
+        "hidden_act": "gelu_pytorch_tanh",
+        "in_channels": 3,
+        "intermediate_size": 56,
+        "model_type": "qwen3_5",
+        "num_position_embeddings": s["side"] ** 2,
+        "out_hidden_size": s["text"]["hidden_size"],
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
+    published = {"text_config": text, "vision_config": vision, "tie_word_embeddings": s["tied"], **_tokens(words)}
+    save(folder, Qwen3_5Config(**copy.deepcopy(published)), adjust=_as_trained(s["linear"]), **save_options)
+    _with_further_tokens(folder, s["text"]["hidden_size"])
+    write_json(
+        folder / "config.json",
+        {
+            "architectures": ["Qwen3_5ForConditionalGeneration"],
+            "model_type": "qwen3_5",
+            "transformers_version": "4.57.0.dev0",
+            **published,
+        },
+    )
+    _processor(folder, words, vision["patch_size"], "Qwen3VLProcessor")
+    return folder
+
+
+def _as_trained(linear: dict[str, int]) -> Callable[[str, torch.Tensor], None]:
+    """Linear attention as training leaves it: matrices fade over many positions (as drawn, nearly all is gone at the
+    next one), and a key is near the query of its position, so that what is read is more than noise."""
+    width = linear["num_key_heads"] * linear["key_head_dim"]
+
+    def adjust(name: str, parameter: torch.Tensor) -> None:
+        if name.endswith("A_log"):
+            parameter.sub_(4)
+        if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
+            parameter[width : 2 * width].mul_(0.5).add_(parameter[:width], alpha=0.8)
+
+    return adjust
+
+
+def _with_further_tokens(folder: Path, hidden: int) -> None:
+    """Weights of the layer for multi-token prediction beside the model's own."""
+    file = folder / "model.safetensors"
+    more = {"mtp.fc.weight": torch.zeros(hidden, 2 * hidden), "mtp.norm.weight": torch.ones(hidden)}
+    save_file({**load_file(file), **more}, file, metadata={"format": "pt"})
 
 
 def _as_published(folder: Path, text: dict[str, Any], vision: dict[str, Any], s: dict[str, Any], words: Any) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
+from edgevlm_export.checkpoints import skeleton
+
 
 def randomize(model: PreTrainedModel, seed: int, gain: float = 0.9) -> None:
     """Weights of a size at which answers vary; norms near one.
@@ -39,13 +41,13 @@ def save(
     **save_options: Any,
 ) -> Path:
     """Random weights for `config`, saved as safetensors. `seed` and `gain` as for `randomize`; `adjust` is told each
-    parameter's name and may change it in place."""
+    parameter's name, and each stored buffer's, and may change it in place."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # one-dimensional weights keep part of what the constructor drew
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
     randomize(model, seed, gain)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in (*model.named_parameters(), *skeleton.stored_buffers(model).items()):
             adjust(name, parameter)
     model.save_pretrained(folder, **save_options)
     return folder

@@ -13,6 +13,8 @@ import onnx_ir as ir
 from edgevlm_export.graphs.edit import MICROSOFT
 from edgevlm_runtime.errors import UnsupportedModel
 
+PAST = slice(3, 5)
+"""Places of a cache among GroupQueryAttention's inputs."""
 LEAST = np.float32(-3.0e38)
 """Stands for minus infinity: it needs no row with something to see."""
 
@@ -26,8 +28,10 @@ def attend(attention: ir.Node, rows: ir.Value | None, mask: ir.Value | None) -> 
     if attention.attributes["do_rotary"].as_int():
         raise UnsupportedModel("tokens that see later ones need queries that the graph rotates")
     heads, kv_heads = (attention.attributes[name].as_int() for name in ("num_heads", "kv_num_heads"))
-    query, (output, keys, values) = attention.inputs[0], attention.outputs
+    query, output = attention.inputs[0], attention.outputs[0]
+    keys, values = attention.outputs[1:] or attention.inputs[PAST]
     assert query is not None
+    assert keys is not None
     assert keys.shape is not None
     dim = keys.shape[3]
     assert isinstance(dim, int)

@@ -1,13 +1,14 @@
 """ONNX Runtime's own operators (domain com.microsoft): the KV cache updated in place, attention fused.
 
-CausalAttention -> GroupQueryAttention, Attention -> MultiHeadAttention, Rotary -> RotaryEmbedding,
-RMSNorm -> SimplifiedLayerNormalization, CausalConv -> CausalConvWithState. Once every layer is lowered, what fits
-together is fused (`edgevlm_export.graphs.fusions`).
+CausalAttention and SharedAttention -> GroupQueryAttention, Attention -> MultiHeadAttention, Rotary -> RotaryEmbedding,
+RMSNorm -> SimplifiedLayerNormalization, CausalConv -> CausalConvWithState, GatedDelta -> LinearAttention. Once every
+layer is lowered, what fits together is fused (`edgevlm_export.graphs.fusions`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -46,20 +47,37 @@ def _causal_attention(node: ir.Node) -> None:
     q, k, v, past_k, past_v, seqlens_k, total, *tables = node.inputs
     _check_head_size(past_k)
     blocks = [tables.pop() for _ in range(2)][::-1] if "blocks" in node.attributes else []
-    attributes = {
+    inputs = [q, k, v, past_k, past_v, seqlens_k, total, *tables]
+    attention = replace(node, "GroupQueryAttention", inputs, _attributes(node, bool(tables)), MICROSOFT)
+    if blocks:
+        blockwise.attend(attention, *blocks)
+
+
+def _shared_attention(node: ir.Node) -> None:
+    """No new keys and values, and none written: the cache is read as the earlier layer has left it in this run."""
+    q, keys, values, seqlens_k, total, *blocks = node.inputs
+    assert keys is not None
+    assert keys.shape is not None
+    width = node.attributes["kv_num_heads"].as_int() * int(str(keys.shape[3]))
+    none = constant_before(node, np.zeros((1, 0, width), np.float32))
+    inputs = [q, none, none, keys, values, seqlens_k, total]
+    attention = replace(node, "GroupQueryAttention", inputs, _attributes(node, rotates=False), MICROSOFT)
+    if blocks:
+        blockwise.attend(attention, *blocks)
+
+
+def _attributes(node: ir.Node, rotates: bool) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
         "num_heads": node.attributes["num_heads"].as_int(),
         "kv_num_heads": node.attributes["kv_num_heads"].as_int(),
         "scale": node.attributes["scale"].as_float(),
-        "do_rotary": int(bool(tables)),
+        "do_rotary": int(rotates),
     }
     if "sliding_window" in node.attributes:
         attributes["local_window_size"] = node.attributes["sliding_window"].as_int()
     if "softcap" in node.attributes:
         attributes["softcap"] = node.attributes["softcap"].as_float()
-    inputs = [q, k, v, past_k, past_v, seqlens_k, total, *tables]
-    attention = replace(node, "GroupQueryAttention", inputs, attributes, MICROSOFT)
-    if blocks:
-        blockwise.attend(attention, *blocks)
+    return attributes
 
 
 def _check_head_size(past: ir.Value | None) -> None:
@@ -107,10 +125,24 @@ def _causal_conv(node: ir.Node) -> None:
     replace(node, "CausalConvWithState", inputs, {"channels_last": 1}, MICROSOFT)
 
 
+def _gated_delta(node: ir.Node) -> None:
+    """The same function: fewer heads of q and k than of v each serve several."""
+    q, k, v, log_decay, beta, past = node.inputs
+    attributes: dict[str, int | float | str] = {
+        "update_rule": "gated_delta",
+        "q_num_heads": node.attributes["key_heads"].as_int(),
+        "kv_num_heads": node.attributes["heads"].as_int(),
+        "scale": node.attributes["scale"].as_float(),
+    }
+    replace(node, "LinearAttention", [q, k, v, past, log_decay, beta], attributes, MICROSOFT)
+
+
 LOWERINGS: dict[str, Callable[[ir.Node], None]] = {
     "CausalAttention": _causal_attention,
+    "SharedAttention": _shared_attention,
     "Attention": _attention,
     "Rotary": _rotary,
     "RMSNorm": _rms_norm,
     "CausalConv": _causal_conv,
+    "GatedDelta": _gated_delta,
 }

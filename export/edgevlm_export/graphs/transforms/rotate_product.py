@@ -1,4 +1,5 @@
-"""Rotates the product of a gated MLP in small blocks, so that the layer that reads it sees even activations.
+"""Rotates the product of a gated MLP, or of attention and its gate, in small blocks, so that the layer that reads it
+sees even activations.
 
 The product of gate and up has the largest outliers of a decoder, and no rotation of the residual stream reaches it.
 So it is rotated where it is made: blocks of neighbouring channels are multiplied by one small orthogonal matrix, and

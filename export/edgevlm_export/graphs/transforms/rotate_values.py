@@ -31,6 +31,8 @@ class Projections:
 
 def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> None:
     """See `Transform`."""
+    if any(is_op(node, "SharedAttention") for node in model.graph):
+        raise NotApplicable("layers read the values of other layers")
     found = [_projections(node) for node in model.graph if is_op(node, "CausalAttention")]
     for one in found:
         rotation = Orthogonal(one.head_dim)

@@ -2,7 +2,8 @@
 
 Networks of TensorRT are strongly typed: the graph's types are the types computed in. The caches, which stay on the
 device, become float16 as well; the other inputs and outputs keep their float32, with a Cast behind and before them.
-What cosines and sines are made from stays float32: float16 cannot tell positions apart beyond 2048.
+What cosines and sines are made from stays float32: float16 cannot tell positions apart beyond 2048. So does what a
+recurrence carries from position to position, where every rounding would stay.
 """
 
 from __future__ import annotations
@@ -13,23 +14,29 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from edgevlm_export.graphs.edit import insert_before
 from edgevlm_export.precision.base import WeightJob
 
 CACHES = ("past_key_values.", "present.")
 EXACT = ("Cos", "Sin")
 """Operators computed in float32, with everything before them."""
+RECURRENT = "Scan"
+"""Computed in float32 by itself: what it is given is widened."""
 LIMIT = float(np.finfo(np.float16).max)
 
 
 def to_float16(model: ir.Model, jobs: Sequence[WeightJob]) -> tuple[WeightJob, ...]:
     """Convert `model` in place; returns `jobs` with tables of embeddings told what they have become."""
-    exact = _before_trigonometry(model)
+    recurrent = {node for node in model.graph if node.op_type == RECURRENT}
+    exact = _before_trigonometry(model) | recurrent
     _retype_initializers(model, exact)
     for node in list(model.graph):
         if node in exact:
             _cast_for_others(node.outputs, exact, model)
         else:
             _retype_node(node)
+    for node in recurrent:
+        _widen(node)
     _cast_inputs(model, exact)
     _cast_outputs(model)
     return tuple(_told(job, model) for job in jobs)
@@ -90,6 +97,13 @@ def _cast_for_others(values: Sequence[ir.Value], exact: set[ir.Node], model: ir.
             model.graph.insert_after(maker, cast)
         for node, index in users:
             node.replace_input_with(index, cast.outputs[0])
+
+
+def _widen(node: ir.Node) -> None:
+    """float16 inputs of a node that computes in float32."""
+    for index, value in enumerate(node.inputs):
+        if value is not None and not value.is_graph_input() and value.dtype != ir.DataType.FLOAT:
+            node.replace_input_with(index, insert_before(node, "Cast", [value], {"to": ir.DataType.FLOAT}))
 
 
 def _cast_inputs(model: ir.Model, exact: set[ir.Node]) -> None:

@@ -191,12 +191,17 @@ BAD: dict[str, tuple[str, Callable[[Tensors], Tensors], tuple[str, ...]]] = {
     "one of a list is missing": (
         "packed by sizes",
         without("patch_embedding.3.weight"),
+        ("weight missing from the checkpoint: vision_tower.embeddings.patch_embedding.3.weight", "and 28 more"),
+    ),
+    "the last of a list is missing": (
+        "packed by sizes",
+        without("patch_embedding.31.weight"),
         ("weight has shape [31, 3, 14, 14], the config says [32, 3, 14, 14]", "patch_embedding.weight, stored as"),
     ),
     "one of a list is of another shape": (
         "packed by sizes",
         cut("patch_embedding.3.weight", 2),
-        ("patch_embedding.weight cannot be made of", "(MergeModulelist)", "and 29 more"),
+        ("patch_embedding.weight of vision_tower", "(MergeModulelist)", "and 29 more"),
     ),
     "a part is of another shape": (
         "apart",
@@ -211,7 +216,7 @@ BAD: dict[str, tuple[str, Callable[[Tensors], Tensors], tuple[str, ...]]] = {
     "a packed one cannot be taken apart": (
         "packed by sizes",
         cut("layers.0.self_attn.packed.bias", 5),
-        ("layers.0.self_attn.q_proj.bias cannot be made of", "(Split)"),
+        ("layers.0.self_attn.q_proj.bias of language_model", "(Split)"),
     ),
     "under an old and a new name": (
         "packed by sizes",
@@ -277,7 +282,7 @@ class Rounded(ConversionOps):
 @pytest.mark.parametrize(
     ("operation", "said"),
     [
-        (Scaled(), r"checkpoint layout not supported: .*down_proj.weight cannot be made of .*down.weight \(Scaled\): "),
+        (Scaled(), r"weight cannot be made of what is stored: .*down_proj.weight of .*down.weight \(Scaled\): "),
         (Rounded(), r"weight is not a plain float: .*down_proj.weight is I8"),
     ],
     ids=["looks at values", "quantizes"],

@@ -2,7 +2,7 @@
 
 CausalAttention -> RotaryEmbedding, TensorScatter into a cache of fixed length, Attention with an explicit mask
 (`decoder`); Attention -> Attention (`attention`); Rotary -> RotaryEmbedding; RMSNorm -> RMSNormalization; CausalConv ->
-Concat, Conv, Slice.
+Concat, Conv, Slice; GatedDelta -> Scan (`gated_delta`).
 The parsers of both engines drop or refuse is_causal, past and present inputs, nonpad_kv_seqlen and softcap, so none of
 them is used: what the mask cannot say is refused.
 """
@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 
 from edgevlm_export.graphs.dialects.standard import decoder, pixels
 from edgevlm_export.graphs.dialects.standard.attention import attention
+from edgevlm_export.graphs.dialects.standard.gated_delta import gated_delta
 from edgevlm_export.graphs.dialects.standard.simple import causal_conv, rms_norm, rotary
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.graphs.source import GraphSource
@@ -30,6 +31,7 @@ LOWERINGS: dict[str, Callable[[ir.Node], None]] = {
     "Rotary": rotary,
     "RMSNorm": rms_norm,
     "CausalConv": causal_conv,
+    "GatedDelta": gated_delta,
 }
 
 

@@ -12,7 +12,7 @@ and `max_tokens` of the caches becomes T, the longest context.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -30,11 +30,12 @@ REPLACED = ("seqlens_k", "total_sequence_length")
 
 
 def lower(model: ir.Model, source: GraphSource) -> StepInputs:
-    """Replace every CausalAttention. Returns what the decoder's inputs are; a graph without any is left as it is.
+    """Replace every CausalAttention and SharedAttention. Returns what the decoder's inputs are; a graph without any is
+    left as it is.
 
     Raises `UnsupportedModel` for attention that a mask cannot express.
     """
-    nodes = [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, "CausalAttention")]
+    nodes = [node for node in model.graph if node.domain == DOMAIN and node.op_type in LOWERINGS]
     if not nodes:
         return StepInputs()
     if any("softcap" in node.attributes for node in nodes):
@@ -43,7 +44,7 @@ def lower(model: ir.Model, source: GraphSource) -> StepInputs:
     masks = mask_names([_window(node) for node in nodes])
     inputs = _interface(model, masks, rows, rotates=source.rotary == "inside")
     for node in nodes:
-        _causal_attention(node, inputs["write_indices"], inputs.get("position_ids"), inputs[masks[_window(node)]])
+        LOWERINGS[node.op_type](node, inputs, inputs[masks[_window(node)]])
     for value in [value for value in model.graph.inputs if value.name in (*REPLACED, BLOCK_ROWS, *source.masks)]:
         model.graph.inputs.remove(value)
     return StepInputs("static", {name: window for window, name in masks.items()})
@@ -79,18 +80,30 @@ def _input(name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
 
 
-def _causal_attention(node: ir.Node, write_indices: ir.Value, position_ids: ir.Value | None, mask: ir.Value) -> None:
+def _causal_attention(node: ir.Node, given: Mapping[str, ir.Value], mask: ir.Value) -> None:
     """q, k and v [1, S, heads*dim]; new keys and values are written into the cache, which is then read whole."""
     q, k, v, past_k, past_v, _, _, *tables = node.inputs
     tables = [] if "blocks" in node.attributes else tables  # the rows in blocks are in the mask
     heads, kv_heads = (node.attributes[name].as_int() for name in ("num_heads", "kv_num_heads"))
     q, k, v = split_heads(node, q, heads), split_heads(node, k, kv_heads), split_heads(node, v, kv_heads)
     if tables:
-        q, k = (insert_before(node, "RotaryEmbedding", [x, *tables, position_ids], {}) for x in (q, k))
+        q, k = (insert_before(node, "RotaryEmbedding", [x, *tables, given["position_ids"]], {}) for x in (q, k))
     present = [
-        insert_before(node, "TensorScatter", [past, new, write_indices], {"axis": -2, "mode": "linear"})
+        insert_before(node, "TensorScatter", [past, new, given["write_indices"]], {"axis": -2, "mode": "linear"})
         for past, new in ((past_k, k), (past_v, v))
     ]
+    supersede(node, [_attend(node, q, present, mask), *present])
+
+
+def _shared_attention(node: ir.Node, given: Mapping[str, ir.Value], mask: ir.Value) -> None:
+    """q [1, S, heads*dim]; a cache that an earlier layer has written."""
+    q, *cache = node.inputs[:3]
+    supersede(node, [_attend(node, split_heads(node, q, node.attributes["num_heads"].as_int()), cache, mask)])
+
+
+def _attend(node: ir.Node, q: ir.Value | None, cache: Sequence[ir.Value | None], mask: ir.Value) -> ir.Value:
     attributes = {"scale": node.attributes["scale"].as_float()}
-    y = merge_heads(node, insert_before(node, "Attention", [q, *present, mask], attributes))
-    supersede(node, [y, *present])
+    return merge_heads(node, insert_before(node, "Attention", [q, *cache, mask], attributes))
+
+
+LOWERINGS = {"CausalAttention": _causal_attention, "SharedAttention": _shared_attention}
