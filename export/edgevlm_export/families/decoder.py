@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.families.text_config import attention_layers, kv_shape, shared_layers
+from edgevlm_export.families.text_config import SEQUENCE_DEPENDENT_ROPE, attention_layers, kv_shape, shared_layers
 from edgevlm_export.graphs import neutral, ops
 from edgevlm_export.graphs.source import Forwards, GraphSource, Port
 from edgevlm_runtime.bundle.decoder_info import StateInfo

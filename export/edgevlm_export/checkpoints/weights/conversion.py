@@ -201,17 +201,31 @@ def _shape_alone(stored: StoredTensor) -> Tensor:
 def _check_all_there(conversion: Conversion) -> None:
     """Raise `CheckpointError` where one of a converter's sources is not stored."""
     target = conversion.converter.target_patterns[0]
-    for pattern in conversion.absent:
-        name = conversion.first.replace(target, pattern)
+    missing = [conversion.first.replace(target, pattern) for pattern in conversion.absent]
+    for pattern in conversion.converter.source_patterns:
+        missing += _gaps([source.tensor.name for source in conversion.sources if source.pattern == pattern])
+    if missing:
         raise CheckpointError(
-            f"weight missing from the checkpoint: {name}: {conversion.path}: {conversion.first} is made of it and "
-            f"{conversion.says}: download the checkpoint again"
+            f"weight missing from the checkpoint: {missing[0]}: {conversion.path}: {conversion.first} is made of it "
+            f"and {conversion.says}: download the checkpoint again"
         )
+
+
+def _gaps(names: list[str]) -> list[str]:
+    """Of names that differ in one number, those between the first and the last that are not there."""
+    parts = [name.split(".") for name in names]
+    places = [index for index, column in enumerate(zip(*parts, strict=False)) if len(set(column)) > 1]
+    if len(places) != 1 or not all(one[places[0]].isdecimal() for one in parts):
+        return []
+    place, numbers = places[0], {int(one[places[0]]) for one in parts}
+    absent = next((number for number in range(max(numbers)) if number not in numbers), None)
+    return [] if absent is None else [".".join([*parts[0][:place], str(absent), *parts[0][place + 1 :]])]
 
 
 def _cannot(conversion: Conversion, error: Exception) -> UnsupportedModel:
     operations = ", ".join(type(one).__name__ for one in conversion.converter.operations)
     return UnsupportedModel(
-        f"checkpoint layout not supported: {conversion.path}: {conversion.first} cannot be made of {conversion.says} "
-        f"({operations}): {reason(error)}"
+        f"weight cannot be made of what is stored: {conversion.path}: {conversion.first} of {conversion.says} "
+        f"({operations}): {reason(error)}: download the checkpoint again, or save it in the model's own layout: "
+        "save_pretrained(save_original_format=False)"
     )
