@@ -69,6 +69,19 @@ def _qwen3_vl(hidden: int, width: int = 1024, mlp: int = 4096, depth: int = 24) 
     }
 
 
+def _qwen3_5(size: tuple[int, int, int], heads: tuple[int, int], values: int, **more: Any) -> Dimensions:
+    """`values`: heads of values in linear attention."""
+    rope = {"rope_type": "default", "rope_theta": 1e7, "mrope_section": [11, 11, 10], "partial_rotary_factor": 0.25}
+    linear = {"linear_num_key_heads": 16, "linear_num_value_heads": values}
+    return _text("qwen3_5_text", size, heads, 248320, head_dim=256, rope_parameters=rope, **linear, **more)
+
+
+def _qwen3_5_tower(hidden: int, size: tuple[int, int, int], heads: int = 16) -> Dimensions:
+    """`size`: hidden, intermediate, layers."""
+    tower = _qwen3_vl(hidden, *size)
+    return {**tower, "num_heads": heads, "model_type": "qwen3_5_vision", "deepstack_visual_indexes": []}
+
+
 def _gemma4(size: tuple[int, int, int], kv: int, shared: int, period: int) -> Dimensions:
     """`shared`: layers that read the keys and values of others; every `period`-th layer sees everything."""
     kinds = ["full_attention" if (layer + 1) % period == 0 else "sliding_attention" for layer in range(size[2])]
@@ -157,6 +170,31 @@ PUBLISHED: dict[str, Published] = {
         _text("qwen3_vl_text", (4096, 12288, 36), (32, 8), 151936, head_dim=128),
         _qwen3_vl(4096, 1152, 4304, 27),
         8.77,
+    ),
+    # Qwen3.5: parameters without the layer for multi-token prediction, which transformers does not load
+    "qwen3.5": Published(
+        "qwen3_5",
+        _qwen3_5((2048, 6144, 24), (8, 2), 16, tie_word_embeddings=True),
+        _qwen3_5_tower(2048, (1024, 4096, 24)),
+        2.213,
+    ),
+    "qwen3.5-0.8b": Published(
+        "qwen3_5",
+        _qwen3_5((1024, 3584, 24), (8, 2), 16, tie_word_embeddings=True),
+        _qwen3_5_tower(1024, (768, 3072, 12), 12),
+        0.853,
+    ),
+    "qwen3.5-4b": Published(
+        "qwen3_5",
+        _qwen3_5((2560, 9216, 32), (16, 4), 32, tie_word_embeddings=True),
+        _qwen3_5_tower(2560, (1024, 4096, 24)),
+        4.539,
+    ),
+    "qwen3.5-9b": Published(
+        "qwen3_5",
+        _qwen3_5((4096, 12288, 32), (16, 4), 32),
+        _qwen3_5_tower(4096, (1152, 4304, 27)),
+        9.41,
     ),
     "gemma3": Published(
         "gemma3",
