@@ -6,9 +6,9 @@
 
 Embeddings are cached by what `PreparedImage` holds, see `ImageEncoder.key` in `edgevlm_runtime.vision.encoder`.
 
-A kind of processing is a file in this package that holds a frozen dataclass `Options` and a class `Processor` made
-from it; the manifest names the file. Every kind reproduces the transformers PIL image processors bit by bit and
-stops before rescale and normalisation, which the vision graph holds.
+A kind of processing is a file in `kinds/` that holds a frozen dataclass `Options` and a class `Processor` made
+from it; the manifest names the file. Every kind reproduces the Pillow image processors of transformers bit by bit
+(`naflex` has none there, see its own words) and stops before rescale and normalisation, which are in the vision graph.
 """
 
 from __future__ import annotations

@@ -96,7 +96,6 @@ def test_unknown_kinds(kind: str) -> None:
         ("native", {"position_grid": -1}, "position_grid must be positive"),
         ("native", {"window_size": -56}, "window_size must be positive"),
         ("native", {"row_end": "a<image>"}, "row_end must not have the image token"),
-        ("native", {"image_token": ""}, "must not be empty"),
         ("naflex", {"start": "<image>"}, "start must not have the image token"),
         ("naflex", {"thumbnail_token": "<image>"}, "thumbnail_token must not have the image token"),
         ("pooled", {"pool_size": 0}, "must be positive"),
