@@ -72,7 +72,7 @@ class Sustained:
     intervals: tuple[Interval, ...]
     """In their order."""
     last_over_first: float
-    """Rounds a minute in the last interval as a share of those in the first."""
+    """Rounds per minute in the last interval as a share of those in the first."""
 
 
 @dataclass(frozen=True, slots=True)

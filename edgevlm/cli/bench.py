@@ -171,7 +171,7 @@ def _show_sustained(results: Results) -> None:
         if engine.sustained is not None:
             rates = ", ".join(f"{one.rounds_per_minute:.1f}" for one in engine.sustained.intervals)
             click.echo(
-                f"{engine.label}, rounds a minute over {engine.sustained.minutes:g} min: {rates}; "
+                f"{engine.label}, rounds per minute over {engine.sustained.minutes:g} min: {rates}; "
                 f"end {100 * engine.sustained.last_over_first:.0f} % of the beginning"
             )
 

@@ -38,7 +38,7 @@ class KVLayout:
     """
 
     layers: int
-    """That have keys and values."""
+    """Layers that have keys and values."""
     kv_heads: int
     """Heads of keys and values."""
     head_dim: int

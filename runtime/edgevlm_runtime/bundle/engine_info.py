@@ -16,9 +16,9 @@ class Profile:
     """Sizes that an engine built ahead of time is to be fast for: dynamic dimension to (smallest, usual, largest)."""
 
     name: str
-    """Of the decoder "prefill" or "decode"."""
+    """What the engine is to be fast for: "prefill" or "decode" where it is the decoder's."""
     sizes: dict[str, tuple[int, int, int]]
-    """By dimension."""
+    """By dimension: the smallest, the usual and the largest."""
 
 
 @dataclass(frozen=True, slots=True)

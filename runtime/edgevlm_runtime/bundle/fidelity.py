@@ -33,4 +33,4 @@ class Fidelity:
     positions: int
     """Tokens over which the mean is taken."""
     lifted: tuple[LiftedLayer, ...] = ()
-    """In the order in which they were."""
+    """The layers with a finer format, in the order in which they were given it."""

@@ -142,7 +142,7 @@ class SelfTest:
     token_ids: tuple[int, ...]
     """The answer."""
     embeddings: str
-    """File of the expected image embeddings, float32 `.npy`, shape [tokens, hidden]."""
+    """File of the expected image embeddings, float32 `.npy`, shape [tokens, width of the projector's rows]."""
     tolerance: float
     """How much a value of them may differ."""
 
@@ -162,13 +162,13 @@ class ModelInfo:
     """Where the bundle comes from."""
 
     name: str
-    """Of the checkpoint."""
+    """Name of the checkpoint."""
     family: str
     """The model family, a `model_type`."""
     architecture: str
     """Name of its class in transformers."""
     parameters: int
-    """How many the checkpoint has."""
+    """Number of parameters of the checkpoint."""
     license: str | None = None
     """As the checkpoint states it."""
     checkpoint: CheckpointDigest | None = None
