@@ -2,7 +2,7 @@
 #
 #   make demo        an answer on screen, from nothing
 #   make test        the tests that fit a small machine, in minutes
-#   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX, which it installs
+#   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX and timm, which it installs
 #   make test-arm64  the shipped model on emulated Arm cores, token for token as here; Debian or Ubuntu with qemu-user-static
 #   make fuzz        hostile input for every surface, FUZZ_SECONDS each (default: 30); ends with 1 when it finds something
 #   make check       lint, format, types, import contracts
@@ -23,6 +23,7 @@ FUZZ_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FUZZ_STAMP := $(VENV)/.installed-fuzz
+TIMM := $(VENV)/timm
 RTX_STAMP := $(VENV)/.installed-tensorrt-rtx
 PROJECTS := pyproject.toml runtime/pyproject.toml export/pyproject.toml
 # The build back end is installed under the same constraints, so building needs no environment of its own. Nothing but
@@ -68,8 +69,15 @@ $(RTX_STAMP): $(STAMP)
 	if [ "$$(uname -m)" = x86_64 ]; then $(PIP) tensorrt-rtx; fi
 	@touch $@
 
-test-full: $(RTX_STAMP)
+# timm comes with torchvision, whose wheels are for CUDA builds of torch and which other tests must not see.
+$(TIMM): $(STAMP)
+	rm -rf $@
+	$(PIP) --no-deps --target $@ timm torchvision
+
+test-full: $(RTX_STAMP) $(TIMM)
 	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
+	PYTHONPATH=$(TIMM) $(BIN)/python -m pytest -p tests.support.torchvision_ops -m "slow or not slow" -k fast_vlm \
+	  tests/export/parity $(PYTEST_ARGS)
 
 test-arm64: $(STAMP)
 	$(BIN)/python -m tests.arm64 $(ARM64_ARGS)

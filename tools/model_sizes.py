@@ -21,7 +21,7 @@ from edgevlm_export.checkpoints.aliases import ALIASES
 from edgevlm_export.checkpoints.checkpoint import load_config
 from edgevlm_export.checkpoints.weights.ties import tied_weights
 from edgevlm_export.families import get_family
-from edgevlm_export.families.decoder import kv_shape
+from edgevlm_export.families.text_config import kv_shape
 from edgevlm_export.precision import get_format
 from edgevlm_export.precision.plan import PrecisionPlan
 from edgevlm_export.precision.plans import get_plan

@@ -20,6 +20,8 @@ class Published:
     vision: Dimensions
     parameters: float
     more: Dimensions = field(default_factory=dict)
+    tolerance: float = 0.015
+    """How far off the count may be; more where a name is all that the publisher says."""
 
 
 def _text(model_type: str, size: tuple[int, int, int], heads: tuple[int, int], vocab: int, **more: Any) -> Dimensions:
@@ -69,19 +71,6 @@ def _qwen3_vl(hidden: int, width: int = 1024, mlp: int = 4096, depth: int = 24) 
     }
 
 
-def _qwen3_5(size: tuple[int, int, int], heads: tuple[int, int], values: int, **more: Any) -> Dimensions:
-    """`values`: heads of values in linear attention."""
-    rope = {"rope_type": "default", "rope_theta": 1e7, "mrope_section": [11, 11, 10], "partial_rotary_factor": 0.25}
-    linear = {"linear_num_key_heads": 16, "linear_num_value_heads": values}
-    return _text("qwen3_5_text", size, heads, 248320, head_dim=256, rope_parameters=rope, **linear, **more)
-
-
-def _qwen3_5_tower(hidden: int, size: tuple[int, int, int], heads: int = 16) -> Dimensions:
-    """`size`: hidden, intermediate, layers."""
-    tower = _qwen3_vl(hidden, *size)
-    return {**tower, "num_heads": heads, "model_type": "qwen3_5_vision", "deepstack_visual_indexes": []}
-
-
 def _gemma4(size: tuple[int, int, int], kv: int, shared: int, period: int) -> Dimensions:
     """`shared`: layers that read the keys and values of others; every `period`-th layer sees everything."""
     kinds = ["full_attention" if (layer + 1) % period == 0 else "sliding_attention" for layer in range(size[2])]
@@ -96,6 +85,19 @@ _GEMMA4_TOWER = {
     "num_hidden_layers": 16,
     "num_attention_heads": 12,
 }
+
+
+def _qwen3_5(
+    parameters: float, size: tuple[int, int, int], heads: tuple[int, int], tied: bool, tower: tuple[int, int, int, int]
+) -> Published:
+    """`tower`: hidden, intermediate, layers, heads."""
+    more = {"head_dim": 256, "linear_num_key_heads": 16, "linear_num_value_heads": 2 * heads[0]}
+    names = ("hidden_size", "intermediate_size", "depth", "num_heads")
+    vision = {"model_type": "qwen3_5_vision", **dict(zip(names, tower, strict=True)), "out_hidden_size": size[0]}
+    text = _text("qwen3_5_text", size, heads, 248320, tie_word_embeddings=tied, **more)
+    return Published("qwen3_5", text, vision, parameters, tolerance=0.15)
+
+
 _CLIP = _vision("clip_vision_model", (1024, 4096, 24), 16, 336, 14)
 _SO400M = _vision("siglip_vision_model", (1152, 4304, 27), 16, 384, 14)
 _SMOL = _vision("smolvlm_vision", (768, 3072, 12), 12, 512, 16)
@@ -111,6 +113,7 @@ _QWEN2_VL = {
     "2B": _text("qwen2_vl_text", (1536, 8960, 28), (12, 2), 151936, tie_word_embeddings=True),
     "7B": _text("qwen2_vl_text", (3584, 18944, 28), (28, 4), 152064),
 }
+_INTERN_VIT = _vision("internvl_vision", (1024, 4096, 24), 16, 448, 14, attention_bias=True)
 _PIXTRAL = _vision("pixtral", (1024, 4096, 24), 16, 1024, 16)
 _GEMMA = {"image_size": 224, "projection_dim": 2048}
 _LFM2_LAYERS = ["full_attention" if layer in (2, 5, 8, 10, 12, 14) else "conv" for layer in range(16)]
@@ -171,31 +174,10 @@ PUBLISHED: dict[str, Published] = {
         _qwen3_vl(4096, 1152, 4304, 27),
         8.77,
     ),
-    # Qwen3.5: parameters without the layer for multi-token prediction, which transformers does not load
-    "qwen3.5": Published(
-        "qwen3_5",
-        _qwen3_5((2048, 6144, 24), (8, 2), 16, tie_word_embeddings=True),
-        _qwen3_5_tower(2048, (1024, 4096, 24)),
-        2.213,
-    ),
-    "qwen3.5-0.8b": Published(
-        "qwen3_5",
-        _qwen3_5((1024, 3584, 24), (8, 2), 16, tie_word_embeddings=True),
-        _qwen3_5_tower(1024, (768, 3072, 12), 12),
-        0.853,
-    ),
-    "qwen3.5-4b": Published(
-        "qwen3_5",
-        _qwen3_5((2560, 9216, 32), (16, 4), 32, tie_word_embeddings=True),
-        _qwen3_5_tower(2560, (1024, 4096, 24)),
-        4.539,
-    ),
-    "qwen3.5-9b": Published(
-        "qwen3_5",
-        _qwen3_5((4096, 12288, 32), (16, 4), 32),
-        _qwen3_5_tower(4096, (1152, 4304, 27)),
-        9.41,
-    ),
+    "qwen3.5": _qwen3_5(2, (2048, 6144, 24), (8, 2), True, (1024, 4096, 24, 16)),
+    "qwen3.5-0.8b": _qwen3_5(0.8, (1024, 3584, 24), (8, 2), True, (768, 3072, 12, 12)),
+    "qwen3.5-4b": _qwen3_5(4, (2560, 9216, 32), (16, 4), True, (1024, 4096, 24, 16)),
+    "qwen3.5-9b": _qwen3_5(9, (4096, 12288, 32), (16, 4), False, (1152, 4304, 27, 16)),
     "gemma3": Published(
         "gemma3",
         _text("gemma3_text", (2560, 10240, 34), (8, 4), 262208, tie_word_embeddings=True, head_dim=256),
@@ -230,6 +212,18 @@ PUBLISHED: dict[str, Published] = {
         {**_SO400M, "image_size": 448, "projection_dim": 2304},
         3.03,
         {"projection_dim": 2304},
+    ),
+    "internvl3": Published("internvl", _text("qwen2", (896, 4864, 24), (14, 2), 151674), _INTERN_VIT, 0.938),
+    "internvl3-2b": Published("internvl", _text("qwen2", (1536, 8960, 28), (12, 2), 151674), _INTERN_VIT, 2.09),
+    "internvl3-8b": Published("internvl", _text("qwen2", (3584, 18944, 28), (28, 4), 151674), _INTERN_VIT, 7.94),
+    "internvl3.5": Published(
+        "internvl", _text("qwen3", (1024, 3072, 28), (16, 8), 151936, head_dim=128), _INTERN_VIT, 1.06
+    ),
+    "internvl3.5-4b": Published(
+        "internvl", _text("qwen3", (2560, 9728, 36), (32, 8), 151936, head_dim=128), _INTERN_VIT, 4.73
+    ),
+    "internvl3.5-8b": Published(
+        "internvl", _text("qwen3", (4096, 12288, 36), (32, 8), 151936, head_dim=128), _INTERN_VIT, 8.53
     ),
     "lfm2-vl": Published(
         "lfm2_vl",

@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, LlavaConfig, LlavaForConditionalGeneration
 
-from edgevlm_export.families.llava import Llava
+from edgevlm_export.families.llavas.llava import Llava
 
 
 class AcmeConfig(LlavaConfig):

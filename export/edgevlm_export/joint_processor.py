@@ -108,7 +108,7 @@ def _from_config(config: PreTrainedConfig) -> dict[str, Any]:
     strategy = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA has no other
     class_token = int(config.vision_config.model_type == "clip_vision_model")
     return {
-        "patch_size": config.vision_config.patch_size,
+        "patch_size": getattr(config.vision_config, "patch_size", None),  # timm's towers have none
         "vision_feature_select_strategy": strategy,
         "num_additional_image_tokens": class_token,
     }

@@ -31,6 +31,7 @@ FOLDERS = {"edgevlm": "", "edgevlm-runtime": "runtime", "edgevlm-export": "expor
 IN_REPOSITORY = {
     "edgevlm[export]": ("edgevlm-export", ""),
     "edgevlm-export[tensorrt-rtx]": ("edgevlm-export", "[tensorrt-rtx]"),
+    "edgevlm-export[fast-vlm]": ("edgevlm-export", "[fast-vlm]"),
 }
 """What hints ask for of our own: in the repository the distribution that brings it, and that one's extra."""
 

@@ -10,11 +10,13 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import edgevlm
 from edgevlm_export.api import STEPS
 from edgevlm_export.families import FAMILIES
-from tests.support import records, traces
+from tests.support import checkpoints, records, traces
+from tests.support.checkpoints import converted
 
 GRAPHS = {"vision_encoder", "projector", "decoder"}
 
@@ -118,6 +120,25 @@ def test_missing_weights(refusal, checkpoint):
     for path in checkpoint.glob("*.safetensors"):
         path.unlink()
     assert "safetensors" in refusal(checkpoint)
+
+
+def test_weights_that_cannot_be_converted(refusal, tmp_path):
+    """A packed q, k and v that is not there, of another shape, or there beside what is made of it."""
+    with converted.registered(converted.packed_by_sizes()):
+        folder = checkpoints.llava(tmp_path / "packed")
+        stored = load_file(folder / "model.safetensors")
+        packed = next(name for name in stored if name.endswith("layers.1.self_attn.packed.weight"))
+        short, query = stored[packed][:-8].clone(), stored[packed][:64].clone()
+        for changes, said in (
+            ({packed: None}, "weight missing"),
+            ({packed: short}, "cannot be made of"),
+            ({packed.replace("packed", "q_proj"): query}, "both become"),
+        ):
+            tensors = {name: value for name, value in (stored | changes).items() if value is not None}
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+            line = refusal(folder)
+            assert said in line
+            assert "layers.1.self_attn.q_proj.weight" in line
 
 
 @pytest.mark.parametrize("kept", [0, 5, 2000, -1])

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.families import get_family
-from edgevlm_export.families.decoder import kv_shape
+from edgevlm_export.families.text_config import kv_shape
 from edgevlm_export.planning.graph_plan import GraphPlan, plan_graph
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.writing.writer import write_graph

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from edgevlm_export.families.decoder import attention_layers
+from edgevlm_export.families.text_config import attention_layers
 from edgevlm_export.finite import is_finite
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision.kv_cache import SMALLEST, STEPS, Scales, quantize_cache

@@ -95,6 +95,12 @@ ALIASES: dict[str, ModelAlias] = {
     "paligemma2-448": ModelAlias(
         "google/paligemma2-3b-mix-448", "paligemma", "PaliGemma 2, 3B, larger images", "Gemma"
     ),
+    "internvl3": ModelAlias("OpenGVLab/InternVL3-1B-hf", "internvl", "InternVL 3, 1B", "see its card"),
+    "internvl3-2b": ModelAlias("OpenGVLab/InternVL3-2B-hf", "internvl", "InternVL 3, 2B", "see its card"),
+    "internvl3-8b": ModelAlias("OpenGVLab/InternVL3-8B-hf", "internvl", "InternVL 3, 8B", "see its card"),
+    "internvl3.5": ModelAlias("OpenGVLab/InternVL3_5-1B-HF", "internvl", "InternVL 3.5, 1B", "Apache-2.0"),
+    "internvl3.5-4b": ModelAlias("OpenGVLab/InternVL3_5-4B-HF", "internvl", "InternVL 3.5, 4B", "Apache-2.0"),
+    "internvl3.5-8b": ModelAlias("OpenGVLab/InternVL3_5-8B-HF", "internvl", "InternVL 3.5, 8B", "Apache-2.0"),
     "lfm2-vl": ModelAlias("LiquidAI/LFM2-VL-450M", "lfm2_vl", "LFM2-VL, 450M", "LFM Open 1.0"),
     "lfm2-vl-1.6b": ModelAlias("LiquidAI/LFM2-VL-1.6B", "lfm2_vl", "LFM2-VL, 1.6B", "LFM Open 1.0"),
     "pixtral": ModelAlias("mistral-community/pixtral-12b", "llava", "Pixtral, 12B", "Apache-2.0"),

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from edgevlm_export.checkpoints import door, hub, json_files, recognise, skeleton
 from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
-from edgevlm_export.checkpoints.weights import quantized, shards, ties, torch_files
+from edgevlm_export.checkpoints.weights import conversion, quantized, shards, ties, torch_files
 from edgevlm_export.checkpoints.weights.files import weight_files
-from edgevlm_export.checkpoints.weights.shards import FLOATS, StoredTensor
+from edgevlm_export.checkpoints.weights.shards import FLOATS, StoredTensor, Weight
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 from edgevlm_runtime.registry import added
 
@@ -77,7 +75,7 @@ class WeightSource:
     """The checkpoint's tensors under the names transformers gives the model's parameters."""
 
     folder: Path
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, Weight]
     apart: tuple[str, ...] = ()
     """Parameters that the config ties to others and that are stored with values of their own."""
 
@@ -102,32 +100,24 @@ def index_file(path: Path) -> list[StoredTensor]:
 
 
 def open_weights(folder: Path, model: PreTrainedModel) -> WeightSource:
-    """Index the weights of `folder` under `model`'s parameter names; old names are renamed as transformers does.
+    """Index the weights of `folder` as `model`'s parameters: stored tensors are renamed and converted as transformers
+    does (`conversion`).
 
     Every file's header is read, so a missing or truncated one is found before any work is done. Parameters that the
     config ties, and that are stored with different values, become parameters of their own in `model`; buffers that are
     stored get their values.
-    Raises `CheckpointError`.
+    Raises `CheckpointError`, and `UnsupportedModel` for weights that are no plain floats or cannot be converted.
     """
-    transforms = get_model_conversion_mapping(model)
-    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
-    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
-    state = model.state_dict()
-    tensors: dict[str, StoredTensor] = {}
     found = stored_tensors(folder)
     quantized.check_plain(found)
-    for stored in found:
-        name, converter = rename_source_key(stored.name, renamings, converters, model.base_model_prefix, state)
-        if converter is not None:
-            raise UnsupportedModel(f"checkpoint layout not supported: {stored.path}: {stored.name} needs conversion")
-        tensors[name] = stored
+    tensors = conversion.parameters(found, model)
     apart = ties.settle(model, tensors)
     _check_tensors(tensors, model)
     skeleton.fill_buffers(model, lambda name: tensors[name].read() if name in tensors else None)
     return WeightSource(folder, tensors, apart)
 
 
-def _check_tensors(tensors: Mapping[str, StoredTensor], model: PreTrainedModel) -> None:
+def _check_tensors(tensors: Mapping[str, Weight], model: PreTrainedModel) -> None:
     """Stored weights have the shapes of the model's parameters and are plain floating-point numbers."""
     for name, parameter in (*model.named_parameters(remove_duplicate=False), *skeleton.stored_buffers(model).items()):
         stored = tensors.get(name)
@@ -140,4 +130,5 @@ def _check_tensors(tensors: Mapping[str, StoredTensor], model: PreTrainedModel) 
         if stored.shape != tuple(parameter.shape):
             raise CheckpointError(
                 f"weight has shape {list(stored.shape)}, the config says {list(parameter.shape)}: {stored.path}: {name}"
+                f"{'' if stored.name == name else f', stored as {stored.name}'}"
             )

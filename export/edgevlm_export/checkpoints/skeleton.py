@@ -12,6 +12,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.checkpoints import door
 from edgevlm_runtime.errors import UnsupportedModel, reason
+from edgevlm_runtime.installing import pip_install
+
+EXTRAS = {"fast_vlm": "fast-vlm"}
+"""Model types whose architecture takes packages that the exporter does not bring, and the extra of it that does."""
 
 
 def build(config: PreTrainedConfig) -> PreTrainedModel:
@@ -19,6 +23,10 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
     try:
         with init_empty_weights(include_buffers=False):
             model = door.architecture(config)
+    except ImportError as error:
+        extra = EXTRAS.get(config.model_type)
+        remedy = "" if extra is None else f": {pip_install(f'edgevlm-export[{extra}]')}"
+        raise UnsupportedModel(f"package missing for {config.model_type}: {reason(error)}{remedy}") from error
     except Exception as error:  # configs are checked by whatever a model's constructor happens to do with them
         raise UnsupportedModel(
             f"transformers cannot build this architecture: {config.model_type}: {reason(error)}"

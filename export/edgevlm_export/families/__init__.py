@@ -10,28 +10,16 @@ from edgevlm_runtime.registry import Registry
 if TYPE_CHECKING:  # `edgevlm models` lists families without waiting for torch
     from edgevlm_export.families.base import Family
 
-BUILT_IN = (
-    "llava",
-    "vipllava",
-    "llava_next",
-    "llava_onevision",
-    "smolvlm",
-    "idefics3",
-    "qwen2_vl",
-    "qwen2_5_vl",
-    "qwen3_vl",
-    "qwen3_5",
-    "gemma3",
-    "gemma4",
-    "paligemma",
-    "lfm2_vl",
-    "mistral3",
-    "internvl",
-)
-"""`model_type`s with a file of that name here."""
+LINES = {
+    "llavas": ("llava", "vipllava", "llava_next", "llava_onevision", "fast_vlm", "mistral3"),
+    "shuffled": ("smolvlm", "idefics3", "internvl", "lfm2_vl"),
+    "qwens": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"),
+    "gemmas": ("gemma3", "gemma4", "paligemma"),
+}
+"""Folders here, and the `model_type`s with a file of that name in them."""
 FAMILIES = Registry(
     "model type not supported",
-    {name: f"{__name__}.{name}:FAMILY" for name in BUILT_IN},
+    {name: f"{__name__}.{line}.{name}:FAMILY" for line, names in LINES.items() for name in names},
     UnsupportedModel,
     group="edgevlm.families",
 )

@@ -187,7 +187,7 @@ def _add_columns(hidden: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """`owner.name` is `value` inside, and what it was afterwards."""
     original = getattr(owner, name)
     setattr(owner, name, value)
@@ -214,10 +214,10 @@ def neutral_ops(model: PreTrainedModel, rotary: str, forwards: Forwards = ()) ->
             module.forward = partial(forward, module)
     sources = {type(module).__module__ for module in model.modules()}
     with ExitStack() as stack:
-        stack.enter_context(_replaced(nn.Linear, "forward", ops.linear))
+        stack.enter_context(replaced(nn.Linear, "forward", ops.linear))
         for name in sources:
             source = sys.modules[name]
             if hasattr(source, "apply_rotary_pos_emb"):
                 stands_in = _rotation(source.apply_rotary_pos_emb, rotary)
-                stack.enter_context(_replaced(source, "apply_rotary_pos_emb", stands_in))
+                stack.enter_context(replaced(source, "apply_rotary_pos_emb", stands_in))
         yield

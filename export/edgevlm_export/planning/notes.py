@@ -16,7 +16,7 @@ from edgevlm_export.checkpoints import json_files
 from edgevlm_export.checkpoints.checkpoint import WeightSource
 from edgevlm_export.checkpoints.weights import quantized
 from edgevlm_export.checkpoints.weights.files import CONFIG, weight_files
-from edgevlm_export.families.decoder import longest, rotary_limit
+from edgevlm_export.families.text_config import longest, rotary_limit
 from edgevlm_export.planning.graph_plan import GraphPlan
 from edgevlm_runtime.errors import CheckpointError
 

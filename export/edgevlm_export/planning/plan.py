@@ -16,8 +16,9 @@ from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import read_generation
 from edgevlm_export.checkpoints.weights.ties import tied_weights
 from edgevlm_export.families import get_family
-from edgevlm_export.families.base import Family, Normalization
-from edgevlm_export.families.decoder import max_context, shared_layers
+from edgevlm_export.families.base import Family
+from edgevlm_export.families.normalization import Normalization
+from edgevlm_export.families.text_config import max_context, shared_layers
 from edgevlm_export.planning import notes
 from edgevlm_export.planning.graph_plan import GraphPlan, check_weights, plan_graph
 from edgevlm_export.planning.profiles import profiles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgevlm_export.families.decoder import DEFAULT_MAX_CONTEXT
+from edgevlm_export.families.text_config import DEFAULT_MAX_CONTEXT
 from edgevlm_runtime.errors import ExportError
 from edgevlm_runtime.registry import Registry
 

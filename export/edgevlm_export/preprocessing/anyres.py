@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from edgevlm_export.preprocessing.images import image_token, processor_name
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from edgevlm_runtime.images import anyres
+from edgevlm_runtime.images.kinds import anyres
 
 CLASS_TOKENS = {"clip_vision_model": 1}
 """Outputs of a vision tower that belong to no patch, where it has any."""

@@ -9,8 +9,8 @@ from transformers.models.internvl.processing_internvl import InternVLProcessor
 from edgevlm_export.preprocessing.images import processor_name
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from edgevlm_runtime.images import dynamic
-from edgevlm_runtime.images.dynamic import Grid
+from edgevlm_runtime.images.kinds import dynamic
+from edgevlm_runtime.images.kinds.dynamic import Grid
 
 
 def options(processor: CheckpointProcessor, config: PreTrainedConfig) -> dynamic.Options:

@@ -13,14 +13,12 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from edgevlm_export.families import known_family
+from edgevlm_export.preprocessing.fixed_tokens import fixed_tokens
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from edgevlm_runtime.images import fixed, naflex, native, pooled, tiles
+from edgevlm_runtime.images.kinds import fixed, naflex, native, pooled, tiles
 from edgevlm_runtime.registry import Registry
-
-_CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
-"""Outputs of a vision tower that belong to no patch."""
 
 
 def image_processing(processor: CheckpointProcessor, config: PreTrainedConfig) -> ImageProcessing:
@@ -55,12 +53,14 @@ def _fixed(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Op
     if pads and not hasattr(source, "pad_to_square"):
         raise _unsupported(processor, "do_pad")
     exact, shortest, longest = _resize(processor) if source.do_resize else (None, None, None)
-    tower = _side(config.vision_config.image_size)
-    height, width = exact or tower
-    if source.do_center_crop:
-        height, width = source.crop_size.height, source.crop_size.width
-    elif shortest is not None:
+    made = (source.crop_size.height, source.crop_size.width) if source.do_center_crop else exact
+    if shortest is not None and not source.do_center_crop:
         raise _unsupported(processor, "size without a centre crop, which leaves images of different sizes")
+    side = getattr(config.vision_config, "image_size", None) or made  # timm's towers take any size
+    if side is None:
+        raise _unsupported(processor, "do_resize and do_center_crop switched off, which leaves images of any size")
+    tower = _side(side)
+    height, width = made or tower
     if (height, width) != tower:
         raise CheckpointError(
             f"processor and model do not belong together: {processor.folder}: images of {width} x {height} pixels "
@@ -68,7 +68,7 @@ def _fixed(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Op
         )
     return fixed.Options(
         image_token=image_token(processor, "<image>"),
-        tokens=COUNTS.get(config.model_type, _patch_tokens)(processor, config, height, width),
+        tokens=fixed_tokens(processor, config, height, width),
         height=height,
         width=width,
         exact=exact,
@@ -269,63 +269,6 @@ def _resize(processor: CheckpointProcessor) -> tuple[tuple[int, int] | None, int
     if size.height and size.width and not (size.max_height and size.max_width):
         return (size.height, size.width), None, None
     raise _unsupported(processor, f"size {dict(size)}")
-
-
-def _patch_tokens(processor: CheckpointProcessor, config: PreTrainedConfig, height: int, width: int) -> int:
-    """Image tokens for each image as `LlavaProcessor` counts them, checked against what the model makes.
-
-    Older checkpoints leave the numbers to the model's config.
-    """
-    settings, vision = processor.settings, config.vision_config
-    selection = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA has no other
-    patch = settings.get("patch_size") or vision.patch_size
-    default = (settings.get("vision_feature_select_strategy") or selection) == "default"
-    made_extra = _CLASS_TOKENS.get(vision.model_type, 0)
-    extra = settings.get("num_additional_image_tokens", made_extra if "patch_size" not in settings else 0)
-    tokens = (height // patch) * (width // patch) + extra - default
-    made = (height // vision.patch_size) * (width // vision.patch_size) + made_extra
-    made -= selection == "default"
-    if vision.model_type in _CLASS_TOKENS and tokens != made:
-        raise CheckpointError(
-            f"processor and model do not belong together: {processor.folder}: the processor counts {tokens} tokens "
-            f"for an image, the model makes {made}: see patch_size, vision_feature_select_strategy and "
-            "num_additional_image_tokens in processor_config.json"
-        )
-    return int(tokens)
-
-
-def _stated_tokens(
-    processor: CheckpointProcessor, config: PreTrainedConfig, height: int, width: int, stated: Any, made: int
-) -> int:
-    """Image tokens for each image where the processor states a number. Raises `CheckpointError` for another than the
-    model makes of one."""
-    if stated != made:
-        raise CheckpointError(
-            f"processor and model do not belong together: {processor.folder}: image_seq_length is {stated}, the model "
-            f"makes {made} tokens of an image of {width} x {height} pixels"
-        )
-    return made
-
-
-def _pooled_tokens(processor: CheckpointProcessor, config: PreTrainedConfig, height: int, width: int) -> int:
-    """Gemma 3: `Gemma3Processor` counts 256 where its settings say nothing."""
-    made = int(config.mm_tokens_per_image**0.5) ** 2
-    return _stated_tokens(processor, config, height, width, processor.settings.get("image_seq_length", 256), made)
-
-
-def _all_patches(processor: CheckpointProcessor, config: PreTrainedConfig, height: int, width: int) -> int:
-    """PaliGemma: the image processor's settings have the number."""
-    side = config.vision_config.patch_size
-    made = (height // side) * (width // side)
-    stated = getattr(processor.image_processor, "image_seq_length", None)
-    return _stated_tokens(processor, config, height, width, stated, made)
-
-
-COUNTS: dict[str, Callable[[CheckpointProcessor, PreTrainedConfig, int, int], int]] = {
-    "gemma3": _pooled_tokens,
-    "paligemma": _all_patches,
-}
-"""Model type to how many tokens an image of fixed size (height, width) has, where not counted as LLaVA's."""
 
 
 def _pad_color(mean: Any) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ the file has is a view of the mapped file; its pages are given back after every 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,14 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from edgevlm_export.checkpoints import checkpoint, door
-from edgevlm_export.checkpoints.weights.shards import DTYPES
+from edgevlm_export.checkpoints import checkpoint, door, skeleton
+from edgevlm_export.checkpoints.weights.names import Names
+from edgevlm_export.checkpoints.weights.shards import DTYPES, StoredTensor
 from edgevlm_export.reference.mapped import MappedFiles
 from edgevlm_export.reference.memory import common_type, copied_tensors
 from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
-
-_END_IN_LAYER, _END = 3, 2
-"""Parts at a name's end that old and new names of a parameter share: "mlp.up_proj.weight" in a numbered layer,
-"lm_head.weight" elsewhere, where the part before is one of those that were renamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class LoadedWeights:
         """Have transformers load the checkpoint. Raises `CheckpointError` where it cannot."""
         transformers_logging.disable_progress_bar()
         kind = common_type(tensors := checkpoint.stored_tensors(folder))
-        others = frozenset(_end(tensor.name) for tensor in copied_tensors(tensors))
+        others = _parameters(copied_tensors(tensors), config)
         try:
             model = door.mapped_model(folder, config, architecture, DTYPES[kind], others)
         except Exception as error:  # transformers raises what the parsers under it raise
@@ -84,6 +81,9 @@ class LoadedWeights:
             yield self.rows(name, start, min(start + rows, total))
 
 
-def _end(name: str) -> str:
-    parts = name.split(".")
-    return ".".join(parts[-_END_IN_LAYER if any(part.isdigit() for part in parts) else -_END :])
+def _parameters(tensors: Sequence[StoredTensor], config: PreTrainedConfig) -> frozenset[str]:
+    """The names of the parameters that stored tensors are, or are parts of."""
+    if not tensors:
+        return frozenset()
+    names = Names.of(skeleton.build(config))
+    return frozenset(name for tensor in tensors for name in names.parameters(tensor.name))

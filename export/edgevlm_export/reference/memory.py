@@ -13,7 +13,8 @@ import numpy as np
 import psutil
 import torch
 
-from edgevlm_export.checkpoints import checkpoint
+from edgevlm_export.checkpoints import checkpoint, skeleton
+from edgevlm_export.checkpoints.weights.names import Names
 from edgevlm_export.checkpoints.weights.shards import FLOATS, StoredTensor
 from edgevlm_export.streaming.model import HEAD_ROWS
 from edgevlm_runtime.errors import ExportError
@@ -46,10 +47,11 @@ def whole_bytes(folder: Path, dtype: torch.dtype = torch.float32) -> int:
 def streamed_bytes(folder: Path) -> int:
     """Memory of the model run layer by layer in float32: the largest layer, or module outside of layers (projector,
     merger, patch embeddings), its largest tensor once more as it is read, and logits of both sides of a comparison.
-    Tables with one row per token are read `HEAD_ROWS` at a time. Tensors of another type than most are in memory from
-    the beginning. Raises `CheckpointError`.
+    Tables with one row per token are read `HEAD_ROWS` at a time. Tensors of another type than most, and those that
+    transformers converts, are in memory from the beginning. Raises `CheckpointError`.
     """
-    vocabulary = int(checkpoint.load_config(folder).get_text_config().vocab_size)
+    config = checkpoint.load_config(folder)
+    vocabulary = int(config.get_text_config().vocab_size)
     modules: Counter[str] = Counter()
     largest = 0
     tensors = _tensors(folder)
@@ -61,7 +63,9 @@ def streamed_bytes(folder: Path) -> int:
         modules[layer[1] if layer else tensor.name.rpartition(".")[0]] += int(_elements(tensor) * share)
         largest = max(largest, int(tensor.nbytes * share))
     copied = sum(map(_elements, copied_tensors(tensors)))
-    return (max(modules.values(), default=0) + copied + 2 * ROWS * vocabulary) * 4 + largest + WORKING_BYTES
+    converted = sum(tensor.nbytes for tensor in Names.of(skeleton.build(config)).converted(tensors))
+    needed = (max(modules.values(), default=0) + copied + 2 * ROWS * vocabulary) * 4
+    return needed + converted + largest + WORKING_BYTES
 
 
 def common_type(tensors: Sequence[StoredTensor]) -> str:

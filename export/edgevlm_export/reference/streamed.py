@@ -20,7 +20,7 @@ from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import read_generation
 from edgevlm_export.checkpoints.weights.ties import tied_weights, untie
 from edgevlm_export.families import get_family
-from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import load_processor, translate
 from edgevlm_export.reference.loaded import LoadedWeights

@@ -18,6 +18,8 @@ from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
 
+from edgevlm_export.graphs.neutral import replaced
+
 Load = Callable[[str], Tensor]
 """A parameter by name, in any floating-point type."""
 Observe = Callable[[str, nn.Linear, Tensor], None]
@@ -61,7 +63,7 @@ def streamed(
     try:
         for module, full in kept:
             _fill(full, load, None, {}, module, ())
-        with torch.no_grad():
+        with torch.no_grad(), replaced(PreTrainedModel, "device", torch.device("cpu")):  # where it computes
             yield
     finally:
         for hook in hooks:

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgevlm_export.checkpoints.fingerprint import fingerprint
-from edgevlm_export.families.decoder import kv_shape, shared_layers
+from edgevlm_export.families.text_config import kv_shape, shared_layers
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision import WeightJob
 from edgevlm_export.streaming.spool import Spool

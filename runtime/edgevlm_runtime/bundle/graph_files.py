@@ -119,10 +119,11 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
 
 
 def _location(data: mmap.mmap, start: int, stop: int) -> Iterator[str]:
-    """Every value of the entry, where any of its keys is "location": which of several counts is protobuf's business."""
+    """Every value of the entry, where any of its keys is "location": which of several counts is protobuf's business, as
+    is that one without a value has an empty one."""
     fields = [(number, data[first:last]) for number, first, last in _fields(data, start, stop)]
     if (_KEY, b"location") in fields:
-        yield from (value.decode("utf-8") for number, value in fields if number == _VALUE)
+        yield from [value.decode("utf-8") for number, value in fields if number == _VALUE] or [""]
 
 
 def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:

@@ -80,7 +80,7 @@ class ImageProcessing:
     """How an image becomes the vision encoder's input."""
 
     kind: str
-    """Names a file in `edgevlm_runtime/images/` ("fixed", "tiles", "native", ...)."""
+    """Names a file in `edgevlm_runtime/images/kinds/` ("fixed", "tiles", "native", ...)."""
     options: dict[str, Any]
     """That kind's own frozen dataclass `Options`, as plain JSON."""
     exif_orientation: bool = False

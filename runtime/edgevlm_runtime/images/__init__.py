@@ -38,9 +38,11 @@ __all__ = [
 ]
 
 
+BUILT_IN = ("fixed", "tiles", "dynamic", "anyres", "native", "naflex", "pooled")
+"""Kinds with a file of that name in `kinds/`."""
 KINDS = Registry(
     "unknown kind of image processing in the bundle",
-    {name: f"{__name__}.{name}" for name in ("fixed", "tiles", "dynamic", "anyres", "native", "naflex", "pooled")},
+    {name: f"{__name__}.kinds.{name}" for name in BUILT_IN},
     BundleError,
     group="edgevlm.image_kinds",
     advice="upgrade edgevlm-runtime, or install the package that has it",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edgevlm_export.families.qwen2_5_vl import Qwen25VL
+from edgevlm_export.families.qwens.qwen2_5_vl import Qwen25VL
 from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.precision.plans import choose
 from edgevlm_export.streaming.model import StreamedModel

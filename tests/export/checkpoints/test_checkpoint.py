@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, GPT2Config, LlamaConfig, Phi3Config
+from transformers import AutoModelForImageTextToText, Gemma3TextConfig, GPT2Config, LlamaConfig, Phi3Config
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.weights.files import INDEX
 from edgevlm_export.checkpoints.weights.ties import tied_weights
-from edgevlm_export.families.decoder import DECODERS, check_decoder, max_context
+from edgevlm_export.families.text_config import DECODERS, check_decoder, max_context, rotary_limit
 from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedModel
 from tests.export.parity.test_parity import CASES
 from tests.support import checkpoints
@@ -102,6 +102,14 @@ def test_context_is_what_the_rope_allows():
     rope["original_max_position_embeddings"] = 4096
     long = Phi3Config(max_position_embeddings=131072, rope_parameters=rope, pad_token_id=0)
     assert max_context(long, None) == 4096
+    dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    assert max_context(LlamaConfig(max_position_embeddings=2048, rope_parameters=dynamic), None) == 2048
+    tables = {
+        "full_attention": {**dynamic, "original_max_position_embeddings": 1024},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    several = Gemma3TextConfig(max_position_embeddings=2048, rope_parameters=tables)
+    assert (max_context(several, None), rotary_limit(several)) == (1024, "dynamic")
 
 
 def test_every_decoder_is_held_to_transformers(tmp_path):

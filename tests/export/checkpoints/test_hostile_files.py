@@ -22,7 +22,7 @@ from edgevlm_export.api import ExportOptions
 from edgevlm_export.checkpoints import checkpoint, json_files
 from edgevlm_export.checkpoints.fingerprint import fingerprint
 from edgevlm_export.checkpoints.weights.shards import StoredTensor, index
-from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.planning import plan as planning
 from edgevlm_export.planning.plan import plan_export
 from edgevlm_runtime.errors import CheckpointError, EdgeVLMError

@@ -78,7 +78,7 @@ def test_package_that_breaks_is_named(tmp_path, monkeypatch, known):
     points = {kind: "broken_family:FAMILY", "llava": "broken_family:FAMILY"}
     site = installed(tmp_path / "site", "broken", "edgevlm.families", points, broken_family="import nowhere")
     monkeypatch.syspath_prepend(site)
-    assert get_family("llava").__module__ == "edgevlm_export.families.llava"
+    assert get_family("llava").__module__ == "edgevlm_export.families.llavas.llava"
     checkpoints.llava(tmp_path / "model")
     config = tmp_path / "model" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "model_type": kind}), "utf-8")

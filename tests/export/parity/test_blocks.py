@@ -16,7 +16,7 @@ import edgevlm_runtime
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.checkpoints.checkpoint import load_config
 from edgevlm_export.families import get_family
-from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.preprocessing import load_processor, translate
 from edgevlm_export.reference import Forced, Reference, StreamedReference

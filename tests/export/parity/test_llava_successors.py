@@ -83,7 +83,8 @@ def test_references_agree(case: Case) -> None:
     for image in pictures():
         for found, wanted in zip(streamed.encode_image(image), case.reference.encode_image(image), strict=True):
             np.testing.assert_allclose(found, wanted, atol=1e-5)
-    answer = case.reference.answer(QUESTIONS[0], [pictures()[2]], max_new_tokens=6).token_ids
+    said = case.reference.answer(QUESTIONS[0], [pictures()[2]], max_new_tokens=6).token_ids
+    answer = tuple(token for token in said if token != case.reference.model.config.image_token_id)
     prompts = [Forced(QUESTIONS[0], (pictures()[2],), answer), Forced(QUESTIONS[1], (), answer)]
     for whole, part in zip(case.reference.read(prompts, 6), streamed.read(prompts, 6), strict=True):
         np.testing.assert_array_equal(whole.token_ids, part.token_ids)

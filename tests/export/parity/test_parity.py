@@ -77,6 +77,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         )
         for name in checkpoints.INTERNVL_SHAPES
     },
+    **{
+        f"fast_vlm-{name}": lambda folder, name=name: checkpoints.fast_vlm(folder, name, **VARIED)
+        for name in (checkpoints.FAST_VLM_SHAPES if checkpoints.TIMM else ())
+    },
     "idefics3": lambda folder: checkpoints.idefics3(folder, "odd-shuffle", **VARIED),
     **{
         f"qwen2_vl-{name}": lambda folder, name=name: checkpoints.qwen2_vl(folder, name, **VARIED)
@@ -147,6 +151,7 @@ MORE = {
     "mistral3-ministral3-untied",
     "internvl-llama-large-tower",
     "internvl-heads-of-24",
+    "llava-phi3-longrope",
     "qwen3_5-wide-keys",
     "qwen3_5-six-heads",
 }

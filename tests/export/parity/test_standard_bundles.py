@@ -13,6 +13,7 @@ from edgevlm_export.api import ExportOptions
 from edgevlm_export.reference import Reference
 from edgevlm_runtime.errors import ExportError
 from tests.export.parity.test_parity import CASES, QUESTIONS, pictures, text_part
+from tests.support import checkpoints
 
 FAMILIES = (
     "llava-siglip",
@@ -26,6 +27,7 @@ FAMILIES = (
     "mistral3-published",
     "internvl-qwen2-published",
     "gemma4-small",
+    *(["fast_vlm-published"] if checkpoints.TIMM else []),
 )
 TARGET = "tensorrt-rtx"
 CONTEXT = 400

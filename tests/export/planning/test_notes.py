@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, LlamaConfig, Phi3Config
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import read_generation
 from edgevlm_export.families import get_family
-from edgevlm_export.families.base import Normalization
-from edgevlm_export.families.decoder import max_context
+from edgevlm_export.families.normalization import Normalization
+from edgevlm_export.families.text_config import max_context
 from edgevlm_export.planning import notes
 from edgevlm_export.planning.graph_plan import plan_graph
 from edgevlm_export.planning.plan import plan_export

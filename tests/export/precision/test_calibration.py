@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.checkpoints import checkpoint, skeleton
-from edgevlm_export.families.decoder import kv_shape
+from edgevlm_export.families.text_config import kv_shape
 from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.precision import plans
 from edgevlm_export.steps.calibration import calibrate

@@ -14,12 +14,12 @@ from PIL import Image
 from transformers import InternVLConfig, PreTrainedTokenizerFast
 from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as got_ocr2
 
-from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from edgevlm_runtime.images import dynamic
+from edgevlm_runtime.images.kinds import dynamic
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
 

@@ -16,7 +16,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from transformers.models.llava.processing_llava import LlavaProcessor
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
 from edgevlm_runtime.errors import CheckpointError, ImageError, UnsupportedModel

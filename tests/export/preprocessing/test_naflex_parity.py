@@ -17,11 +17,12 @@ from transformers import Lfm2VlConfig
 from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
 
 from edgevlm_export.checkpoints import pillow_backend
-from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
 from edgevlm_runtime.errors import CheckpointError, ImageError, UnsupportedModel
-from edgevlm_runtime.images import naflex, to_rgb
+from edgevlm_runtime.images import to_rgb
+from edgevlm_runtime.images.kinds import naflex
 from edgevlm_runtime.text.prompt import PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
 

@@ -20,7 +20,7 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
-from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
 from edgevlm_runtime.errors import CheckpointError, ImageError

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import CLIPVisionConfig, LlavaConfig, Mistral3Config, PixtralVisionConfig
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
-from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images

@@ -10,7 +10,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from transformers.models.smolvlm import image_processing_pil_smolvlm as smolvlm
 
 from edgevlm_runtime.errors import ImageError
-from edgevlm_runtime.images import fixed, native, tiles
+from edgevlm_runtime.images.kinds import fixed, native, tiles
 
 SIDE = st.one_of(
     st.integers(1, 20_000), st.integers(1, 60).map(lambda k: k * 28), st.integers(1, 40).map(lambda k: k * 512)

@@ -15,7 +15,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.models.smolvlm.processing_smolvlm import SmolVLMProcessor
 
-from edgevlm_export.families.base import Normalization
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.preprocessing import CheckpointProcessor, translate
 from edgevlm_runtime import images
 from edgevlm_runtime.errors import CheckpointError, ImageError, UnsupportedModel

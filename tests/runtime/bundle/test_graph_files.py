@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgevlm_runtime.bundle import graph_files
@@ -169,6 +169,7 @@ EDITS = st.lists(
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=EDITS, stop=st.integers(1, len(MODEL)) | st.none())
+@example(edits=[(173, 0, b"\xf1")], stop=None)  # a location without a value
 def test_no_bytes_hide_a_file(tmp_path: Path, edits: list[tuple[int, int, bytes]], stop: int | None) -> None:
     """Whatever protobuf makes of damaged bytes, each file it sees is found, or the graph is refused."""
     data = bytearray(MODEL)

@@ -10,6 +10,7 @@ from tests.support.checkpoints.anyres import (
     llava_onevision,
 )
 from tests.support.checkpoints.decoders import DECODERS
+from tests.support.checkpoints.fastvlms import FAST_VLM_SHAPES, TIMM, fast_vlm
 from tests.support.checkpoints.gemma4s import GEMMA4_SHAPES, gemma4
 from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, gemma3, paligemma
 from tests.support.checkpoints.internvls import INTERNVL_SHAPES, internvl
@@ -34,6 +35,7 @@ from tests.support.checkpoints.words import CHAT_TEMPLATE, SPECIAL, tokenizer
 __all__ = [
     "CHAT_TEMPLATE",
     "DECODERS",
+    "FAST_VLM_SHAPES",
     "GEMMA3_SHAPES",
     "GEMMA4_SHAPES",
     "INTERNVL_SHAPES",
@@ -50,9 +52,11 @@ __all__ = [
     "QWEN_SHAPES",
     "SMOLVLM_SHAPES",
     "SPECIAL",
+    "TIMM",
     "TOWERS",
     "VIPLLAVA_SHAPES",
     "Layout",
+    "fast_vlm",
     "gemma3",
     "gemma4",
     "idefics3",

@@ -54,6 +54,18 @@ DECODERS: dict[str, Callable[..., PreTrainedConfig]] = {
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
         **kw,
     ),
+    "phi3-longrope": lambda **kw: Phi3Config(
+        **HEADS,
+        num_key_value_heads=2,
+        original_max_position_embeddings=320,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0, 1.1, 1.3, 1.2, 1.5, 1.0, 1.4, 1.2],
+            "long_factor": [2.0, 3.0, 7.0, 5.0, 4.0, 9.0, 8.0, 6.0],
+        },
+        **kw,
+    ),
     "gemma2-caps-and-windows": lambda **kw: Gemma2Config(
         **HEADS,
         num_key_value_heads=2,

@@ -44,7 +44,7 @@ INTERNVL_SHAPES: dict[str, dict[str, Any]] = {
         "tied": False,
         "images": {"max_patches": 6},
     },
-    # InternVL3.5: Qwen3, tied; heads of 40 in groups of 3, tiles of 3 x 3 tokens
+    # Qwen3 as in InternVL3.5, but tied; heads of 40 in groups of 3, tiles of 3 x 3 tokens
     "qwen3-tied": {
         "text": {
             "model_type": "qwen3",

@@ -8,8 +8,10 @@ length with dtype, shape and offsets, and the bytes (https://huggingface.co/docs
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -32,9 +34,45 @@ DTYPES: dict[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Types that hold a weight's value as it is; others need a scale from elsewhere."""
 _LENGTH_BYTES = 8
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Its key in `DTYPES`; PyTorch's own name where it has none."""
+    return NAMES.get(dtype, str(dtype).removeprefix("torch."))
+
+
+class Weight(Protocol):
+    """A tensor that is read when it is asked for: as it is stored, or made of stored ones (`conversion`)."""
+
+    @property
+    def path(self) -> Path:
+        """The file that it is in, or begins in."""
+
+    @property
+    def name(self) -> str:
+        """What the checkpoint calls it, or the tensors that it is made of."""
+
+    @property
+    def dtype(self) -> str:
+        """See `StoredTensor`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Known without reading it."""
+
+    @property
+    def place(self) -> Hashable:
+        """Two weights of one place and one shape are the same, whatever they are called."""
+
+    def read(self) -> torch.Tensor:
+        """The tensor, in memory of its own. Raises `CheckpointError`, also for a value that is not a finite number."""
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """[stop - start, ...]: a part of a tensor along its first dimension. Raises as `read` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +89,11 @@ class StoredTensor:
     nbytes: int
     strides: tuple[int, ...] | None = None
     """Of a tensor that lies in another order than row by row, which only PyTorch's own files have: in elements."""
+
+    @property
+    def place(self) -> Hashable:
+        """See `Weight`."""
+        return self.path, self.offset, self.strides
 
     @property
     def span(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from edgevlm_export.checkpoints.weights.shards import StoredTensor
+from edgevlm_export.checkpoints.weights.shards import Weight
 
 
 def tied_weights(model: PreTrainedModel) -> dict[str, str]:
@@ -28,7 +28,7 @@ def untie(model: PreTrainedModel, tied: str) -> None:
     model.all_tied_weights_keys.pop(tied)
 
 
-def settle(model: PreTrainedModel, tensors: dict[str, StoredTensor]) -> tuple[str, ...]:
+def settle(model: PreTrainedModel, tensors: dict[str, Weight]) -> tuple[str, ...]:
     """Give every tied parameter its tensor; untie, and return, those that are stored with values of their own."""
     apart: list[str] = []
     groups: dict[str, list[str]] = {}
@@ -45,9 +45,9 @@ def settle(model: PreTrainedModel, tensors: dict[str, StoredTensor]) -> tuple[st
     return tuple(apart)
 
 
-def _equal(one: StoredTensor, other: StoredTensor) -> bool:
+def _equal(one: Weight, other: Weight) -> bool:
     """Of shape and values, a part of the rows at a time."""
-    if (one.path, one.offset, one.strides) == (other.path, other.offset, other.strides):
+    if one.place == other.place:
         return one.shape == other.shape
     if one.shape != other.shape:
         return False

@@ -20,10 +20,9 @@ from typing import Any
 import torch
 
 from edgevlm_export.checkpoints import door
-from edgevlm_export.checkpoints.weights.shards import DTYPES, StoredTensor
+from edgevlm_export.checkpoints.weights.shards import StoredTensor, dtype_name
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 """What torch's unpickler names that it refuses."""
 _BYTEORDER = "byteorder"
@@ -93,7 +92,7 @@ def _tensors(path: Path, state: dict[Any, Any]) -> Iterator[StoredTensor]:
         stored = StoredTensor(
             path,
             name,
-            NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")),
+            dtype_name(tensor.dtype),
             tuple(tensor.shape),
             begin + tensor.storage_offset() * tensor.element_size(),
             tensor.numel() * tensor.element_size(),

@@ -13,7 +13,8 @@ from transformers import AutoModelForImageTextToText
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.weights.ties import tied_weights
-from edgevlm_export.families.decoder import Wiring, decoder_source, kv_shape
+from edgevlm_export.families.decoder import Wiring, decoder_source
+from edgevlm_export.families.text_config import kv_shape
 from edgevlm_export.graphs import passes
 from edgevlm_export.graphs.edit import insert_before
 from edgevlm_export.graphs.trace import trace

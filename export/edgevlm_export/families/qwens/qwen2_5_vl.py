@@ -1,7 +1,8 @@
 """Qwen2.5-VL (Bai et al. 2025): Qwen2-VL with attention within windows in most layers of its tower.
 
-The runtime hands patches over in window order with every window padded to L patches (`edgevlm_runtime.images.native`),
-so window attention is a reshape: no graph depends on the image's shape but through the number of rows.
+The runtime hands patches over in window order with every window padded to L patches (see
+`edgevlm_runtime.images.kinds.native`), so window attention is a reshape: no graph depends on the image's shape but
+through the number of rows.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from edgevlm_export.families.base import Normalization
-from edgevlm_export.families.qwen2_vl import Qwen2VL
-from edgevlm_export.families.qwen2_vl import VisionEncoder as FullVisionEncoder
+from edgevlm_export.families.normalization import Normalization
+from edgevlm_export.families.qwens.qwen2_vl import Qwen2VL
+from edgevlm_export.families.qwens.qwen2_vl import VisionEncoder as FullVisionEncoder
 from edgevlm_export.graphs.source import GraphSource, Port, Range
 
 

@@ -1,7 +1,7 @@
 """LLaVA-NeXT (Liu et al. 2024), also called LLaVA 1.6: LLaVA with an image in tiles of any resolution.
 
-The runtime puts the tiles' rows into the order of the prompt (`edgevlm_runtime.images.anyres`); the learned row that
-ends a line comes from the projector's graph, behind those of each tile.
+The runtime puts the tiles' rows into the order of the prompt (`edgevlm_runtime.images.kinds.anyres`); the learned row
+that ends a line comes from the projector's graph, behind those of each tile.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from edgevlm_export.families.llava import Llava, Projector
+from edgevlm_export.families.llavas.llava import Llava, Projector
 
 
 class LlavaNext(Llava):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgevlm_export.families.base import Family, Normalization, Normalize
-from edgevlm_export.families.llava import Projector, check_tower
+from edgevlm_export.families.base import Family
+from edgevlm_export.families.llavas.llava import Projector, check_tower
+from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port
 from edgevlm_runtime.errors import CheckpointError
 

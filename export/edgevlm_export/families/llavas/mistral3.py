@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgevlm_export.families import pixtral
-from edgevlm_export.families.base import Normalization
-from edgevlm_export.families.llava import Llava, check_tower
+from edgevlm_export.families.llavas import pixtral
+from edgevlm_export.families.llavas.llava import Llava, check_tower
+from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.graphs.source import GraphSource, Port
 from edgevlm_runtime.errors import UnsupportedModel
 

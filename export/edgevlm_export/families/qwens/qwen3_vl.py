@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.families.base import Normalization
-from edgevlm_export.families.qwen2_vl import Qwen2VL
-from edgevlm_export.families.qwen2_vl import VisionEncoder as PlainVisionEncoder
+from edgevlm_export.families.normalization import Normalization
+from edgevlm_export.families.qwens.qwen2_vl import Qwen2VL
+from edgevlm_export.families.qwens.qwen2_vl import VisionEncoder as PlainVisionEncoder
 from edgevlm_export.graphs.source import GraphSource, Port
 from edgevlm_runtime.bundle.decoder_info import ImageColumns
 

@@ -5,7 +5,7 @@ second table (per-layer embeddings), whose rows are columns of the decoder's inp
 looked up as the padding token. Sliding and global layers have heads of different sizes and rotary tables of their own.
 In the larger models an image's tokens see each other, in sliding layers alone. The tower's patches have positions in
 two directions, and are pooled after its last layer: the runtime hands those that are pooled over side by side
-(`edgevlm_runtime.images.pooled`).
+(`edgevlm_runtime.images.kinds.pooled`).
 
 Pictures and text alone: a checkpoint's audio tower is left out.
 """
@@ -13,18 +13,20 @@ Pictures and text alone: a checkpoint's audio tower is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.models.gemma4.modeling_gemma4 import create_masks_for_vision_model
+from transformers.models.gemma4.modeling_gemma4 import Gemma4ClippableLinear, create_masks_for_vision_model
 
-from edgevlm_export.families.base import Family, Normalization, Normalize, TokenTable
+from edgevlm_export.families.base import Family, TokenTable
 from edgevlm_export.families.blocks import masks
+from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port, Range
 from edgevlm_runtime.errors import UnsupportedModel
-from edgevlm_runtime.images import pooled
+from edgevlm_runtime.images.kinds import pooled
 
 VIDEO_TOKEN = "<|video|>"
 """What transformers' processor adds to the tokenizer where it is not there."""
@@ -117,6 +119,7 @@ class Gemma4(Family):
             outputs=("image_features",),
             sizes={"patches": 2 * self.patches_range[0]},
             ranges={"patches": self.patches_range},
+            forwards=((Gemma4ClippableLinear, partial(clipped_linear, clip_ranges(self.model.model.vision_tower))),),
         )
 
     def projector(self) -> GraphSource:
@@ -128,6 +131,27 @@ class Gemma4(Family):
             sizes={"tokens": 3},
             ranges={"tokens": tuple(size // pool for size in self.patches_range)},  # type: ignore[dict-item]
         )
+
+
+Ranges = Mapping[nn.Module, tuple[tuple[float, float], tuple[float, float]]]
+"""Least and most of what a clipped layer takes, and of what it gives."""
+
+
+def clip_ranges(tower: nn.Module) -> Ranges:
+    """Of every layer that is clipped: buffers, which the checkpoint has filled."""
+
+    def pair(layer: nn.Module, part: str) -> tuple[float, float]:
+        return float(layer.get_buffer(f"{part}_min")), float(layer.get_buffer(f"{part}_max"))
+
+    layers = [module for module in tower.modules() if isinstance(module, Gemma4ClippableLinear)]
+    return {layer: (pair(layer, "input"), pair(layer, "output")) for layer in layers if layer.use_clipped_linears}
+
+
+def clipped_linear(ranges: Ranges, layer: Any, hidden: Tensor) -> Tensor:
+    """`Gemma4ClippableLinear.forward` with numbers for ranges, which make one operator each."""
+    before, after = ranges.get(layer, (None, None))
+    made: Tensor = layer.linear(hidden if before is None else hidden.clamp(*before))
+    return made if after is None else made.clamp(*after)
 
 
 class VisionEncoder(nn.Module):

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.gemma3.modeling_gemma3 import create_masks_for_vision_model
 
-from edgevlm_export.families.base import Family, Normalization, Normalize
+from edgevlm_export.families.base import Family
 from edgevlm_export.families.blocks import masks
-from edgevlm_export.families.llava import Projector, check_tower
+from edgevlm_export.families.llavas.llava import Projector, check_tower
+from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port
 
 

@@ -1,7 +1,7 @@
 """Qwen2-VL (Wang et al. 2024): native resolution, full attention, 2 x 2 patch merger, multimodal rotary embedding.
 
-The runtime hands patches over so that those which are merged lie together (`edgevlm_runtime.images.native`): no graph
-depends on the image's shape but through the number of rows. Later members of the line are subclasses.
+The runtime hands patches over so that those which are merged lie together (`edgevlm_runtime.images.kinds.native`): no
+graph depends on the image's shape but through the number of rows. Later members of the line are subclasses.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.families.base import Family, Normalization, Normalize
+from edgevlm_export.families.base import Family
+from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.graphs import ops
 from edgevlm_export.graphs.source import GraphSource, Port, Range
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
-from edgevlm_export.families.llava import Llava
+from edgevlm_export.families.llavas.llava import Llava
 
 
 class VipLlava(Llava):

@@ -32,7 +32,7 @@ from PIL import Image
 
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.images.dynamic import check_grids, cut, nearest_grid
+from edgevlm_runtime.images.kinds.dynamic import check_grids, cut, nearest_grid
 from edgevlm_runtime.images.limits import check_options, check_resize, check_tokens
 from edgevlm_runtime.images.rgb import to_rgb
 

@@ -1,7 +1,7 @@
 """Pixtral's tower (Agrawal et al. 2024): native resolution, full attention, rotary embedding by row and column.
 
 LLaVA has it as one of its towers, Mistral 3 with a patch merger behind it. The runtime hands patches over so that those
-which are merged lie together (`edgevlm_runtime.images.native`).
+which are merged lie together (`edgevlm_runtime.images.kinds.native`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgevlm_export.families.base import Family, Normalization, Normalize
+from edgevlm_export.families.base import Family
+from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port, Range
-from edgevlm_runtime.images import native
+from edgevlm_runtime.images.kinds import native
 
 
 def patches_range(family: Family) -> Range:

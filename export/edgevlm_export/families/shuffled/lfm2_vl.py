@@ -2,7 +2,7 @@
 
 Most layers of the text model (LFM2) have no keys and values: they convolve each channel over the last few positions,
 gated before and after, and carry these positions as a state. The runtime hands the four patches of a token over side by
-side (`edgevlm_runtime.images.naflex`), so that pixel unshuffle is a reshape.
+side (`edgevlm_runtime.images.kinds.naflex`), so that pixel unshuffle is a reshape.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 
-from edgevlm_export.families.base import Family, Normalization, Normalize
-from edgevlm_export.families.decoder import attention_layers
-from edgevlm_export.families.llava import check_tower
+from edgevlm_export.families.base import Family
+from edgevlm_export.families.llavas.llava import check_tower
+from edgevlm_export.families.normalization import Normalization, Normalize
+from edgevlm_export.families.text_config import attention_layers
 from edgevlm_export.graphs import ops
 from edgevlm_export.graphs.source import Forwards, GraphSource, Port, Range
 from edgevlm_runtime.bundle.decoder_info import StateInfo
-from edgevlm_runtime.images import naflex
+from edgevlm_runtime.images.kinds import naflex
 
 
 class Lfm2VL(Family):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.families import pixtral
-from edgevlm_export.families.base import Family, Normalization, Normalize
+from edgevlm_export.families.base import Family
+from edgevlm_export.families.llavas import pixtral
+from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 
@@ -158,7 +159,8 @@ def _encode_fixed(family: Llava) -> GraphSource:
     )
 
 
-def _project_fixed(family: Llava) -> GraphSource:
+def project_fixed(family: Llava) -> GraphSource:
+    """The projector behind a tower whose images have one size."""
     return GraphSource(
         module=family.projector_part,
         inputs=(Port("image_features", torch.float32, ("images", "patches", family.feature_width)),),
@@ -187,7 +189,7 @@ def _project_native(family: Llava) -> GraphSource:
     )
 
 
-_FIXED = Tower("fixed", _encode_fixed, _project_fixed)
+_FIXED = Tower("fixed", _encode_fixed, project_fixed)
 TOWERS = {
     "clip_vision_model": _FIXED,
     "siglip_vision_model": _FIXED,

@@ -16,7 +16,7 @@ from transformers.masking_utils import create_masks_for_generate
 
 from edgevlm_export.families.base import Family
 from edgevlm_export.families.blocks import masks
-from edgevlm_export.families.gemma3 import siglip_encoder, siglip_projector
+from edgevlm_export.families.gemmas.gemma3 import siglip_encoder, siglip_projector
 from edgevlm_export.graphs.source import GraphSource
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgevlm_export.families.smolvlm import SmolVLM
+from edgevlm_export.families.shuffled.smolvlm import SmolVLM
 
 
 class Idefics3(SmolVLM):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 
-from edgevlm_export.families.decoder import attention_layers
-from edgevlm_export.families.qwen3_vl import Qwen3VL
+from edgevlm_export.families.qwens.qwen3_vl import Qwen3VL
+from edgevlm_export.families.text_config import attention_layers
 from edgevlm_export.graphs import ops
 from edgevlm_export.graphs.source import Forwards
 from edgevlm_runtime.bundle.decoder_info import StateInfo

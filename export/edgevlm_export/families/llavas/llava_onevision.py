@@ -5,7 +5,7 @@ Each of several images is cut into tiles, as transformers does with images that 
 
 from __future__ import annotations
 
-from edgevlm_export.families.llava_next import LlavaNext
+from edgevlm_export.families.llavas.llava_next import LlavaNext
 
 
 class LlavaOnevision(LlavaNext):

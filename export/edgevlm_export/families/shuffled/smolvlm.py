@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from edgevlm_export.families.base import Family, Normalization, Normalize
+from edgevlm_export.families.base import Family
+from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port
 
 

@@ -1,0 +1,1 @@
+"""Gemma with pictures: tokens that see later ones, soft caps, windows."""

@@ -1,0 +1,1 @@
+"""LLaVA and what was made of it: a tower, a projector of two layers, any text decoder."""

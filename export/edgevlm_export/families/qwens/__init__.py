@@ -1,0 +1,1 @@
+"""Qwen-VL: towers at native resolution whose patches are merged, multimodal rotary embedding."""

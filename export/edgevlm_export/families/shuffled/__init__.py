@@ -1,0 +1,1 @@
+"""Towers whose neighbouring patches become one token by pixel shuffle."""
