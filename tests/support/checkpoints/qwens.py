@@ -303,8 +303,8 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
 
 def _as_trained(linear: dict[str, int], image: int) -> Callable[[str, torch.Tensor], None]:
     """Linear attention as training leaves it: matrices fade over many positions (as drawn, nearly all is gone at the
-    next one), and a key is near the query of its position, so that what is read is more than noise. No answer has the token
-    `image`, which transformers would take for a picture's."""
+    next one), and a key is near the query of its position, so that what is read is more than noise. No answer has the
+    token `image`, which transformers would take for a picture's."""
     width = linear["num_key_heads"] * linear["key_head_dim"]
 
     def adjust(name: str, parameter: torch.Tensor) -> None:
