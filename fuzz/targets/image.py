@@ -22,6 +22,11 @@ KINDS = {
     "native": {
         "image_token": "<i>", "patch_size": 4, "merge_size": 2, "window_size": 16, "min_pixels": 64, "max_pixels": 4096,
     },
+    "dynamic": {"image_token": "<i>", "tokens_per_tile": 4, "tile": 16, "grids": [[1, 1], [2, 1], [1, 3]]},
+    "naflex": {
+        "image_token": "<i>", "grid_side": 4, "grids": [[2, 1], [1, 2]], "patch_size": 4, "tile": 16, "max_tokens": 90,
+    },
+    "pooled": {"image_token": "<i>", "start": "<s>", "end": "<e>", "patch_size": 4, "max_tokens": 20},
 }  # fmt: skip
 WITHIN = {"image_token": "<i>", "patch_size": 4, "merge_size": 2, "within": [64, 48], "row_end": "\n", "image_end": "."}
 """Of "native" as well: brought within a size, with text behind rows."""
