@@ -10,7 +10,7 @@ from PIL import Image
 
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import BundleError, ImageError
-from edgevlm_runtime.images import make_processor
+from edgevlm_runtime.images import KINDS, make_processor
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "fixed": {
@@ -32,14 +32,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "native": {"image_token": "<image>", "patch_size": 7, "window_size": 56},
     "naflex": {"image_token": "<image>", "grid_side": 4, "grids": [[2, 1], [1, 2]], "patch_size": 8, "tile": 48},
+    "pooled": {"image_token": "<image>", "start": "<", "end": ">", "patch_size": 4, "max_tokens": 70},
 }
+
+
+def test_every_kind_is_tested() -> None:
+    assert list(OPTIONS) == list(KINDS.built_in)
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_different_images_give_different_feeds(kind: str) -> None:
     process = make_processor(ImageProcessing(kind, OPTIONS[kind]))
     black, white = (process(Image.new("RGB", (50, 40), color)) for color in ("black", "white"))
-    name = "patches" if kind in {"native", "naflex"} else "pixels"
+    (name,) = {"patches", "pixels"} & set(black.feeds)
     assert black.feeds[name].dtype == np.uint8
     assert not np.array_equal(black.feeds[name], white.feeds[name])
     assert black.placeholder.count("<image>") == black.tokens == white.tokens
@@ -94,6 +99,10 @@ def test_unknown_kinds(kind: str) -> None:
         ("naflex", {"grids": [[1 << 40, 2]]}, "from 2 to"),
         ("naflex", {"min_tokens": 300}, "max_tokens no less"),
         ("naflex", {"tolerance": 0.0}, "tolerance must be positive"),
+        ("naflex", {"merge_size": 0}, "must be positive"),
+        ("pooled", {"pool_size": 0}, "must be positive"),
+        ("pooled", {"max_tokens": 0}, "must be positive"),
+        ("pooled", {"resample": 17}, "17 is not a valid Resampling"),
     ],
 )
 def test_bad_options(kind: str, change: dict[str, Any], words: str) -> None:
@@ -154,6 +163,15 @@ def test_an_image_of_another_size_without_resize() -> None:
         ("dynamic", {"start": "x" * 10**6}),
         ("anyres", {"sizes": [[16, 2**30]]}),
         ("anyres", {"side": 2**20}),
+        ("naflex", {"tile": 10**6}),
+        ("naflex", {"grid_side": 2**31}),
+        ("naflex", {"merge_size": 2**31}),
+        ("naflex", {"max_tokens": 2**40}),
+        ("naflex", {"start": "x" * 5000}),
+        ("pooled", {"patch_size": 2**31}),
+        ("pooled", {"pool_size": 2**31}),
+        ("pooled", {"max_tokens": 2**40}),
+        ("pooled", {"end": "x" * 5000}),
         ("native", {"patch_size": 2**31}),
         ("native", {"window_size": 2**40}),
         ("native", {"within": [8, 2**20]}),
@@ -167,12 +185,34 @@ def test_options_that_would_take_all_memory(kind: str, change: dict[str, Any]) -
         make_processor(ImageProcessing(kind, {**OPTIONS[kind], **change}))
 
 
-@pytest.mark.parametrize(("kind", "change"), [("tiles", {"tile": 1}), ("native", {"patch_size": 1, "merge_size": 1})])
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("tiles", {"tile": 1, "longest_edge": None}),
+        ("native", {"patch_size": 1, "merge_size": 1, "window_size": 0, "max_pixels": 2**31}),
+        ("naflex", {"patch_size": 1, "merge_size": 2, "max_tokens": 2**20, "grids": []}),
+        ("pooled", {"patch_size": 1, "pool_size": 2, "max_tokens": 2**20}),
+    ],
+)
 def test_images_that_come_to_too_many_parts(kind: str, change: dict[str, Any]) -> None:
-    free = {"tiles": {"longest_edge": None}, "native": {"window_size": 0, "max_pixels": 2**31}}[kind]
-    process = make_processor(ImageProcessing(kind, {**OPTIONS[kind], **free, **change}))
-    with pytest.raises(ImageError, match="1500 x 1500 pixels comes to"):
+    process = make_processor(ImageProcessing(kind, {**OPTIONS[kind], **change}))
+    with pytest.raises(ImageError, match=r"an image of \d+ x \d+ pixels comes to"):
         process(Image.new("L", (1500, 1500)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"grid_side": 8192, "max_tokens": 2**14, "grids": []},
+        {"grids": [[16, 32]], "tile": 64, "merge_size": 1, "patch_size": 64, "min_tokens": 2**12, "max_tokens": 2**13}
+        | {"tolerance": 0.01},
+    ],
+    ids=["weights of positions", "small tiles beside a large one"],
+)
+def test_padding_to_the_longest_tile_is_bounded(change: dict[str, Any]) -> None:
+    process = make_processor(ImageProcessing("naflex", {**OPTIONS["naflex"], **change}))
+    with pytest.raises(ImageError, match=r"too many pixels .* tiles of \d+ patches each|comes to"):
+        process(Image.new("L", (1500, 3000)))
 
 
 def test_premultiplied_grey_is_converted() -> None:

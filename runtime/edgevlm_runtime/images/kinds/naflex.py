@@ -33,7 +33,7 @@ from PIL import Image
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
 from edgevlm_runtime.images.kinds.dynamic import check_grids, cut, nearest_grid
-from edgevlm_runtime.images.limits import check_options, check_resize, check_tokens
+from edgevlm_runtime.images.limits import check_options, check_pixels, check_resize, check_tokens
 from edgevlm_runtime.images.rgb import to_rgb
 
 Weights = NDArray[np.float32]
@@ -126,6 +126,7 @@ class Processor:
         cells = [(tile.height // self.options.factor, tile.width // self.options.factor) for tile in tiles]
         counts = [height * width for height, width in cells]
         length = max(counts) * merged
+        self._check_padded(tiles, length)
         patches = np.zeros((len(tiles), length, 3 * self.options.patch_size**2), np.uint8)
         weights = np.zeros((2, len(tiles), length, side), np.float32)
         valid = np.arange(length) < np.array(counts)[:, None] * merged
@@ -139,6 +140,14 @@ class Processor:
             placeholder=self._placeholder(counts, rows, columns),
             order=None if valid.all() else places,
         )
+
+    def _check_padded(self, tiles: list[Image.Image], length: int) -> None:
+        """Raise `ImageError` where tiles of `length` patches each, or what weighs their positions, would take too much
+        memory: padding goes by the longest of them."""
+        whole, count = tiles[-1], len(tiles) * length
+        check_tokens(count, whole.size)
+        per_patch = max(self.options.patch_size**2, 3 * self.options.grid_side)
+        check_pixels(count, per_patch, f"{len(tiles)} tiles of {length} patches each")
 
     def _patches(self, pixels: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.uint8]:
         """[height, width, 3] to [tokens * merge_size**2, patch_size**2 * 3], image tokens in raster order."""

@@ -22,7 +22,7 @@ from PIL import Image
 
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.images.limits import check_options, check_resize
+from edgevlm_runtime.images.limits import check_options, check_resize, check_tokens
 from edgevlm_runtime.images.rgb import to_rgb
 
 
@@ -64,6 +64,7 @@ class Processor:
         image, options = to_rgb(image), self.options
         target = _size(image.width, image.height, options)
         check_resize(image.size, target)
+        check_tokens(target[0] * target[1] // options.patch_size**2, image.size)
         if target != image.size:
             image = image.resize(target, Image.Resampling(options.resample))
         columns, rows = (side // options.factor for side in target)
