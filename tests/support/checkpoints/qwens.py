@@ -287,7 +287,12 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
         "temporal_patch_size": 2,
     }
     published = {"text_config": text, "vision_config": vision, "tie_word_embeddings": s["tied"], **_tokens(words)}
-    save(folder, Qwen3_5Config(**copy.deepcopy(published)), adjust=_as_trained(s["linear"]), **save_options)
+    save(
+        folder,
+        Qwen3_5Config(**copy.deepcopy(published)),
+        adjust=_as_trained(s["linear"], published["image_token_id"]),
+        **save_options,
+    )
     _with_further_tokens(folder, s["text"]["hidden_size"])
     write_json(
         folder / "config.json",
@@ -302,9 +307,10 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
     return folder
 
 
-def _as_trained(linear: dict[str, int]) -> Callable[[str, torch.Tensor], None]:
+def _as_trained(linear: dict[str, int], image: int) -> Callable[[str, torch.Tensor], None]:
     """Linear attention as training leaves it: matrices fade over many positions (as drawn, nearly all is gone at the
-    next one), and a key is near the query of its position, so that what is read is more than noise."""
+    next one), and a key is near the query of its position, so that what is read is more than noise. No answer has the
+    token `image`, which transformers would take for a picture's."""
     width = linear["num_key_heads"] * linear["key_head_dim"]
 
     def adjust(name: str, parameter: torch.Tensor) -> None:
@@ -312,6 +318,8 @@ def _as_trained(linear: dict[str, int]) -> Callable[[str, torch.Tensor], None]:
             parameter.sub_(4)
         if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
             parameter[width : 2 * width].mul_(0.5).add_(parameter[:width], alpha=0.8)
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            parameter[image] = 0
 
     return adjust
 
