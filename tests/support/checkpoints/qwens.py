@@ -180,10 +180,16 @@ QWEN3_5_SHAPES: dict[str, dict[str, Any]] = {
         "rotated": 0.25,
         "tied": True,
     },
-    # groups of three, heads of 40 half rotated, keys narrower than values, a linear layer last
+    # groups of three, heads of 40 half rotated, keys narrower than values, a linear layer last, another activation
     "heads-of-40": {
         "layers": ["full_attention", "linear_attention", "linear_attention"],
-        "text": {"hidden_size": 72, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 40},
+        "text": {
+            "hidden_size": 72,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 40,
+            "hidden_act": "gelu_pytorch_tanh",
+        },
         "linear": {
             "num_key_heads": 1,
             "num_value_heads": 3,
@@ -239,6 +245,7 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
     s = QWEN3_5_SHAPES[shape]
     words = tokenizer("<|image_pad|>", ("<|endoftext|>",))
     text = {
+        "hidden_act": "silu",
         **s["text"],
         **{f"linear_{name}": value for name, value in s["linear"].items()},
         "attention_bias": False,
@@ -247,7 +254,6 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
         "dtype": "float32",
         "eos_token_id": 2,
         "full_attention_interval": 4,
-        "hidden_act": "silu",
         "intermediate_size": 112,
         "layer_types": s["layers"],
         "mamba_ssm_dtype": "float32",
