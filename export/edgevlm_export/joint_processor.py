@@ -19,6 +19,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, pr
 from edgevlm_export.checkpoints import pillow_backend
 from edgevlm_export.families import known_family
 from edgevlm_export.preprocessing import CheckpointProcessor, load_processor
+from edgevlm_export.preprocessing.fixed_tokens import CLASS_TOKENS
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 
 OTHERS = {"video_processor", "feature_extractor"}
@@ -106,9 +107,8 @@ def _from_config(config: PreTrainedConfig) -> dict[str, Any]:
     if not hasattr(config, "vision_feature_layer"):
         return {}
     strategy = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA has no other
-    class_token = int(config.vision_config.model_type == "clip_vision_model")
     return {
         "patch_size": getattr(config.vision_config, "patch_size", None),  # timm's towers have none
         "vision_feature_select_strategy": strategy,
-        "num_additional_image_tokens": class_token,
+        "num_additional_image_tokens": CLASS_TOKENS.get(config.vision_config.model_type, 0),
     }

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgevlm_runtime.images import KINDS
 from fuzz.judge import judge
-from fuzz.targets import HERE, TARGETS, get_target, inputs
+from fuzz.targets import HERE, TARGETS, get_target, image, inputs
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -25,6 +26,10 @@ def test_replay(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     faults = {str(file.relative_to(HERE)): fault for file in files if (fault := judge(run, file.read_bytes()))}
     assert faults == {}
     assert taken, "no seed succeeds: changes of them try nothing"
+
+
+def test_pictures_go_through_every_kind() -> None:
+    assert list(image.KINDS) == list(KINDS.built_in)
 
 
 def test_every_folder_of_inputs_has_its_target() -> None:

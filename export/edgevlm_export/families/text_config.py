@@ -29,7 +29,7 @@ DECODERS = frozenset(
         "qwen3_5_text",
     }
 )
-"""`model_type`s of text models whose attention this module's operator reproduces, each proven by a test."""
+"""`model_type`s of text models whose layers the decoder graph's operators reproduce, each proven by a test."""
 
 HEAD_MULTIPLE = 16
 """Head sizes that ONNX Runtime's GroupQueryAttention rotates on a processor are multiples of this."""

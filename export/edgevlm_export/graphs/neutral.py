@@ -73,6 +73,7 @@ def _attention_function(  # noqa: PLR0913, PLR0917 (the signature is transformer
     q, k, v = _rows(query), _rows(key), _rows(value)
     scale = dim**-0.5 if scaling is None else scaling
     if not ops.traces_decoder():
+        _check_tower(module, sliding_window, softcap, heads, key.shape[1])
         return ops.attention(q, k, v, heads, scale).view(batch, length, heads, dim), None
     binding, layer = ops.bound_cache(), int(module.layer_idx)  # type: ignore[arg-type]
     if not getattr(module, "is_causal", False) and binding.block_rows is None:
@@ -87,6 +88,22 @@ def _attention_function(  # noqa: PLR0913, PLR0917 (the signature is transformer
         blocks, attributes["blocks"] = [binding.block_rows, mask], 1
     emit_attention = _shared_attention if layer in binding.shared else _own_attention
     return emit_attention(binding, layer, [q, k, v], blocks, attributes).view(batch, length, heads, dim), None
+
+
+def _check_tower(
+    module: nn.Module, sliding_window: int | None, softcap: float | None, heads: int, kv_heads: int
+) -> None:
+    """Raise `UnsupportedModel` for attention in a vision tower that is more than what the operator does there: every
+    patch sees every other."""
+    found = {
+        "in one direction": getattr(module, "is_causal", False),
+        f"within a window of {sliding_window}": sliding_window is not None,
+        f"under a soft cap of {softcap}": softcap is not None,
+        f"with {kv_heads} heads of keys for {heads} of queries": kv_heads != heads,
+    }
+    for how, attends in found.items():
+        if attends:
+            raise UnsupportedModel(f"{type(module).__name__} attends {how}, which the tower's graph would not do")
 
 
 def _own_attention(

@@ -6,13 +6,12 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from edgevlm_export.preprocessing.fixed_tokens import CLASS_TOKENS
 from edgevlm_export.preprocessing.images import image_token, processor_name
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 from edgevlm_runtime.images.kinds import anyres
 
-CLASS_TOKENS = {"clip_vision_model": 1}
-"""Outputs of a vision tower that belong to no patch, where it has any."""
 ASPECT_RATIO = "anyres_max_"
 """How OneVision's `vision_aspect_ratio` begins; behind it stands a number of tiles."""
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.errors import CheckpointError
 
-_CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 """Outputs of a vision tower that belong to no patch."""
 
 
@@ -31,12 +31,12 @@ def _patch_tokens(processor: CheckpointProcessor, config: PreTrainedConfig, heig
     selection = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA has no other
     patch = settings.get("patch_size") or vision.patch_size
     default = (settings.get("vision_feature_select_strategy") or selection) == "default"
-    made_extra = _CLASS_TOKENS.get(vision.model_type, 0)
+    made_extra = CLASS_TOKENS.get(vision.model_type, 0)
     extra = settings.get("num_additional_image_tokens", made_extra if "patch_size" not in settings else 0)
     tokens = (height // patch) * (width // patch) + extra - default
     made = (height // vision.patch_size) * (width // vision.patch_size) + made_extra
     made -= selection == "default"
-    if vision.model_type in _CLASS_TOKENS and tokens != made:
+    if vision.model_type in CLASS_TOKENS and tokens != made:
         raise CheckpointError(
             f"processor and model do not belong together: {processor.folder}: the processor counts {tokens} tokens "
             f"for an image, the model makes {made}: see patch_size, vision_feature_select_strategy and "

@@ -180,10 +180,16 @@ QWEN3_5_SHAPES: dict[str, dict[str, Any]] = {
         "rotated": 0.25,
         "tied": True,
     },
-    # groups of three, heads of 40 half rotated, keys narrower than values, a linear layer last
+    # groups of three, heads of 40 half rotated, keys narrower than values, a linear layer last, another activation
     "heads-of-40": {
         "layers": ["full_attention", "linear_attention", "linear_attention"],
-        "text": {"hidden_size": 72, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 40},
+        "text": {
+            "hidden_size": 72,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 40,
+            "hidden_act": "gelu_pytorch_tanh",
+        },
         "linear": {
             "num_key_heads": 1,
             "num_value_heads": 3,
@@ -220,7 +226,7 @@ QWEN3_5_SHAPES: dict[str, dict[str, Any]] = {
         "linear": {
             "num_key_heads": 2,
             "num_value_heads": 6,
-            "key_head_dim": 8,
+            "key_head_dim": 24,
             "value_head_dim": 16,
             "conv_kernel_dim": 4,
         },
@@ -239,6 +245,7 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
     s = QWEN3_5_SHAPES[shape]
     words = tokenizer("<|image_pad|>", ("<|endoftext|>",))
     text = {
+        "hidden_act": "silu",
         **s["text"],
         **{f"linear_{name}": value for name, value in s["linear"].items()},
         "attention_bias": False,
@@ -247,7 +254,6 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
         "dtype": "float32",
         "eos_token_id": 2,
         "full_attention_interval": 4,
-        "hidden_act": "silu",
         "intermediate_size": 112,
         "layer_types": s["layers"],
         "mamba_ssm_dtype": "float32",
@@ -281,7 +287,12 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
         "temporal_patch_size": 2,
     }
     published = {"text_config": text, "vision_config": vision, "tie_word_embeddings": s["tied"], **_tokens(words)}
-    save(folder, Qwen3_5Config(**copy.deepcopy(published)), adjust=_as_trained(s["linear"]), **save_options)
+    save(
+        folder,
+        Qwen3_5Config(**copy.deepcopy(published)),
+        adjust=_as_trained(s["linear"], published["image_token_id"]),
+        **save_options,
+    )
     _with_further_tokens(folder, s["text"]["hidden_size"])
     write_json(
         folder / "config.json",
@@ -296,9 +307,10 @@ def qwen3_5(folder: Path, shape: str = "published", **save_options: Any) -> Path
     return folder
 
 
-def _as_trained(linear: dict[str, int]) -> Callable[[str, torch.Tensor], None]:
+def _as_trained(linear: dict[str, int], image: int) -> Callable[[str, torch.Tensor], None]:
     """Linear attention as training leaves it: matrices fade over many positions (as drawn, nearly all is gone at the
-    next one), and a key is near the query of its position, so that what is read is more than noise."""
+    next one), and a key is near the query of its position, so that what is read is more than noise. No answer has the
+    token `image`, which transformers would take for a picture's."""
     width = linear["num_key_heads"] * linear["key_head_dim"]
 
     def adjust(name: str, parameter: torch.Tensor) -> None:
@@ -306,6 +318,8 @@ def _as_trained(linear: dict[str, int]) -> Callable[[str, torch.Tensor], None]:
             parameter.sub_(4)
         if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
             parameter[width : 2 * width].mul_(0.5).add_(parameter[:width], alpha=0.8)
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            parameter[image] = 0
 
     return adjust
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 
 from edgevlm_export.families.qwens.qwen3_vl import Qwen3VL
@@ -57,7 +58,7 @@ def states(config: PreTrainedConfig) -> tuple[StateInfo, ...]:
 
 def gated_delta_net(module: Any, hidden_states: Tensor, **kwargs: Any) -> Tensor:
     """`Qwen3_5GatedDeltaNet.forward` over positions as they lie, [1, S, hidden], its states carried by the graph."""
-    layer, activation = module.layer_idx, nn.functional.silu
+    layer, activation, gate = module.layer_idx, ACT2FN[module.activation], ACT2FN[module.norm.activation]
     mixed = ops.causal_conv(
         module.in_proj_qkv(hidden_states), module.conv1d.weight, module.conv1d.bias, f"conv.{layer}"
     )
@@ -68,7 +69,7 @@ def gated_delta_net(module: Any, hidden_states: Tensor, **kwargs: Any) -> Tensor
     read = ops.gated_delta(q, k, v, log_decay, beta, module.num_k_heads, f"delta.{layer}")
     by_head = read.unflatten(-1, (-1, module.head_v_dim))
     normed = ops.rms_norm(by_head, module.norm.weight, module.norm.variance_epsilon).flatten(-2)
-    projected: Tensor = module.out_proj(normed * activation(module.in_proj_z(hidden_states)))
+    projected: Tensor = module.out_proj(normed * gate(module.in_proj_z(hidden_states)))
     return projected
 
 
