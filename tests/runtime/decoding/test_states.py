@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import edgevlm_runtime
 from edgevlm_runtime.bundle.decoder_info import StateInfo
+from edgevlm_runtime.decoding.decoder import Decoder
 from edgevlm_runtime.decoding.states import KEPT, States
-from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.engines.base import Port
+from edgevlm_runtime.errors import BundleError, EdgeVLMError
 
 INFOS = (StateInfo("0", "float32", (1, 3, 2)), StateInfo("4", "float32", (1, 5)))
 
@@ -80,3 +86,21 @@ def test_no_states_reach_everywhere():
     assert not states
     assert states.nearest(7) == 7
     states.restore(5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("float32", (1, 3, 2)), ("float16", (1, 3, 2)), ("float32", (1, 2, 3)), ("float32", (6,))]
+)
+def test_a_state_is_the_graphs(vlm: edgevlm_runtime.VLM, dtype: str, shape: tuple[int, ...]) -> None:
+    decoder, port = vlm.pipeline.decoder, Port("", np.dtype("float32"), (1, 3, 2))
+    graph = SimpleNamespace(
+        inputs={**decoder.graph.inputs, "past_state.0": port},
+        outputs={**decoder.graph.outputs, "present_state.0": port},
+    )
+    told = replace(decoder.info, states=(StateInfo("0", dtype, shape),))
+    if (dtype, shape) == ("float32", (1, 3, 2)):
+        Decoder(graph, told, decoder.embeddings)  # type: ignore[arg-type]
+        return
+    with pytest.raises(BundleError, match=r"state '0' is float32 \(1, 3, 2\), not ") as error:
+        Decoder(graph, told, decoder.embeddings)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
