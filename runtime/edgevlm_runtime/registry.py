@@ -44,7 +44,7 @@ class Registry:
             return getattr(import_module(module), attribute) if attribute else import_module(module)
         if name not in self:
             advice = self.advice and f": {self.advice}"
-            raise self.error(f"{self.unknown}: {name}: known are {', '.join(self)}{advice}")
+            raise self.error(f"{self.unknown}: {' '.join(name.split())}: known are {', '.join(self)}{advice}")
         return added(self.group, name, self.error)
 
     def __contains__(self, name: str) -> bool:

@@ -9,12 +9,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edgevlm_runtime.bundle.decoder_info import KVLayout
+from edgevlm_runtime.bundle.decoder_info import DecoderInfo, KVLayout
 from edgevlm_runtime.bundle.manifest import GenerationDefaults, Manifest
 from edgevlm_runtime.errors import BundleError, EdgeVLMError
 from edgevlm_runtime.options import GenerationOptions, make_options
 
 KV_DTYPES = ("float32", "float16", "int8")
+STATE_DTYPES = ("float32", "float16")
+MOST_STATE_VALUES = 1 << 28
+MOST_COLUMNS = 256
+"""Further inputs of the decoder for each position, and tokens with stand-ins."""
 _BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "uint8": 8, "uint4": 4}
 
 
@@ -63,6 +67,8 @@ def _rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
     ) in counts.items():  # some sixty times what the largest models have: buffers are made by them
         yield 1 <= value <= most, name, value, f"a whole number of at least 1, and no more than {most}"
     yield from _size_rules(decoder.kv)
+    yield from _column_rules(decoder)
+    yield from _state_rules(decoder)
     yield decoder.kv.dtype in KV_DTYPES, "decoder.kv.dtype", decoder.kv.dtype, " or ".join(KV_DTYPES)
     yield from _embedding_rules(manifest)
     yield from _prefix_rules(manifest)
@@ -83,11 +89,34 @@ def _size_rules(kv: KVLayout) -> Iterator[tuple[bool, str, object, str]]:
         yield fits and len(kv.sizes) == kv.layers, "decoder.kv.sizes", kv.sizes, "heads and head size of each layer"
 
 
+def _column_rules(decoder: DecoderInfo) -> Iterator[tuple[bool, str, object, str]]:
+    names = [columns.name for columns in decoder.columns]
+    different = len(set(names)) == len(names) <= MOST_COLUMNS
+    yield different, "decoder.image_columns, token_columns", names, f"at most {MOST_COLUMNS} different names"
+    for columns in decoder.image_columns:
+        name = f"decoder.image_columns[{columns.name!r}].width"
+        yield 1 <= columns.width <= 1 << 20, name, columns.width, f"a whole number from 1 to {1 << 20}"
+    tokens = decoder.stand_ins
+    yield len(tokens) <= MOST_COLUMNS, "decoder.stand_ins", f"{len(tokens)} tokens", f"at most {MOST_COLUMNS}"
+
+
+def _state_rules(decoder: DecoderInfo) -> Iterator[tuple[bool, str, object, str]]:
+    names = [state.name for state in decoder.states]
+    yield len(set(names)) == len(names), "decoder.states", names, "different names"
+    for state in decoder.states:
+        name = f"decoder.states[{state.name!r}]"
+        yield state.dtype in STATE_DTYPES, f"{name}.dtype", state.dtype, " or ".join(STATE_DTYPES)
+        yield min(state.shape, default=1) >= 0, f"{name}.shape", state.shape, "whole numbers of at least 0"
+    values = sum(math.prod(state.shape) for state in decoder.states)
+    yield values <= MOST_STATE_VALUES, "decoder.states (shape)", values, f"no more than {MOST_STATE_VALUES} values"
+
+
 def _prefix_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
     decoder, prefix = manifest.decoder, manifest.decoder.prefix
     if prefix is None:
         return
     kv, tokens = decoder.kv, len(prefix.token_ids)
+    yield not decoder.states, "decoder.prefix.file", prefix.file, "absent where there are states, which it has none of"
     known = all(0 <= token < decoder.vocab_size for token in prefix.token_ids)
     yield known and 1 <= tokens < decoder.max_context, "decoder.prefix.token_ids", prefix.token_ids, "token ids"
     shape = (kv.layers, 2, kv.kv_heads, tokens, kv.head_dim)
@@ -98,7 +127,7 @@ def _prefix_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]
 def _embedding_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, str]]:
     tables = {"decoder.embedding": manifest.decoder.embedding}
     for columns in manifest.decoder.token_columns:
-        name = f"decoder.token_columns[{columns.name}]"
+        name = f"decoder.token_columns[{columns.name!r}]"
         tables[f"{name}.table"] = columns.table
         yield min(columns.table.shape) >= 1, f"{name}.table.shape", columns.table.shape, "whole numbers of at least 1"
     vocab, stand_ins = min(table.shape[0] for table in tables.values()), manifest.decoder.stand_ins

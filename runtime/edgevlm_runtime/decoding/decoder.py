@@ -24,6 +24,8 @@ Logits = NDArray[np.float32]
 NO_FEEDS: Mapping[str, Array] = {}
 
 _OWN_INPUTS = ("inputs_embeds", "logits_rows")
+_CARRIED = ("past_key_values.", "past_state.")
+"""How the inputs begin that a run leaves for the next one."""
 
 
 class Decoder:
@@ -49,12 +51,13 @@ class Decoder:
         self.where = where
         columns = tuple(columns.name for columns in info.columns)
         self.extra_inputs = tuple(
-            name
-            for name in graph.inputs
-            if name not in (*_OWN_INPUTS, *columns) and not name.startswith(("past_key_values.", "past_state."))
+            name for name in graph.inputs if name not in (*_OWN_INPUTS, *columns) and not name.startswith(_CARRIED)
         )
         """What each run is told beside embeddings, rows and cache."""
         self.step_inputs = make_step_inputs(info.step_inputs, fixed_rows(graph), get_pattern(info.attention))
+        for name in columns:
+            if name in (*_OWN_INPUTS, *self.step_inputs.names) or name.startswith(_CARRIED):
+                raise BundleError(f"the decoder's columns {name!r} are called as another input: export the model again")
         told = (*columns, *self.step_inputs.names)
         _check_graph(graph, info, (*_OWN_INPUTS, *told), ("logits",))
         if prefill_graph is not None:
@@ -191,11 +194,11 @@ def _check_graph(graph: Graph, info: DecoderInfo, inputs: tuple[str, ...], outpu
     states = [state.name for state in info.states]
     _check_names(graph, [f"past_state.{name}" for name in states], [f"present_state.{name}" for name in states])
     for state in info.states:
-        shape = tuple(graph.inputs[f"past_state.{state.name}"].shape)
-        if shape != state.shape:
+        port = graph.inputs[f"past_state.{state.name}"]
+        if (port.dtype, tuple(port.shape)) != (np.dtype(state.dtype), state.shape):
             raise BundleError(
-                f"the decoder's state {state.name!r} has shape {shape}, not {state.shape} as the manifest says: "
-                "export the model again"
+                f"the decoder's state {state.name!r} is {port.dtype} {tuple(port.shape)}, not {state.dtype} "
+                f"{state.shape} as the manifest says: export the model again"
             )
     _check_sizes(graph, info, outputs)
     for name, dtype in wanted.items():

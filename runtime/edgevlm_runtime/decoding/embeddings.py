@@ -6,6 +6,7 @@ each kind has a reader in `READERS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -32,7 +33,7 @@ class RowReader(Protocol):
 
 def map_part(file: Path, offset: int, stored: str, shape: tuple[int, ...]) -> Array:
     """A read-only view of part of a file. Raises `BundleError` when the part does not lie within the file."""
-    end = offset + int(np.prod(shape, dtype=np.int64)) * np.dtype(stored).itemsize
+    end = offset + math.prod(shape) * np.dtype(stored).itemsize
     size = file.stat().st_size
     if offset < 0 or min(shape) < 1 or end > size:
         raise BundleError(f"embedding table ends at byte {end} of {file}, which has {size}: export the model again")
@@ -62,6 +63,8 @@ class BlockRows:
     def __init__(self, bits: int, file: Path, table: EmbeddingTable) -> None:
         if table.block < 1 or table.scales_offset is None:
             raise BundleError(f"embedding table of {file.parent} names no scales: export the model again")
+        if table.block * bits % 8:
+            raise BundleError(f"embedding table of {file.parent} has blocks of {table.block}: export the model again")
         vocab, self._hidden = table.shape
         self._bits = bits
         self._block = table.block
@@ -111,13 +114,19 @@ class Table:
 
     def gather(self, token_ids: Ids, out: Rows) -> None:
         """Write rows `token_ids` [n] into `out` [n, width]. Raises `PromptError` for an unknown id."""
-        if token_ids.size and not (int(token_ids.min()) >= 0 and int(token_ids.max()) < self.vocab):
-            raise PromptError(f"token id outside the vocabulary of {self.vocab}: is this the model's own tokenizer?")
+        if token_ids.size:
+            self._check(int(token_ids.min()), int(token_ids.max()))
         np.multiply(self._read(token_ids), self._scale, out=out)
 
     def one(self, token_id: int, out: Rows) -> None:
-        """Write the row of one generated token into `out` [width]."""
+        """Write the row of one generated token into `out` [width]. Raises as `gather` does: a graph may have more
+        logits than a table has rows."""
+        self._check(token_id, token_id)
         np.multiply(self._read(np.array([token_id]))[0], self._scale, out=out)
+
+    def _check(self, least: int, most: int) -> None:
+        if least < 0 or most >= self.vocab:
+            raise PromptError(f"token id outside the vocabulary of {self.vocab}: is this the model's own tokenizer?")
 
 
 class TokenEmbeddings:

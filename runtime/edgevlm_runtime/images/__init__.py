@@ -58,10 +58,10 @@ def make_processor(processing: ImageProcessing) -> ImageProcessor:
     """
     module = KINDS.get(processing.kind)
     known = {option.name for option in fields(module.Options)}
-    unknown = sorted(set(processing.options) - known)
+    unknown = ", ".join(repr(name) for name in sorted(set(processing.options) - known))
     if unknown:
         raise BundleError(
-            f"image processing '{processing.kind}' has options this runtime does not know: {', '.join(unknown)}: "
+            f"image processing '{processing.kind}' has options this runtime does not know: {unknown}: "
             "upgrade edgevlm-runtime"
         )
     try:

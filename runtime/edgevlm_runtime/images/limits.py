@@ -28,6 +28,17 @@ def check_options(text: str, tokens: int = 1, **sides: int | None) -> None:
             raise ValueError(f"{name} must be positive and at most {MAX_SIDE}")
 
 
+def check_texts(image_token: str, **texts: str) -> None:
+    """Raise `ValueError` for texts around image tokens that are too long, or that would count as such tokens."""
+    if not image_token:
+        raise ValueError("image_token must not be empty")
+    for name, text in texts.items():
+        if len(text) > MAX_TOKEN_TEXT:
+            raise ValueError(f"{name} must have at most {MAX_TOKEN_TEXT} characters")
+        if image_token in text:
+            raise ValueError(f"{name} must not have the image token in it")
+
+
 def check_tokens(count: int, size: tuple[int, int]) -> None:
     """Raise `ImageError` where an image of `size` (width, height) would be cut into too many parts."""
     if count > MAX_TOKENS:

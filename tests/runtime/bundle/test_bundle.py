@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edgevlm_runtime
@@ -265,6 +266,17 @@ def test_a_manifest_without_its_digest(
         ("decoder.kv.sizes", [[0, 16]] * 9),
         ("decoder.stand_ins", {"3": 10**6}),
         ("decoder.stand_ins", {"3": -1}),
+        ("decoder.stand_ins", {str(token): 3 for token in range(10_000)}),
+        ("decoder.image_columns", [{"name": "deep", "width": 0}]),
+        ("decoder.image_columns", [{"name": "deep", "width": -32}]),
+        ("decoder.image_columns", [{"name": "deep", "width": 1 << 62}]),
+        ("decoder.image_columns", [{"name": "deep", "width": 4}] * 2),
+        ("decoder.image_columns", [{"name": str(number), "width": 4} for number in range(1000)]),
+        ("decoder.states", [{"name": "0", "dtype": "float32", "shape": [1, 1 << 40]}]),
+        ("decoder.states", [{"name": "0", "dtype": "float32", "shape": [1, -2]}]),
+        ("decoder.states", [{"name": "0", "dtype": "banana", "shape": [1]}]),
+        ("decoder.states", [{"name": "0", "dtype": "object", "shape": [1]}]),
+        ("decoder.states", [{"name": "0", "dtype": "float32", "shape": [1]}] * 2),
         ("decoder.embedding.offset", -4),
         ("decoder.embedding.offset", 17),
         ("decoder.embedding.shape", [0, 32]),
@@ -291,6 +303,56 @@ def test_values_that_make_no_sense(own_bundle: Path, rewrite: Rewrite, place: st
     with pytest.raises(BundleError) as error:
         edgevlm_runtime.load(own_bundle, threads=1, verify="size")
     _one_line(error, place.rpartition(".")[2], schema.MANIFEST_NAME)
+
+
+ABSURD = st.sampled_from([-(1 << 63), -1, 0, 1, 2, 16, 32, 262, 1 << 20, 1 << 40, (1 << 63) - 1])
+NAMES = st.sampled_from(["", "deep", "inputs_embeds", "past_key_values.0.key", "logits_rows", "a\nb"])
+DTYPES = st.sampled_from(["float32", "float16", "bfloat16", "uint8", "uint4", "int8", "banana", ""])
+TABLES = st.fixed_dictionaries(
+    {
+        "file": st.sampled_from(["embeddings.bin", "decoder.onnx"]),
+        "offset": ABSURD,
+        "dtype": DTYPES,
+        "shape": st.tuples(ABSURD, ABSURD),
+        "block": ABSURD | st.just(3),
+        "scales_offset": ABSURD,
+    }
+)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "image_columns": st.lists(st.fixed_dictionaries({"name": NAMES, "width": ABSURD}), min_size=1, max_size=3),
+    "token_columns": st.lists(st.fixed_dictionaries({"name": NAMES, "table": TABLES}), min_size=1, max_size=3),
+    "embedding": TABLES,
+    "states": st.lists(
+        st.fixed_dictionaries({"name": NAMES, "dtype": DTYPES, "shape": st.lists(ABSURD, max_size=3)}), min_size=1
+    ),
+    "stand_ins": st.dictionaries(ABSURD.map(str), ABSURD, min_size=1),
+    "kv": st.fixed_dictionaries(
+        {
+            "layers": ABSURD,
+            "kv_heads": ABSURD,
+            "head_dim": ABSURD,
+            "dtype": DTYPES,
+            "sizes": st.lists(st.tuples(ABSURD, ABSURD)),
+        }
+    ),
+}
+
+
+@given(change=st.sampled_from(sorted(FIELDS)).flatmap(lambda name: st.tuples(st.just(name), FIELDS[name])))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_decoder_that_is_not_the_graphs_is_refused(
+    handmade_bundle: Path, own_bundle: Path, rewrite: Rewrite, change: tuple[str, Any]
+) -> None:
+    """Whatever the manifest says of columns, states, tables and sizes: one line, or an answer where it still fits."""
+    manifest = json.loads((handmade_bundle / schema.MANIFEST_NAME).read_text())
+    rewrite(own_bundle, lambda data: data.update(decoder={**manifest["decoder"], change[0]: change[1]}))
+    refused: list[str] = []
+    try:
+        edgevlm_runtime.load(own_bundle, threads=1, verify="size").ask(None, "hello", max_new_tokens=3)
+    except EdgeVLMError as error:
+        refused.append(str(error))
+    assert refused or change[0] in {"stand_ins", "kv", "embedding"}
+    assert "\n" not in "".join(refused)
 
 
 def test_a_manifest_nested_without_end(own_bundle: Path) -> None:

@@ -130,6 +130,8 @@ def test_unknown_token(table: Any, ids: list[int]) -> None:
     embeddings = TokenEmbeddings(table(_values().tobytes(), offset=0))
     with pytest.raises(PromptError, match="outside the vocabulary of 262"):
         embeddings.gather(np.array(ids), np.empty((len(ids), HIDDEN), np.float32))
+    with pytest.raises(PromptError, match="outside the vocabulary of 262"):
+        embeddings.one(ids[-1], np.empty(HIDDEN, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -155,6 +157,8 @@ def test_no_tokens(table: Any, fields: dict[str, Any]) -> None:
         ({"offset": -1}, "ends at byte"),
         ({"shape": [263, 32]}, "ends at byte"),
         ({"shape": [262, 16]}, "have width 16, the decoder 32"),
+        ({"dtype": "uint4", "block": 3, "scales_offset": 0}, "blocks of 3"),
+        ({"dtype": "uint4", "block": 1 << 61, "scales_offset": 0}, "ends at byte"),
     ],
 )
 def test_description_that_does_not_fit(table: Any, fields: dict[str, Any], message: str) -> None:

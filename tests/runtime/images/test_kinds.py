@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from edgevlm_runtime.bundle.manifest import ImageProcessing
 from edgevlm_runtime.errors import BundleError, ImageError
-from edgevlm_runtime.images import KINDS, make_processor
+from edgevlm_runtime.images import make_processor
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "fixed": {
@@ -32,19 +34,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "native": {"image_token": "<image>", "patch_size": 7, "window_size": 56},
     "naflex": {"image_token": "<image>", "grid_side": 4, "grids": [[2, 1], [1, 2]], "patch_size": 8, "tile": 48},
-    "pooled": {"image_token": "<image>", "start": "<", "end": ">", "patch_size": 4, "max_tokens": 70},
+    "pooled": {"image_token": "<image>", "start": "<s>", "end": "<e>", "patch_size": 4, "max_tokens": 20},
 }
-
-
-def test_every_kind_is_tested() -> None:
-    assert list(OPTIONS) == list(KINDS.built_in)
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_different_images_give_different_feeds(kind: str) -> None:
     process = make_processor(ImageProcessing(kind, OPTIONS[kind]))
     black, white = (process(Image.new("RGB", (50, 40), color)) for color in ("black", "white"))
-    (name,) = {"patches", "pixels"} & set(black.feeds)
+    name = "patches" if kind in {"native", "naflex", "pooled"} else "pixels"
     assert black.feeds[name].dtype == np.uint8
     assert not np.array_equal(black.feeds[name], white.feeds[name])
     assert black.placeholder.count("<image>") == black.tokens == white.tokens
@@ -61,10 +59,11 @@ def test_feeds_are_contiguous_and_the_images_own(kind: str) -> None:
         np.testing.assert_array_equal(feed, before[name])
 
 
-@pytest.mark.parametrize("kind", ["base", "load", "limits", "missing", "..manifest", "", "fixed.Processor"])
+@pytest.mark.parametrize("kind", ["base", "load", "limits", "missing", "a\nb", "..manifest", "", "fixed.Processor"])
 def test_unknown_kinds(kind: str) -> None:
-    with pytest.raises(BundleError, match="unknown kind of image processing"):
+    with pytest.raises(BundleError, match="unknown kind of image processing") as raised:
         make_processor(ImageProcessing(kind, {}))
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +71,8 @@ def test_unknown_kinds(kind: str) -> None:
     [
         ("fixed", {"height": "28"}, "Expected `int`, got `str`"),
         ("fixed", {"height": 0}, "must be positive"),
-        ("fixed", {"sharpen": True}, "options this runtime does not know: sharpen"),
+        ("fixed", {"sharpen": True}, "options this runtime does not know: 'sharpen'"),
+        ("fixed", {"sharp\nen": True}, "options this runtime does not know: 'sharp.*nen'"),
         ("fixed", {"resample": 17}, "17 is not a valid Resampling"),
         ("fixed", {"exact": [28, 28]}, "exclude each other"),
         ("fixed", {"pad_color": [1, 2]}, "length 3"),
@@ -93,22 +93,29 @@ def test_unknown_kinds(kind: str) -> None:
         ("native", {"patch_size": 0}, "must be positive"),
         ("native", {"within": [0, 5]}, "within_height must be positive"),
         ("native", {"within": [5]}, "length 2"),
+        ("native", {"position_grid": -1}, "position_grid must be positive"),
+        ("native", {"window_size": -56}, "window_size must be positive"),
+        ("native", {"row_end": "a<image>"}, "row_end must not have the image token"),
+        ("native", {"image_token": ""}, "must not be empty"),
+        ("naflex", {"start": "<image>"}, "start must not have the image token"),
+        ("naflex", {"thumbnail_token": "<image>"}, "thumbnail_token must not have the image token"),
+        ("pooled", {"pool_size": 0}, "must be positive"),
+        ("pooled", {"max_tokens": -1}, "must be positive"),
+        ("pooled", {"end": "<image>"}, "end must not have the image token"),
+        ("tiles", {"fake_token": "<image>"}, "fake_token must not have the image token"),
         ("naflex", {"grid_side": 0}, "must be positive"),
         ("naflex", {"tile": 40}, "multiple of patch_size"),
         ("naflex", {"grids": [[1, 1]]}, "from 2 to"),
         ("naflex", {"grids": [[1 << 40, 2]]}, "from 2 to"),
         ("naflex", {"min_tokens": 300}, "max_tokens no less"),
         ("naflex", {"tolerance": 0.0}, "tolerance must be positive"),
-        ("naflex", {"merge_size": 0}, "must be positive"),
-        ("pooled", {"pool_size": 0}, "must be positive"),
-        ("pooled", {"max_tokens": 0}, "must be positive"),
-        ("pooled", {"resample": 17}, "17 is not a valid Resampling"),
     ],
 )
 def test_bad_options(kind: str, change: dict[str, Any], words: str) -> None:
     with pytest.raises(BundleError, match=words) as raised:
         make_processor(ImageProcessing(kind, {**OPTIONS[kind], **change}))
     assert kind in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_missing_options() -> None:
@@ -163,20 +170,21 @@ def test_an_image_of_another_size_without_resize() -> None:
         ("dynamic", {"start": "x" * 10**6}),
         ("anyres", {"sizes": [[16, 2**30]]}),
         ("anyres", {"side": 2**20}),
-        ("naflex", {"tile": 10**6}),
-        ("naflex", {"grid_side": 2**31}),
-        ("naflex", {"merge_size": 2**31}),
-        ("naflex", {"max_tokens": 2**40}),
-        ("naflex", {"start": "x" * 5000}),
-        ("pooled", {"patch_size": 2**31}),
-        ("pooled", {"pool_size": 2**31}),
-        ("pooled", {"max_tokens": 2**40}),
-        ("pooled", {"end": "x" * 5000}),
         ("native", {"patch_size": 2**31}),
         ("native", {"window_size": 2**40}),
         ("native", {"within": [8, 2**20]}),
         ("native", {"row_end": "x" * 5000}),
         ("native", {"patch_size": 1, "merge_size": 1, "window_size": 5000}),
+        ("native", {"position_grid": 2**64 - 1}),
+        ("native", {"merge_size": 255, "window_size": 2**20 + 1}),
+        ("naflex", {"max_tokens": 2**40}),
+        ("naflex", {"max_tokens": 2**20, "patch_size": 1, "merge_size": 1}),
+        ("naflex", {"max_tokens": 2**12, "grid_side": 8192}),
+        ("naflex", {"max_tokens": 2**16, "tile": 16, "grids": [[1000, 1]], "tolerance": 1e-9}),
+        ("naflex", {"max_tokens": 2**9, "patch_size": 200, "tile": 400}),
+        ("pooled", {"max_tokens": 2**20}),
+        ("pooled", {"pool_size": 2**31}),
+        ("pooled", {"start": "x" * 5000}),
     ],
 )
 def test_options_that_would_take_all_memory(kind: str, change: dict[str, Any]) -> None:
@@ -185,34 +193,46 @@ def test_options_that_would_take_all_memory(kind: str, change: dict[str, Any]) -
         make_processor(ImageProcessing(kind, {**OPTIONS[kind], **change}))
 
 
-@pytest.mark.parametrize(
-    ("kind", "change"),
-    [
-        ("tiles", {"tile": 1, "longest_edge": None}),
-        ("native", {"patch_size": 1, "merge_size": 1, "window_size": 0, "max_pixels": 2**31}),
-        ("naflex", {"patch_size": 1, "merge_size": 2, "max_tokens": 2**20, "grids": []}),
-        ("pooled", {"patch_size": 1, "pool_size": 2, "max_tokens": 2**20}),
-    ],
-)
+def test_windows_that_would_take_all_memory() -> None:
+    """Every window is padded to its full size."""
+    options = {**OPTIONS["native"], "patch_size": 1, "merge_size": 1, "window_size": 1000, "resize": False}
+    with pytest.raises(ImageError, match="1100 x 2 pixels comes to 2000000 parts"):
+        make_processor(ImageProcessing("native", options))(Image.new("L", (1100, 2)))
+    options |= {"patch_size": 64, "window_size": 8192}
+    with pytest.raises(ImageError, match="windows of an image of 8256 x 64 pixels"):
+        make_processor(ImageProcessing("native", options))(Image.new("L", (8256, 64)))
+
+
+SIDES = st.integers(1, 80) | st.sampled_from([199, 200, 201, 1000, 5000, 30_000])
+
+
+@given(kind=st.sampled_from([*OPTIONS, "native-within"]), size=st.tuples(SIDES, SIDES))
+@settings(max_examples=150, deadline=None)
+def test_any_size_gives_its_tokens_or_one_line(kind: str, size: tuple[int, int]) -> None:
+    """Single pixels, strips and large images; the rows that are asked for are as many as the placeholder has tokens."""
+    assume(size[0] * size[1] <= 2_000_000)
+    kind, _, within = kind.partition("-")
+    options = {**OPTIONS[kind], **({"within": [70, 56], "window_size": 0, "row_end": "|"} if within else {})}
+    refused: list[str] = []
+    try:
+        prepared = make_processor(ImageProcessing(kind, options))(Image.new("L", size))
+    except ImageError as error:
+        refused.append(str(error))
+    if refused:
+        assert "\n" not in refused[0]
+        assert max(size) > 50 * min(size), "only strips may be"
+        return
+    assert prepared.tokens == prepared.placeholder.count("<image>") > 0
+    assert prepared.order is None or len(prepared.order) == prepared.tokens
+    assert prepared.weights is None or prepared.weights.shape == prepared.order.shape  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("kind", "change"), [("tiles", {"tile": 1}), ("native", {"patch_size": 1, "merge_size": 1})])
 def test_images_that_come_to_too_many_parts(kind: str, change: dict[str, Any]) -> None:
-    process = make_processor(ImageProcessing(kind, {**OPTIONS[kind], **change}))
-    with pytest.raises(ImageError, match=r"an image of \d+ x \d+ pixels comes to"):
+    free = {"tiles": {"longest_edge": None}, "native": {"window_size": 0, "max_pixels": 2**31}}[kind]
+    process = make_processor(ImageProcessing(kind, {**OPTIONS[kind], **free, **change}))
+    with pytest.raises(ImageError, match="1500 x 1500 pixels comes to"):
         process(Image.new("L", (1500, 1500)))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"grid_side": 8192, "max_tokens": 2**14, "grids": []},
-        {"grids": [[16, 32]], "tile": 64, "merge_size": 1, "patch_size": 64, "min_tokens": 2**12, "max_tokens": 2**13}
-        | {"tolerance": 0.01},
-    ],
-    ids=["weights of positions", "small tiles beside a large one"],
-)
-def test_padding_to_the_longest_tile_is_bounded(change: dict[str, Any]) -> None:
-    process = make_processor(ImageProcessing("naflex", {**OPTIONS["naflex"], **change}))
-    with pytest.raises(ImageError, match=r"too many pixels .* tiles of \d+ patches each|comes to"):
-        process(Image.new("L", (1500, 3000)))
 
 
 def test_premultiplied_grey_is_converted() -> None:

@@ -226,7 +226,7 @@ QWEN3_5_SHAPES: dict[str, dict[str, Any]] = {
         "linear": {
             "num_key_heads": 2,
             "num_value_heads": 6,
-            "key_head_dim": 8,
+            "key_head_dim": 24,
             "value_head_dim": 16,
             "conv_kernel_dim": 4,
         },

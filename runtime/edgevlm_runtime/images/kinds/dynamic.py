@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.images.limits import check_options, check_resize, check_tokens
+from edgevlm_runtime.images.limits import check_options, check_resize, check_texts, check_tokens
 from edgevlm_runtime.images.rgb import to_rgb
 
 MOST_TILES = 1024
@@ -46,9 +46,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_options(self.image_token, self.tokens_per_tile, tile=self.tile)
-        check_options(self.start + self.end)
-        if self.image_token in self.start + self.end:
-            raise ValueError("start and end must not have the image token in them")
+        check_texts(self.image_token, start=self.start, end=self.end)
         check_grids(self.grids, least=1)
         if not self.grids:
             raise ValueError("grids must have one at least")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.images.limits import check_options, check_pixels, check_resize
+from edgevlm_runtime.images.limits import check_options, check_pixels, check_resize, check_texts
 from edgevlm_runtime.images.rgb import to_rgb
 
 
@@ -53,9 +53,7 @@ class Options:
         edges = {"shortest_edge": self.shortest_edge, "longest_edge": self.longest_edge}
         edges |= {"exact_height": exact_height, "exact_width": exact_width}
         check_options(self.image_token, self.tokens, height=self.height, width=self.width, **edges)
-        check_options(self.before + self.after)
-        if self.image_token in self.before + self.after:
-            raise ValueError("before and after must not have the image token in them")
+        check_texts(self.image_token, before=self.before, after=self.after)
         if self.exact is not None and self.shortest_edge is not None:
             raise ValueError("exact and shortest_edge exclude each other")
         Image.Resampling(self.resample)

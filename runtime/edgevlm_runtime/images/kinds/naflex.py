@@ -33,8 +33,9 @@ from PIL import Image
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
 from edgevlm_runtime.images.kinds.dynamic import check_grids, cut, nearest_grid
-from edgevlm_runtime.images.limits import check_options, check_pixels, check_resize, check_tokens
+from edgevlm_runtime.images.limits import check_options, check_resize, check_texts, check_tokens
 from edgevlm_runtime.images.rgb import to_rgb
+from edgevlm_runtime.options import MAX_PIXELS
 
 Weights = NDArray[np.float32]
 START, END, THUMBNAIL = "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"
@@ -70,7 +71,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check_options(self.image_token, self.max_tokens, patch_size=self.patch_size, tile=self.tile)
-        check_options(self.start + self.end + self.thumbnail_token, grid_side=self.grid_side, merged=self.factor)
+        check_options("", grid_side=self.grid_side, merged=self.factor)
+        check_texts(self.image_token, start=self.start, end=self.end, thumbnail_token=self.thumbnail_token)
         if not 0 < self.min_tokens <= self.max_tokens:
             raise ValueError("min_tokens must be positive, and max_tokens no less")
         if not self.tolerance > 0:
@@ -78,7 +80,15 @@ class Options:
         if self.tile % self.factor:
             raise ValueError("tile must be a multiple of patch_size * merge_size")
         check_grids(self.grids, least=2)
+        self._check_memory()
         Image.Resampling(self.resample)
+
+    def _check_memory(self) -> None:
+        """All tiles are padded to the longest: as many patches, each with its pixels and its position's weights."""
+        tiles = 1 + max((math.prod(grid) for grid in self.grids), default=0)
+        check_options("", tiles * self.most_patches)
+        if tiles * self.most_patches * max(self.grid_side, self.patch_size**2) > MAX_PIXELS:
+            raise ValueError(f"grids, max_tokens, patch_size and grid_side must allow at most {MAX_PIXELS} values")
 
     @property
     def factor(self) -> int:
@@ -126,7 +136,6 @@ class Processor:
         cells = [(tile.height // self.options.factor, tile.width // self.options.factor) for tile in tiles]
         counts = [height * width for height, width in cells]
         length = max(counts) * merged
-        self._check_padded(tiles, length)
         patches = np.zeros((len(tiles), length, 3 * self.options.patch_size**2), np.uint8)
         weights = np.zeros((2, len(tiles), length, side), np.float32)
         valid = np.arange(length) < np.array(counts)[:, None] * merged
@@ -140,14 +149,6 @@ class Processor:
             placeholder=self._placeholder(counts, rows, columns),
             order=None if valid.all() else places,
         )
-
-    def _check_padded(self, tiles: list[Image.Image], length: int) -> None:
-        """Raise `ImageError` where tiles of `length` patches each, or what weighs their positions, would take too much
-        memory: padding goes by the longest of them."""
-        whole, count = tiles[-1], len(tiles) * length
-        check_tokens(count, whole.size)
-        per_patch = max(self.options.patch_size**2, 3 * self.options.grid_side)
-        check_pixels(count, per_patch, f"{len(tiles)} tiles of {length} patches each")
 
     def _patches(self, pixels: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.uint8]:
         """[height, width, 3] to [tokens * merge_size**2, patch_size**2 * 3], image tokens in raster order."""

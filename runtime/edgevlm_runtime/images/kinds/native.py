@@ -31,7 +31,7 @@ from PIL import Image
 
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.images.limits import check_options, check_resize, check_tokens
+from edgevlm_runtime.images.limits import check_options, check_pixels, check_resize, check_texts, check_tokens
 from edgevlm_runtime.images.rgb import to_rgb
 
 _MAX_ASPECT_RATIO = 200
@@ -66,12 +66,12 @@ class Options:
         check_options("", max(1, self.window_cells**2), merged_patch=self.factor)
         if self.max_pixels <= 0 or self.min_pixels < 0:
             raise ValueError("max_pixels must be positive")
-        if self.window_size < 0 or (self.window_size and not self.window_cells):
+        check_options("", window_size=self.window_size or None)
+        if self.window_size and not self.window_cells:
             raise ValueError("window_size must be 0 or hold at least one merged patch")
-        if self.position_grid < 0:
-            raise ValueError("position_grid must not be negative")
-        height, width = self.within or (1, 1)
-        check_options(self.row_end + self.image_end, within_height=height, within_width=width)
+        height, width = self.within or (None, None)
+        check_options("", position_grid=self.position_grid or None, within_height=height, within_width=width)
+        check_texts(self.image_token, row_end=self.row_end, image_end=self.image_end)
         Image.Resampling(self.resample)
 
     @property
@@ -100,7 +100,7 @@ class Processor:
 
     def __call__(self, image: Image.Image) -> PreparedImage:
         image = self._resized(to_rgb(image))
-        check_tokens(image.width * image.height // self.options.patch_size**2, image.size)
+        self._check_parts(*image.size)
         pixels = np.asarray(image)
         grid = (pixels.shape[0] // self.options.factor, pixels.shape[1] // self.options.factor)
         rows = _window_rows(grid, self.options.window_cells)
@@ -138,6 +138,13 @@ class Processor:
                 f"this one is {image.width} x {image.height}"
             )
         return image
+
+    def _check_parts(self, width: int, height: int) -> None:
+        """Refuse what comes to too many patches, or too many pixels, with the padding of windows."""
+        window = self.options.factor * max(1, self.options.window_cells)
+        padded_width, padded_height = (-(-side // window) * window for side in (width, height))
+        check_tokens(padded_width * padded_height // self.options.patch_size**2, (width, height))
+        check_pixels(padded_width, padded_height, f"windows of an image of {width} x {height} pixels")
 
     def _placeholder(self, rows: int, columns: int) -> str:
         lines = [self.options.image_token * columns] * rows

@@ -22,7 +22,7 @@ from PIL import Image
 
 from edgevlm_runtime.errors import ImageError
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.images.limits import check_options, check_resize, check_tokens
+from edgevlm_runtime.images.limits import check_options, check_resize, check_texts
 from edgevlm_runtime.images.rgb import to_rgb
 
 
@@ -44,8 +44,9 @@ class Options:
     """Pillow's resampling code."""
 
     def __post_init__(self) -> None:
-        check_options(self.image_token + self.start + self.end, self.max_tokens, patch_size=self.patch_size)
-        check_options("", max(1, self.pool_size**2), pool_size=self.pool_size, pooled_patch=self.factor)
+        check_options(self.image_token, self.max_tokens, patch_size=self.patch_size, pool_size=self.pool_size)
+        check_options("", self.max_tokens * self.pool_size**2, pooled_patch=self.factor)
+        check_texts(self.image_token, start=self.start, end=self.end)
         Image.Resampling(self.resample)
 
     @property
@@ -64,7 +65,6 @@ class Processor:
         image, options = to_rgb(image), self.options
         target = _size(image.width, image.height, options)
         check_resize(image.size, target)
-        check_tokens(target[0] * target[1] // options.patch_size**2, image.size)
         if target != image.size:
             image = image.resize(target, Image.Resampling(options.resample))
         columns, rows = (side // options.factor for side in target)

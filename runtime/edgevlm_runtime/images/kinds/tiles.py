@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgevlm_runtime.images.base import PreparedImage
-from edgevlm_runtime.images.limits import check_options, check_resize, check_tokens
+from edgevlm_runtime.images.limits import check_options, check_resize, check_texts, check_tokens
 from edgevlm_runtime.images.rgb import to_rgb
 
 FAKE_TOKEN = "<fake_token_around_image>"
@@ -50,7 +50,7 @@ class Options:
     def __post_init__(self) -> None:
         sides = {"tile": self.tile, "edge_limit": self.edge_limit, "longest_edge": self.longest_edge}
         check_options(self.image_token, self.tokens_per_tile, **sides)
-        check_options(self.fake_token + self.global_token)
+        check_texts(self.image_token, fake_token=self.fake_token, global_token=self.global_token)
         if self.longest_edge is not None and self.exact is not None:
             raise ValueError("longest_edge and exact exclude each other")
         if min(self.exact or (1, 1)) <= 0:
