@@ -113,6 +113,7 @@ def open_weights(folder: Path, model: PreTrainedModel) -> WeightSource:
     tensors = conversion.parameters(found, model)
     apart = ties.settle(model, tensors)
     _check_tensors(tensors, model)
+    _check_buffers(folder, tensors, model)
     skeleton.fill_buffers(model, lambda name: tensors[name].read() if name in tensors else None)
     return WeightSource(folder, tensors, apart)
 
@@ -132,3 +133,14 @@ def _check_tensors(tensors: Mapping[str, Weight], model: PreTrainedModel) -> Non
                 f"weight has shape {list(stored.shape)}, the config says {list(parameter.shape)}: {stored.path}: {name}"
                 f"{'' if stored.name == name else f', stored as {stored.name}'}"
             )
+
+
+def _check_buffers(folder: Path, tensors: Mapping[str, Weight], model: PreTrainedModel) -> None:
+    """A module of which something is stored has its buffers stored too: what it begins with is not the checkpoint's.
+
+    Of a part of which nothing is stored nothing is missed here: a graph may leave it out.
+    """
+    for name in skeleton.stored_buffers(model):
+        module = f"{name.rpartition('.')[0]}."
+        if name not in tensors and any(other.startswith(module) for other in tensors):
+            raise CheckpointError(f"weight missing from the checkpoint: {name}: {folder}: download it again")

@@ -104,6 +104,38 @@ def _check_patterns(precision: PrecisionPlan, graphs: Mapping[str, GraphPlan]) -
             raise ExportError(f"no such linear layer: {pattern}: this model has {', '.join(near)} and others like it")
 
 
+def _check_possible(precision: PrecisionPlan, family: Family) -> None:
+    """Raise `ExportError` for what this family's decoder cannot have."""
+    name = family.config.model_type
+    if precision.kv.scales is not None and shared_layers(family.text_config):
+        raise ExportError(
+            f"KV cache in int8 not possible: layers of {name} read the keys and values of others, which "
+            "ONNX Runtime's attention does in float alone: leave out --kv"
+        )
+    if precision.prefill is not None and family.attention == "prefix":
+        raise ExportError(
+            f"a prefill graph would never run: {name} computes a prompt in one run, its last token and "
+            "logits included: leave out --prefill"
+        )
+
+
+def _traced(
+    family: Family, precision: PrecisionPlan, weights: checkpoint.WeightSource, progress: Progress
+) -> dict[str, GraphPlan]:
+    """Every graph, by name. Raises `CheckpointError` for a weight that is not there, `ExportError` for a pattern of
+    `precision` that means no layer."""
+    graphs: dict[str, GraphPlan] = {}
+    kept = table_names(family)
+    names = GRAPHS if precision.prefill is None else (*GRAPHS, "prefill")
+    for done, name in enumerate(names):
+        progress("tracing", done, len(names))
+        graphs[name] = plan_graph(name, getattr(family, name)(), family.model, precision.graph(name), kept)
+        check_weights(graphs[name], weights)
+    progress("tracing", len(names), len(names))
+    _check_patterns(precision, graphs)
+    return graphs
+
+
 def with_exceptions(plan: ExportPlan, layers: Mapping[str, str]) -> ExportPlan:
     """The same with single layers of the decoder stored otherwise: weight to format."""
     planned = plan.precision.decoder
@@ -172,26 +204,9 @@ def plan_export(
         preprocessing.image.options,
         max_context(text, context, get_target(target).context),
     )
-    if precision.kv.scales is not None and shared_layers(text):
-        raise ExportError(
-            f"KV cache in int8 not possible: layers of {config.model_type} read the keys and values of others, which "
-            "ONNX Runtime's attention does in float alone: leave out --kv"
-        )
-    if precision.prefill is not None and family.attention == "prefix":
-        raise ExportError(
-            f"a prefill graph would never run: {config.model_type} computes a prompt in one run, its last token and "
-            "logits included: leave out --prefill"
-        )
+    _check_possible(precision, family)
     progress("reading the checkpoint", 1, 1)
-    graphs: dict[str, GraphPlan] = {}
-    kept = table_names(family)
-    names = GRAPHS if precision.prefill is None else (*GRAPHS, "prefill")
-    for done, name in enumerate(names):
-        progress("tracing", done, len(names))
-        graphs[name] = plan_graph(name, getattr(family, name)(), model, precision.graph(name), kept)
-        check_weights(graphs[name], weights)
-    progress("tracing", len(names), len(names))
-    _check_patterns(precision, graphs)
+    graphs = _traced(family, precision, weights, progress)
     built = get_target(target).profiles
     ranges = {name: profiles(name, graph.source) if built else () for name, graph in graphs.items()}
     told = (

@@ -112,6 +112,24 @@ def test_context_is_what_the_rope_allows():
     assert (max_context(several, None), rotary_limit(several)) == (1024, "dynamic")
 
 
+def test_a_buffer_that_is_missing(tmp_path):
+    """Scales, clip ranges: what a module begins with, memory as it lies in one case, would be taken for the
+    checkpoint's. A tower of which nothing is stored, as one for sound, is nobody's."""
+    folder = checkpoints.gemma4(tmp_path / "gemma4", "shared-blocks")
+    stored = load_file(folder / "model.safetensors")
+    _, model = opened(folder)
+    buffers = [name for name in skeleton.stored_buffers(model) if "audio" not in name]
+    kinds = {name.rpartition(".")[2]: name for name in buffers}
+    assert {"std_bias", "std_scale", "input_min", "output_max", "layer_scalar"} <= set(kinds)
+    for name in kinds.values():
+        assert name in stored
+        save_file({key: value for key, value in stored.items() if key != name}, folder / "model.safetensors")
+        with pytest.raises(CheckpointError, match=f"weight missing from the checkpoint: {name}"):
+            opened(folder)
+    save_file({key: value for key, value in stored.items() if "audio" not in key}, folder / "model.safetensors")
+    opened(folder)
+
+
 def test_every_decoder_is_held_to_transformers(tmp_path):
     """The parity test covers what the exporter accepts."""
     covered = {make(vocab_size=99, pad_token_id=0).model_type for make in checkpoints.DECODERS.values()}

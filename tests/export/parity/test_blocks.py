@@ -3,6 +3,7 @@ precision and dialect. That they are right wherever they stand is in test_layout
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.planning.plan import plan_export
 from edgevlm_export.preprocessing import load_processor, translate
 from edgevlm_export.reference import Forced, Reference, StreamedReference
-from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.errors import ExportError, UnsupportedModel
 from tests.export.parity.test_parity import CASES, QUESTIONS, pictures, text_part
+from tests.support.checkpoints.weights import write_json
 
 TOKENS = 24
 FAMILIES = ("gemma3-window-6", "paligemma-2")
@@ -220,3 +222,14 @@ def test_standard_operators(tmp_path: Path, export_bundle) -> None:
     plan = ExportOptions(str(folder), target="tensorrt").plan
     with pytest.raises(ExportError, match="soft-capped logits is not in this target's operators: use --target onnx"):
         plan_export(folder, plan, 400, lambda *_: None, "tensorrt")
+
+
+def test_text_that_sees_what_follows(tmp_path: Path) -> None:
+    """Gemma 3 as an embedding model: no graph here would answer like it."""
+    folder = CASES["gemma3-window-6"](tmp_path / "gemma3")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = {**config["text_config"], "use_bidirectional_attention": True}
+    write_json(folder / "config.json", {**config, "text_config": text})
+    with pytest.raises(UnsupportedModel, match="Gemma 3 checkpoint not supported: use_bidirectional") as raised:
+        plan_export(folder, ExportOptions(str(folder)).plan, 400, lambda *_: None)
+    assert "\n" not in str(raised.value)

@@ -18,6 +18,7 @@ from edgevlm_export.families.blocks import masks
 from edgevlm_export.families.llavas.llava import Projector, check_tower
 from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.graphs.source import GraphSource, Port
+from edgevlm_runtime.errors import UnsupportedModel
 
 
 class Gemma3(Family):
@@ -27,6 +28,15 @@ class Gemma3(Family):
     image_kind = "fixed"
     projector_module = "model.multi_modal_projector"
     attention = "images"
+
+    def __init__(
+        self, model: PreTrainedModel, normalization: Normalization, image_options: dict[str, Any], context: int
+    ):
+        super().__init__(model, normalization, image_options, context)
+        if self.text_config.use_bidirectional_attention:  # as in embedding models
+            raise UnsupportedModel(
+                "Gemma 3 checkpoint not supported: use_bidirectional_attention: text sees what follows"
+            )
 
     @classmethod
     def template_image(cls, config: PreTrainedConfig) -> int:
