@@ -25,6 +25,7 @@ IMPORTS_ALLOWED = {
 }
 STARTS_ALLOWED = {
     CHILD,
+    "benchmarks/before_after.py",  # git, and another checkout's own command
     "benchmarks/peers/tools.py",  # other people's programs, in the environment that `child` makes
 }
 STARTING = {

@@ -59,7 +59,8 @@ def test_images_anywhere_in_chunks_of_any_size(case: Case, layout: str) -> None:
 
 def test_odd_pictures(case: Case) -> None:
     vlm, random = edgevlm_runtime.load(case.bundle, verify="size"), np.random.default_rng(7)
-    for size in ODD[case.folder.name.startswith("mistral3") :]:  # transformers fails on what is less than a patch there
+    least = 16 if case.folder.name.startswith("mistral3") else 1  # transformers fails there on what gives no two tokens
+    for size in (size for size in ODD if min(size) >= least):
         image = Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8))
         expected = case.reference.answer(QUESTIONS[0], [image], max_new_tokens=TOKENS)
         assert vlm.ask(image, QUESTIONS[0], max_new_tokens=TOKENS).token_ids == expected.token_ids, size

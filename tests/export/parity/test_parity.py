@@ -18,7 +18,7 @@ from edgevlm_export.reference import Reference
 from edgevlm_runtime.errors import PromptError
 from tests.support import checkpoints
 
-TOKENS = 32
+TOKENS = 24
 QUESTIONS = ("what is in the picture", "is there a scratch", "describe this image", "no")
 SIZES = ((50, 70), (28, 28), (200, 31), (64, 131))
 
@@ -131,6 +131,24 @@ class Pair:
 
 
 MORE = {
+    "llava-llama-head-80",
+    "llava-mistral-head-128",
+    "llava-qwen2",
+    "smolvlm-odd-shuffle",
+    "qwen2_5_vl-window-3",
+    "paligemma-1",
+    "vipllava-heads-of-24",
+    "llava_next-heads-of-24",
+    "llava_onevision-heads-of-24",
+    "llava-pixtral-window-24",
+    "mistral3-ministral3",
+    "internvl-qwen3-tied",
+    "lfm2_vl-heads-of-24",
+    "gemma3-window-24",
+    "gemma4-large",
+    "qwen2_vl-flat-config",
+    "qwen3_vl-wide-heads",
+    "qwen3_5-heads-of-40",
     "llava_next-siglip",
     "llava_next-tied",
     "llava_onevision-tied",
@@ -155,7 +173,7 @@ MORE = {
     "qwen3_5-wide-keys",
     "qwen3_5-six-heads",
 }
-"""Further configurations, for `make test-full`."""
+"""Further configurations, for `make test-full`; tests of what is special about a family take some of them too."""
 
 
 @pytest.fixture(
