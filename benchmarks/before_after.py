@@ -3,8 +3,8 @@
     python -m benchmarks.before_after OTHER_CHECKOUT BUNDLE... --rounds 5 --out benchmarks/results/NAME.json
 
 OTHER_CHECKOUT is a clone at another commit with its own `.venv` (`make venv`); BUNDLE is one that both can load, so
-made by the older. Every round runs `edgevlm bench` of each state once, the order changing; the table shows medians of the
-rounds' own medians, and their ratio.
+made by the older. Every round runs `edgevlm bench` of each state once, the order changing; the table shows medians of
+the rounds' own medians, and their ratio.
 """
 
 from __future__ import annotations
