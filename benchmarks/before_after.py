@@ -3,8 +3,8 @@
     python -m benchmarks.before_after OTHER_CHECKOUT BUNDLE... --rounds 5 --out benchmarks/results/NAME.json
 
 OTHER_CHECKOUT is a clone at another commit with its own `.venv` (`make venv`); BUNDLE is one that both can load, so
-made by the older. Every round runs `edgevlm bench` of each state once, the order changing; the table shows medians of
-the rounds' own medians, and their ratio.
+made by the older. Every round runs `edgevlm bench` of each state once, the order changing; the table shows medians
+of the rounds, and the median of their ratios.
 """
 
 from __future__ import annotations
@@ -51,15 +51,18 @@ def main(other: Path, bundles: tuple[Path, ...], rounds: int, repeats: int, out:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown."""
+    """Markdown. The ratio is the median of the rounds' ratios: a round's two runs share the machine's mood."""
     lines = ["| bundle | measure | before | after | after / before |", "| --- | --- | ---: | ---: | ---: |"]
     for bundle in dict.fromkeys(row["bundle"] for row in rows):
         for key in MEASURES:
             old, new = (
-                statistics.median(row[key] for row in rows if (row["bundle"], row["state"]) == (bundle, state))
+                [row[key] for row in rows if (row["bundle"], row["state"]) == (bundle, state)]
                 for state in ("before", "after")
             )
-            lines.append(f"| {bundle} | {key} | {old:.2f} | {new:.2f} | {new / old:.3f} |")
+            ratio = statistics.median(after / before for before, after in zip(old, new, strict=True))
+            lines.append(
+                f"| {bundle} | {key} | {statistics.median(old):.2f} | {statistics.median(new):.2f} | {ratio:.3f} |"
+            )
     return "\n".join(lines)
 
 
