@@ -34,10 +34,10 @@ UNIT = (
 )
 """Tests of single parts. All others are of the parity tier: they export, start commands, or train."""
 LONG = (
+    "export/parity/test_parity.py",
     "test_private.py",
     "benchmark/test_published.py",
     "test_export_memory.py",
-    "export/parity/test_parity.py",
     "test_readme.py",
     "export/parity",
     "export/inspector",
@@ -56,18 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.iter_markers("slow")) and not any(item.iter_markers("fresh")):
             item.add_marker("unit" if within(item, UNIT) < len(UNIT) else "parity")
-        item.add_marker(pytest.mark.xdist_group(_together(item)))
     items.sort(key=lambda item: within(item, LONG))
-
-
-def _together(item: pytest.Item) -> str:
-    """What one worker does: a file, or, of the parity table's tests, whatever file they are in, one configuration."""
-    callspec = getattr(item, "callspec", None)
-    names = [callspec.params.get(name) for name in ("pair", "case")] if callspec is not None else []
-    configuration = next((name for name in names if isinstance(name, str)), None)
-    if configuration is not None and item.path.parent == TESTS / "export" / "parity":
-        return configuration
-    return item.path.relative_to(TESTS).as_posix()
 
 
 def pytest_configure(config: pytest.Config) -> None:
