@@ -30,7 +30,8 @@ TOKENS = 12
 HERE = ("llava-", "idefics3", "qwen2_5_vl-", "gemma3-")
 ELSEWHERE = (
     *("llava-qwen2", "llava-siglip", "llava-two-layers", "qwen2_5_vl-window-4", "qwen2_5_vl-window-3"),
-    *("llava-gemma2-caps-and-windows", *MORE),
+    *("llava-gemma2-caps-and-windows", *(name for name in CASES if name.startswith("llava-pixtral-"))),
+    *("llava-phi3-longrope", "gemma3-no-window", "gemma3-groups-of-5"),
 )
 """Cases whose decoder another case has, or whose whole questions are answered in this dialect by the tests in parity/,
 as those of all other families are."""
@@ -64,7 +65,9 @@ KINDS = {name: make for name, make in CASES.items() if name.startswith(HERE) and
 KINDS["mixed-windows"] = mixed_windows
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in MORE else ()) for name in KINDS]
+)
 def decoder(request, tmp_path_factory):
     folder = KINDS[request.param](tmp_path_factory.mktemp("standard") / request.param)
     plan, run = write_decoder(folder, folder.parent / "graph", FLOAT, CONTEXT)

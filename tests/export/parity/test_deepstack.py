@@ -47,6 +47,7 @@ def vlm(folder: Path, export_bundle: Callable[..., Path]) -> edgevlm_runtime.VLM
     return edgevlm_runtime.load(export_bundle(folder), prefill_chunk=CHUNK)
 
 
+@pytest.mark.slow  # one configuration of the family is in test_layouts.py
 @pytest.mark.parametrize("place", PLACES)
 def test_images_anywhere(vlm: edgevlm_runtime.VLM, reference: Reference, place: str) -> None:
     parts = PLACES[place]
@@ -59,6 +60,7 @@ def test_images_anywhere(vlm: edgevlm_runtime.VLM, reference: Reference, place: 
     assert np.abs(logits - expected).max() < 1e-3
 
 
+@pytest.mark.slow  # one configuration of the family is in test_layouts.py
 def test_reuse_gives_what_a_fresh_session_gives(vlm: edgevlm_runtime.VLM, reference: Reference) -> None:
     image = pictures()[2]
     with vlm.session(image) as session:

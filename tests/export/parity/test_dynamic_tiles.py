@@ -45,6 +45,7 @@ def asked(place: str) -> tuple[list[dict[str, object]], list[Image.Image]]:
     return [{"role": "user", "content": parts}], images[: sum(part["type"] == "image" for part in parts)]
 
 
+@pytest.mark.slow  # one configuration of the family is in test_layouts.py
 @pytest.mark.parametrize("place", PLACES)
 def test_images_anywhere(case: Case, place: str) -> None:
     messages, images = asked(place)
@@ -62,6 +63,7 @@ def test_images_have_tiles(case: Case) -> None:
     assert tiles == [1, 3, 7, 7]
 
 
+@pytest.mark.slow  # one configuration of the family is in test_layouts.py
 def test_reuse_gives_what_a_fresh_session_gives(case: Case) -> None:
     images = pictures()[2:4]
     with case.vlm.session(*images) as session:

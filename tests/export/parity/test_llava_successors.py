@@ -39,6 +39,7 @@ def vlm(request: pytest.FixtureRequest, case: Case) -> edgevlm_runtime.VLM:
     return edgevlm_runtime.load(case.bundle, prefill_chunk=request.param, verify="size")
 
 
+@pytest.mark.slow  # one configuration of the family is in test_layouts.py
 @pytest.mark.parametrize("layout", [*SINGLE, *TURNS])
 def test_images_anywhere_in_chunks_of_any_size(case: Case, vlm: edgevlm_runtime.VLM, layout: str) -> None:
     messages = {**SINGLE, **TURNS}[layout]
@@ -52,6 +53,7 @@ def test_images_anywhere_in_chunks_of_any_size(case: Case, vlm: edgevlm_runtime.
     assert np.abs(found - logits).max() < 1e-3
 
 
+@pytest.mark.slow  # one configuration of the family is in test_layouts.py
 def test_what_is_reused_is_what_a_fresh_run_computes(case: Case, vlm: edgevlm_runtime.VLM) -> None:
     """One KV cache through prompts that share beginnings, some of which end within an image."""
     context, ends = vlm.pipeline.new_context(), vlm.manifest.generation.eos_token_ids

@@ -42,6 +42,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Case(folder, export_bundle(folder), Reference.load(str(folder)))
 
 
+@pytest.mark.slow  # one configuration of the family is in test_layouts.py
 @pytest.mark.parametrize("layout", [*SINGLE, *TURNS])
 def test_images_anywhere_in_chunks_of_any_size(case: Case, layout: str) -> None:
     messages = {**SINGLE, **TURNS}[layout]
