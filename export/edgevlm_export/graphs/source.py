@@ -51,3 +51,13 @@ class GraphSource:
     """Of a decoder whose tokens see later ones: its mask inputs, each with the window of its layers (0 is none)."""
     ranges: Mapping[str, Range] = field(default_factory=dict)
     """Of dynamic dimensions that `edgevlm_export.planning.profiles` does not know, for engines built ahead of time."""
+
+
+def over_pixels(module: nn.Module, height: int, width: int, count: str = "images") -> GraphSource:
+    """A vision encoder over pictures of one size: `pixels` uint8 [count, height, width, 3] to `image_features`."""
+    return GraphSource(
+        module=module,
+        inputs=(Port("pixels", torch.uint8, (count, height, width, 3)),),
+        outputs=("image_features",),
+        sizes={count: 2},
+    )

@@ -7,9 +7,9 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from edgevlm_export.preprocessing.fixed_tokens import CLASS_TOKENS
-from edgevlm_export.preprocessing.images import image_token, processor_name
+from edgevlm_export.preprocessing.images import image_token, unsupported
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
-from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.errors import CheckpointError
 from edgevlm_runtime.images.kinds import anyres
 
 ASPECT_RATIO = "anyres_max_"
@@ -34,7 +34,7 @@ def _onevision(processor: CheckpointProcessor, config: PreTrainedConfig) -> anyr
         raise _apart(processor, f"vision_aspect_ratio is {settings.get('vision_aspect_ratio')}, in the model {word}")
     most = word.removeprefix(ASPECT_RATIO)
     if not (word.startswith(ASPECT_RATIO) and most.isdecimal()):
-        raise _unsupported(processor, f"vision_aspect_ratio {word}")
+        raise unsupported(processor, f"vision_aspect_ratio {word}")
     stated = settings.get("num_image_tokens") or 0
     return _options(processor, config, counted=stated - _drops(settings, config), most_tiles=int(most))
 
@@ -55,7 +55,7 @@ def _options(
     side = tile // config.vision_config.patch_size
     made = side**2 + CLASS_TOKENS.get(config.vision_config.model_type, 0) - _drops({}, config)
     if made != side**2:
-        raise _unsupported(processor, f"{made} features of the model for {side} x {side} patches of a tile")
+        raise unsupported(processor, f"{made} features of the model for {side} x {side} patches of a tile")
     if counted != made:
         raise _apart(
             processor,
@@ -75,7 +75,7 @@ def _options(
             most_tiles=most_tiles,
         )
     except ValueError as error:
-        raise _unsupported(processor, str(error)) from error
+        raise unsupported(processor, str(error)) from error
 
 
 def _tile(processor: CheckpointProcessor, config: PreTrainedConfig) -> int:
@@ -101,8 +101,3 @@ def _drops(settings: dict[str, Any], config: PreTrainedConfig) -> bool:
 
 def _apart(processor: CheckpointProcessor, what: str) -> CheckpointError:
     return CheckpointError(f"processor and model do not belong together: {processor.folder}: {what}")
-
-
-def _unsupported(processor: CheckpointProcessor, what: str) -> UnsupportedModel:
-    name = processor_name(processor.image_processor)
-    return UnsupportedModel(f"setting of {name} not supported: {what}: {processor.folder}")

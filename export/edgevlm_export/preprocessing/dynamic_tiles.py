@@ -6,9 +6,9 @@ from transformers import PreTrainedConfig
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_all_supported_aspect_ratios
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 
-from edgevlm_export.preprocessing.images import processor_name
+from edgevlm_export.preprocessing.images import unsupported
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
-from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
+from edgevlm_runtime.errors import CheckpointError
 from edgevlm_runtime.images.kinds import dynamic
 from edgevlm_runtime.images.kinds.dynamic import Grid
 
@@ -34,8 +34,7 @@ def options(processor: CheckpointProcessor, config: PreTrainedConfig) -> dynamic
             "tokenizer_config.json from the original checkpoint"
         ) from error
     except ValueError as error:
-        name = processor_name(source)
-        raise UnsupportedModel(f"setting of {name} not supported: {error}: {processor.folder}") from error
+        raise unsupported(processor, str(error)) from error
 
 
 def _check_tile(processor: CheckpointProcessor, config: PreTrainedConfig) -> int:

@@ -51,14 +51,14 @@ def _fixed(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Op
     source = processor.image_processor
     pads = bool(getattr(source, "do_pad", False))
     if pads and not hasattr(source, "pad_to_square"):
-        raise _unsupported(processor, "do_pad")
+        raise unsupported(processor, "do_pad")
     exact, shortest, longest = _resize(processor) if source.do_resize else (None, None, None)
     made = (source.crop_size.height, source.crop_size.width) if source.do_center_crop else exact
     if shortest is not None and not source.do_center_crop:
-        raise _unsupported(processor, "size without a centre crop, which leaves images of different sizes")
+        raise unsupported(processor, "size without a centre crop, which leaves images of different sizes")
     side = getattr(config.vision_config, "image_size", None) or made  # timm's towers take any size
     if side is None:
-        raise _unsupported(processor, "do_resize and do_center_crop switched off, which leaves images of any size")
+        raise unsupported(processor, "do_resize and do_center_crop switched off, which leaves images of any size")
     tower = _side(side)
     height, width = made or tower
     if (height, width) != tower:
@@ -83,7 +83,7 @@ def _fixed(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Op
 def _gemma3(processor: CheckpointProcessor, config: PreTrainedConfig) -> fixed.Options:
     """Gemma 3: the tokens that begin and end an image, and empty lines, stand around its own."""
     if getattr(processor.image_processor, "do_pan_and_scan", False):
-        raise _unsupported(processor, "do_pan_and_scan")
+        raise unsupported(processor, "do_pan_and_scan")
     begin, soft, end = processor.tokenizer.convert_ids_to_tokens(
         [config.boi_token_id, config.image_token_id, config.eoi_token_id]
     )
@@ -104,7 +104,7 @@ def _tiles(processor: CheckpointProcessor, config: PreTrainedConfig) -> tiles.Op
         )
     size = source.size
     if source.do_resize and not (size.longest_edge or (size.height and size.width)):
-        raise _unsupported(processor, f"size {dict(size)}")
+        raise unsupported(processor, f"size {dict(size)}")
     by_edge = bool(source.do_resize and size.longest_edge)
     return tiles.Options(
         image_token=image_token(processor, "<image>"),
@@ -128,7 +128,7 @@ def _native(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.
             f"{source.merge_size}, in the model {vision.patch_size} by {vision.spatial_merge_size}"
         )
     if not (source.size.shortest_edge and source.size.longest_edge):
-        raise _unsupported(processor, f"size {dict(source.size)}")
+        raise unsupported(processor, f"size {dict(source.size)}")
     return native.Options(
         image_token=image_token(processor, "<|image_pad|>"),
         patch_size=source.patch_size,
@@ -154,11 +154,11 @@ def _pixtral(processor: CheckpointProcessor, config: PreTrainedConfig) -> native
             "processor_config.json"
         )
     if getattr(source, "do_center_crop", False):
-        raise _unsupported(processor, "do_center_crop")
+        raise unsupported(processor, "do_center_crop")
     edge = source.size.longest_edge
     height, width = (edge, edge) if edge else (source.size.height, source.size.width)
     if not (height and width):
-        raise _unsupported(processor, f"size {dict(source.size)}")
+        raise unsupported(processor, f"size {dict(source.size)}")
     try:
         return native.Options(
             image_token=str(settings.get("image_token", "[IMG]")),
@@ -171,7 +171,7 @@ def _pixtral(processor: CheckpointProcessor, config: PreTrainedConfig) -> native
             image_end=str(settings.get("image_end_token", "[IMG_END]")),
         )
     except ValueError as error:
-        raise _unsupported(processor, str(error)) from error
+        raise unsupported(processor, str(error)) from error
 
 
 def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.Options:
@@ -187,9 +187,9 @@ def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.
         raise CheckpointError(f"a table of {vision.num_patches} position embeddings is no square: {processor.folder}")
     split = bool(source.do_image_splitting) and not source.min_tiles == source.max_tiles == 1
     if split and not 1 < source.min_tiles <= source.max_tiles:
-        raise _unsupported(processor, f"from {source.min_tiles} to {source.max_tiles} tiles")
+        raise unsupported(processor, f"from {source.min_tiles} to {source.max_tiles} tiles")
     if not source.do_pad or not processor.settings.get("use_image_special_tokens", True):
-        raise _unsupported(processor, "do_pad or use_image_special_tokens switched off")
+        raise unsupported(processor, "do_pad or use_image_special_tokens switched off")
     try:
         return naflex.Options(
             image_token=image_token(processor, "<image>"),
@@ -208,7 +208,7 @@ def _naflex(processor: CheckpointProcessor, config: PreTrainedConfig) -> naflex.
             thumbnail_token=getattr(tokenizer, "image_thumbnail_token", None) or naflex.THUMBNAIL,
         )
     except ValueError as error:
-        raise _unsupported(processor, str(error)) from error
+        raise unsupported(processor, str(error)) from error
 
 
 def _pooled(processor: CheckpointProcessor, config: PreTrainedConfig) -> pooled.Options:
@@ -225,7 +225,7 @@ def _pooled(processor: CheckpointProcessor, config: PreTrainedConfig) -> pooled.
             f"tokens in a row for a tower with {vision.position_embedding_size} positions"
         )
     if not source.do_resize:
-        raise _unsupported(processor, "do_resize switched off")
+        raise unsupported(processor, "do_resize switched off")
     start, token, end = processor.tokenizer.convert_ids_to_tokens(
         [config.boi_token_id, config.image_token_id, config.eoi_token_id]
     )
@@ -268,7 +268,7 @@ def _resize(processor: CheckpointProcessor) -> tuple[tuple[int, int] | None, int
         return None, size.shortest_edge, size.longest_edge
     if size.height and size.width and not (size.max_height and size.max_width):
         return (size.height, size.width), None, None
-    raise _unsupported(processor, f"size {dict(size)}")
+    raise unsupported(processor, f"size {dict(size)}")
 
 
 def _pad_color(mean: Any) -> tuple[int, int, int]:
@@ -283,6 +283,7 @@ def _side(size: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _unsupported(processor: CheckpointProcessor, what: str) -> UnsupportedModel:
+def unsupported(processor: CheckpointProcessor, what: str) -> UnsupportedModel:
+    """The refusal of a setting that no kind has."""
     name = processor_name(processor.image_processor)
     return UnsupportedModel(f"setting of {name} not supported: {what}: {processor.folder}")

@@ -17,7 +17,7 @@ from edgevlm_export.families.base import Family
 from edgevlm_export.families.blocks import masks
 from edgevlm_export.families.llavas.llava import Projector, check_tower
 from edgevlm_export.families.normalization import Normalization, Normalize
-from edgevlm_export.graphs.source import GraphSource, Port
+from edgevlm_export.graphs.source import GraphSource, Port, over_pixels
 from edgevlm_runtime.errors import UnsupportedModel
 
 
@@ -59,12 +59,7 @@ def siglip_encoder(family: Family) -> GraphSource:
     """
     check_tower(family.config.vision_config, {"siglip_vision_model"})
     height, width = family.image_options["height"], family.image_options["width"]
-    return GraphSource(
-        module=VisionEncoder(family.model, family.normalization),
-        inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
-        outputs=("image_features",),
-        sizes={"images": 2},
-    )
+    return over_pixels(VisionEncoder(family.model, family.normalization), height, width)
 
 
 def siglip_projector(family: Family) -> GraphSource:

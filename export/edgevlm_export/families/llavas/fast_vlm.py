@@ -5,13 +5,12 @@ The tower is timm's, which transformers takes with torchvision alone: the extra 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgevlm_export.families.llavas.llava import Llava, check_tower, project_fixed
 from edgevlm_export.families.normalization import Normalization, Normalize
-from edgevlm_export.graphs.source import GraphSource, Port
+from edgevlm_export.graphs.source import GraphSource, over_pixels
 from edgevlm_runtime.errors import CheckpointError
 
 
@@ -39,12 +38,7 @@ class FastVLM(Llava):
                 f"tokens for an image, the model makes {self.patches}: see patch_size in processor_config.json"
             )
         height, width = self.image_options["height"], self.image_options["width"]
-        return GraphSource(
-            module=VisionEncoder(self.model, self.normalization),
-            inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
-            outputs=("image_features",),
-            sizes={"images": 2},
-        )
+        return over_pixels(VisionEncoder(self.model, self.normalization), height, width)
 
     def projector(self) -> GraphSource:
         return project_fixed(self)

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from edgevlm_export.families.base import Family
 from edgevlm_export.families.llavas import pixtral
 from edgevlm_export.families.normalization import Normalization, Normalize
-from edgevlm_export.graphs.source import GraphSource, Port
+from edgevlm_export.graphs.source import GraphSource, Port, over_pixels
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 
 PUBLISHED = {
@@ -150,13 +150,8 @@ class Tower:
 
 
 def _encode_fixed(family: Llava) -> GraphSource:
-    height, width = family.image_size
-    return GraphSource(
-        module=VisionEncoder(family.model, family.normalization, family.layers, family.drops_class_token),
-        inputs=(Port("pixels", torch.uint8, ("images", height, width, 3)),),
-        outputs=("image_features",),
-        sizes={"images": 2},
-    )
+    tower = VisionEncoder(family.model, family.normalization, family.layers, family.drops_class_token)
+    return over_pixels(tower, *family.image_size)
 
 
 def project_fixed(family: Llava) -> GraphSource:

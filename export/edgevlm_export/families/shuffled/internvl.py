@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from edgevlm_export.families.base import Family
 from edgevlm_export.families.llavas.llava import Projector, check_tower
 from edgevlm_export.families.normalization import Normalization, Normalize
-from edgevlm_export.graphs.source import GraphSource, Port
+from edgevlm_export.graphs.source import GraphSource, Port, over_pixels
 from edgevlm_runtime.errors import CheckpointError
 
 
@@ -33,12 +33,7 @@ class InternVL(Family):
             raise CheckpointError(f"vision_feature_layer {layer} is no layer of a tower of {depth}")
         if strategy != "default":  # a class token among the patches is no square to shuffle
             raise CheckpointError(f"vision_feature_select_strategy {strategy!r}: InternVL knows 'default' alone")
-        return GraphSource(
-            module=VisionEncoder(self.model, self.normalization),
-            inputs=(Port("pixels", torch.uint8, ("tiles", side, side, 3)),),
-            outputs=("image_features",),
-            sizes={"tiles": 2},
-        )
+        return over_pixels(VisionEncoder(self.model, self.normalization), side, side, "tiles")
 
     def projector(self) -> GraphSource:
         width = self.config.vision_config.hidden_size * int(1 / self.config.downsample_ratio) ** 2

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.base import Family
 from edgevlm_export.families.normalization import Normalization, Normalize
-from edgevlm_export.graphs.source import GraphSource, Port
+from edgevlm_export.graphs.source import GraphSource, Port, over_pixels
 
 
 class SmolVLM(Family):
@@ -32,12 +32,7 @@ class SmolVLM(Family):
 
     def vision_encoder(self) -> GraphSource:
         side = self.image_options["tile"]
-        return GraphSource(
-            module=VisionEncoder(self.model, self.normalization, side),
-            inputs=(Port("pixels", torch.uint8, ("tiles", side, side, 3)),),
-            outputs=("image_features",),
-            sizes={"tiles": 2},
-        )
+        return over_pixels(VisionEncoder(self.model, self.normalization, side), side, side, "tiles")
 
     def projector(self) -> GraphSource:
         vision = self.config.vision_config
