@@ -1,9 +1,10 @@
-"""One linear layer as a graph, to run what a format makes of it."""
+"""One operator as a graph: a linear layer, to run what a format makes of it, or what a dialect lowers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +12,7 @@ import torch
 from onnx import helper
 
 from edgevlm_export.graphs import passes
+from edgevlm_export.graphs.dialects.standard import OPSET
 from edgevlm_export.graphs.edit import MICROSOFT, ROWS, Rows
 from edgevlm_export.graphs.ops import DOMAIN
 from edgevlm_export.planning.graph_plan import CONVERSIONS
@@ -88,3 +90,13 @@ def _quiet() -> ort.SessionOptions:
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")  # as the engine does
     return options
+
+
+def lowered_alone(node: ir.Node, lower: Callable[[ir.Node], None]) -> Any:
+    """onnxruntime's session of a graph that is one neutral operator, lowered."""
+    inputs = [value for value in node.inputs if value is not None]
+    graph = ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": OPSET, MICROSOFT: 1}, name="g")
+    lower(node)
+    assert all(one.domain != DOMAIN for one in graph)
+    model = ir.to_proto(ir.Model(graph, ir_version=10))
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevlm_export.graphs.dialects import ort
-from edgevlm_export.graphs.dialects.standard import OPSET, simple
-from edgevlm_export.graphs.edit import MICROSOFT
+from edgevlm_export.graphs.dialects.standard import simple
 from edgevlm_export.graphs.ops import DOMAIN
-from edgevlm_runtime.engines.ort_library import ort as onnxruntime
+from tests.support.operators import lowered_alone
 
 LOWER = {"ort": ort.LOWERINGS["CausalConv"], "standard": simple.causal_conv}
 
@@ -29,11 +28,7 @@ def lowered(dialect: str, channels: int, kernel: int, bias: bool) -> Any:
     node = ir.node("CausalConv", inputs, domain=DOMAIN, num_outputs=2)
     for output, like, name in zip(node.outputs, (inputs[0], inputs[2]), ("y", "present"), strict=True):
         output.name, output.type, output.shape = name, like.type, like.shape
-    graph = ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": OPSET, MICROSOFT: 1}, name="g")
-    LOWER[dialect](node)
-    assert all(one.domain != DOMAIN for one in graph)
-    model = ir.to_proto(ir.Model(graph, ir_version=10))
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return lowered_alone(node, LOWER[dialect])
 
 
 @pytest.mark.parametrize("dialect", LOWER)

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from transformers.models.qwen3_5.modeling_qwen3_5 import torch_recurrent_gated_delta_rule
 
 from edgevlm_export.graphs.dialects import ort
-from edgevlm_export.graphs.dialects.standard import OPSET, gated_delta
-from edgevlm_export.graphs.edit import MICROSOFT
+from edgevlm_export.graphs.dialects.standard import gated_delta
 from edgevlm_export.graphs.ops import DOMAIN
-from edgevlm_runtime.engines.ort_library import ort as onnxruntime
+from tests.support.operators import lowered_alone
 
 LOWER = {"ort": ort.LOWERINGS["GatedDelta"], "standard": gated_delta}
 
@@ -31,11 +30,7 @@ def lowered(dialect: str, key_heads: int, heads: int, key: int, value: int) -> A
     node = ir.node("GatedDelta", inputs, attributes=attributes, domain=DOMAIN, num_outputs=2)
     for output, like, name in zip(node.outputs, (inputs[2], inputs[5]), ("y", "present"), strict=True):
         output.name, output.type, output.shape = name, like.type, like.shape
-    graph = ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": OPSET, MICROSOFT: 1}, name="g")
-    LOWER[dialect](node)
-    assert all(one.domain != DOMAIN for one in graph)
-    model = ir.to_proto(ir.Model(graph, ir_version=10))
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return lowered_alone(node, LOWER[dialect])
 
 
 @pytest.mark.parametrize("dialect", LOWER)

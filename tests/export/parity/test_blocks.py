@@ -99,8 +99,8 @@ def greedy(context: Any, prompt: Any, embeddings: Any, ends: tuple[int, ...]) ->
     return tuple(tokens)
 
 
-def test_a_reference_layer_by_layer_reads_the_same(case: Case) -> None:
-    """Masks, token types and caps are those of the whole model, the answer behind the prompt causal."""
+def check_streamed(case: Case) -> StreamedReference:
+    """The model layer by layer reads and answers as the whole of it does; it."""
     image = pictures()[2]
     answer = case.reference.answer(QUESTIONS[0], [image], max_new_tokens=6).token_ids
     prompts = [Forced(QUESTIONS[0], (image,), answer), Forced(QUESTIONS[1], (), answer)]
@@ -109,6 +109,12 @@ def test_a_reference_layer_by_layer_reads_the_same(case: Case) -> None:
         np.testing.assert_array_equal(whole.token_ids, part.token_ids)
         np.testing.assert_allclose(part.logits, whole.logits, atol=1e-5)
         assert whole.own[: len(part.own)] == part.own
+    return streamed
+
+
+def test_a_reference_layer_by_layer_reads_the_same(case: Case) -> None:
+    """Masks, token types and caps are those of the whole model, the answer behind the prompt causal."""
+    check_streamed(case)
 
 
 def test_masks_of_a_batch_in_pytorch(case: Case) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.planning.plan import plan_export
-from edgevlm_export.reference import Forced, Reference, StreamedReference
+from edgevlm_export.reference import Reference
 from edgevlm_runtime.bundle.certificate import read_certificate
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
-from tests.export.parity.test_blocks import Case
-from tests.export.parity.test_parity import CASES, QUESTIONS, pictures
+from tests.export.parity.test_blocks import Case, check_streamed
+from tests.export.parity.test_parity import CASES
 from tests.export.parity.test_states import check_precision, check_reuse
 from tests.support import checkpoints
 from tests.support.checkpoints.weights import write_json
@@ -35,14 +34,7 @@ def test_what_is_reused_is_what_a_fresh_run_computes(case: Case) -> None:
 
 
 def test_a_reference_layer_by_layer_reads_the_same(case: Case) -> None:
-    image = pictures()[2]
-    answer = case.reference.answer(QUESTIONS[0], [image], max_new_tokens=6).token_ids
-    prompts = [Forced(QUESTIONS[0], (image,), answer), Forced(QUESTIONS[1], (), answer)]
-    streamed = StreamedReference.load(str(case.folder))
-    for whole, part in zip(case.reference.read(prompts, 6), streamed.read(prompts, 6), strict=True):
-        np.testing.assert_array_equal(whole.token_ids, part.token_ids)
-        np.testing.assert_allclose(part.logits, whole.logits, atol=1e-5)
-        assert whole.own[: len(part.own)] == part.own
+    check_streamed(case)
 
 
 @pytest.mark.parametrize(("options", "closeness"), [({"precision": "fp16"}, 1e-5), ({"kv": "int8"}, 1e-3)], ids=str)

@@ -15,7 +15,7 @@ import torch
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.planning.plan import plan_export
-from edgevlm_export.reference import Forced, Reference, StreamedReference
+from edgevlm_export.reference import Reference
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 from tests.export.parity.test_blocks import (
     LONG,
@@ -23,6 +23,7 @@ from tests.export.parity.test_blocks import (
     TOKENS,
     TURNS,
     Case,
+    check_streamed,
     count,
     greedy,
     prompt_and_images,
@@ -107,14 +108,7 @@ def test_tokens_that_stand_for_images_are_looked_up_as_padding(case: Case) -> No
 
 
 def test_a_reference_layer_by_layer_reads_the_same(case: Case) -> None:
-    image = pictures()[2]
-    answer = case.reference.answer(QUESTIONS[0], [image], max_new_tokens=6).token_ids
-    prompts = [Forced(QUESTIONS[0], (image,), answer), Forced(QUESTIONS[1], (), answer)]
-    streamed = StreamedReference.load(str(case.folder))
-    for whole, part in zip(case.reference.read(prompts, 6), streamed.read(prompts, 6), strict=True):
-        np.testing.assert_array_equal(whole.token_ids, part.token_ids)
-        np.testing.assert_allclose(part.logits, whole.logits, atol=1e-5)
-        assert whole.own[: len(part.own)] == part.own
+    streamed, image = check_streamed(case), pictures()[2]
     for found, wanted in zip(streamed.encode_image(image), case.reference.encode_image(image), strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 

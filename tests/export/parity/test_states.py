@@ -11,12 +11,13 @@ import torch
 
 import edgevlm_runtime
 from edgevlm_export.precision.plans import ROTATIONS
-from edgevlm_export.reference import Forced, Reference, StreamedReference
+from edgevlm_export.reference import Reference
 from tests.export.parity.test_blocks import (
     LONG,
     SINGLE,
     TOKENS,
     Case,
+    check_streamed,
     count,
     greedy,
     prompt_and_images,
@@ -113,14 +114,7 @@ def test_choices_leave_the_session_as_it_was(case: Case) -> None:
 
 
 def test_a_reference_layer_by_layer_reads_the_same(case: Case) -> None:
-    image = pictures()[2]
-    answer = case.reference.answer(QUESTIONS[0], [image], max_new_tokens=6).token_ids
-    prompts = [Forced(QUESTIONS[0], (image,), answer), Forced(QUESTIONS[1], (), answer)]
-    streamed = StreamedReference.load(str(case.folder))
-    for whole, part in zip(case.reference.read(prompts, 6), streamed.read(prompts, 6), strict=True):
-        np.testing.assert_array_equal(whole.token_ids, part.token_ids)
-        np.testing.assert_allclose(part.logits, whole.logits, atol=1e-5)
-        assert whole.own[: len(part.own)] == part.own
+    check_streamed(case)
 
 
 @pytest.mark.parametrize(
