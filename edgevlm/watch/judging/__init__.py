@@ -1,0 +1,1 @@
+"""From a frame to a verdict: one session per region, golden pictures before it, unchanged regions taken over."""
