@@ -46,7 +46,8 @@ class Records:
     file: Path | None = None
     """JSON Lines; None keeps no records."""
     rotate_mb: float = 64.0
-    """A file this large is closed, and the next one begun (NAME.000001.jsonl, ...)."""
+    """A file this large is closed, and the next one begun. Closed ones are named after the number of their first record
+    (NAME.000000001.jsonl, ...)."""
     keep_mb: float | None = None
     """Closed files are deleted, oldest first, above this; None keeps all."""
 
