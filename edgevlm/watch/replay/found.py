@@ -17,7 +17,9 @@ class Change:
     new: str
     """The verdict now."""
     old_answer: str
+    """The answer that was recorded."""
     new_answer: str
+    """The answer now."""
     old_probability: float | None
     """Of the recorded answer; null for free text."""
     new_probability: float | None
