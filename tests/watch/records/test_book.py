@@ -105,7 +105,7 @@ def test_full_files_are_closed_under_their_first_number(file: Path) -> None:
         assert files.first_number(path) == lines(path)[0]["number"]
     assert list(records(file)) == given
     assert fill(file, 1)[0].previous == given[-1].sha256
-    assert list(records(chain[1]))[0].number == files.first_number(chain[1]), "a closed file is read alone"
+    assert next(iter(records(chain[1]))).number == files.first_number(chain[1]), "a closed file is read alone"
 
 
 def test_old_files_are_deleted_above_the_bound(file: Path) -> None:
@@ -204,10 +204,10 @@ def test_records_of_a_newer_edgevlm_are_refused(file: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EdgeVLMError, match="cannot keep records in .*: choose another file"):
+    with pytest.raises(EdgeVLMError, match=r"cannot keep records in .*: choose another file"):
         book(tmp_path / "file" / "records.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(EdgeVLMError, match="cannot keep records in .*: choose another file"):
+    with pytest.raises(EdgeVLMError, match=r"cannot keep records in .*: choose another file"):
         book(tmp_path / "folder.jsonl")
 
 

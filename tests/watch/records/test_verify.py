@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,8 +30,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def copied(chain: list[Path], tmp_path: Path) -> Iterator[list[Path]]:
-    yield [Path(shutil.copy2(file, tmp_path / file.name)) for file in chain]
+def copied(chain: list[Path], tmp_path: Path) -> list[Path]:
+    return [Path(shutil.copy2(file, tmp_path / file.name)) for file in chain]
 
 
 class Lines:
@@ -189,5 +188,5 @@ def test_a_folder_of_several_chains(copied: list[Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nothing.jsonl", "empty"])
 def test_where_there_are_none(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(EdgeVLMError, match="no records in|no such records"):
+    with pytest.raises(EdgeVLMError, match=r"no records in|no such records"):
         verify(tmp_path / name)
