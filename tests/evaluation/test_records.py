@@ -80,7 +80,7 @@ def test_a_mark_says_what_is_right(plan: Plan, tmp_path: Path) -> None:
     assert {(case.question, case.kind, case.choices) for case in cases} == {(DEFECT.text, "defect", ("yes", "no"))}
     (picture,) = cases[1].images
     assert np.array_equal(np.asarray(picture), booked.frame(2, size=(40, 20)).pixels)
-    assert load(tmp_path / "records.jsonl") == cases or len(load(tmp_path / "records.jsonl")) == 3
+    assert load(tmp_path / "records.jsonl") == cases
 
 
 def test_the_same_set_has_the_same_name(plan: Plan, tmp_path: Path) -> None:
@@ -142,13 +142,13 @@ def test_without_its_picture_or_its_plan(plan: Plan, tmp_path: Path, caplog: pyt
         assert [case.id[:9] for case in load(tmp_path)] == ["000000002"]
     assert "1 marked records are left out: no picture was kept" in caplog.text
     next(tmp_path.glob("records.plan-*.json")).unlink()
-    with pytest.raises(EdgeVLMError, match="no record of .* has a mark, a picture and a known answer"):
+    with pytest.raises(EdgeVLMError, match=r"no record of .* has a mark, a picture and a known answer"):
         load(tmp_path)
 
 
 def test_nothing_was_marked(plan: Plan, tmp_path: Path) -> None:
     recorded(plan, "ro")
-    with pytest.raises(EdgeVLMError, match="no record of .* has a mark"):
+    with pytest.raises(EdgeVLMError, match=r"no record of .* has a mark"):
         load(tmp_path)
     with pytest.raises(EdgeVLMError, match="records have no splits: leave out --split test"):
         load(tmp_path, split="test")

@@ -12,8 +12,8 @@ from PIL import Image
 from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.judging.judge import Judge
 from edgevlm.watch.judging.question import Question
+from edgevlm.watch.plan import digest as digests
 from edgevlm.watch.plan import stored
-from edgevlm.watch.plan.digest import digest
 from edgevlm.watch.plan.plan import Part, Plan, Records
 from edgevlm.watch.records.book import Book
 from edgevlm.watch.records.record import Record
@@ -42,7 +42,7 @@ def plan_for(folder: Path, bundle: Path, questions: Sequence[Question] = (DEFECT
         sinks=(Part(kind="pictures", options=pictures.Options(folder=folder / "kept", of=("all",))),),
         **more,  # type: ignore[arg-type]
     )
-    return replace(made, digest=digest(made, folder))
+    return replace(made, digest=digests.digest(made, folder))
 
 
 def watch(plan: Plan, vlm: VLM, frames: Iterable[Frame]) -> list[Record]:
@@ -54,14 +54,14 @@ def watch(plan: Plan, vlm: VLM, frames: Iterable[Frame]) -> list[Record]:
     sinks = [pictures.make_sink(part.options, about) for part in plan.sinks]
     for sink in sinks:
         sink.start()
-    with Book(plan.records, bundle=vlm.bundle.content_digest, plan=plan.digest, status=status) as book:
-        with Judge(vlm, plan) as judge:
-            for frame in frames:
-                judgement = judge.judge(frame)
-                firing = Firing("every", f"part {frame.sequence}")
-                given.append(book.add(frame, firing, judgement.verdict, judgement.answers))
-                for sink in sinks:
-                    sink.deliver(Delivery(given[-1], frame))
+    digest = vlm.bundle.content_digest
+    with Book(plan.records, bundle=digest, plan=plan.digest, status=status) as book, Judge(vlm, plan) as judge:
+        for frame in frames:
+            judgement = judge.judge(frame)
+            firing = Firing("every", f"part {frame.sequence}")
+            given.append(book.add(frame, firing, judgement.verdict, judgement.answers))
+            for sink in sinks:
+                sink.deliver(Delivery(given[-1], frame))
     for sink in sinks:
         sink.close()
     return given

@@ -121,7 +121,7 @@ def test_pictures_are_kept_with_it(plan: Plan, tmp_path: Path) -> None:
 def test_what_is_no_plan(plan: Plan) -> None:
     file = plan.records.file
     assert file is not None
-    with pytest.raises(EdgeVLMError, match="the plan of these records is not there: .*name it with --plan"):
+    with pytest.raises(EdgeVLMError, match=r"the plan of these records is not there: .*name it with --plan"):
         stored.find(file, plan.digest)
     kept = stored.keep(plan, file)
     data = json.loads(kept.read_text())
