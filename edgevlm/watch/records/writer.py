@@ -81,8 +81,7 @@ class Writer:
             return False
 
     def _close_file(self) -> None:
-        """Give the full file its own name, and begin the next. Where the name cannot be given, this one goes on, to twice
-        its size."""
+        """Give the full file its own name, and begin the next; one that cannot get it goes on to twice the size."""
         self.close()
         try:
             set_aside(self._file, self._first)
