@@ -1,0 +1,48 @@
+"""What is wrong with a plan, and where: the key's path, which becomes a line number where there is a file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from edgevlm_runtime.errors import EdgeVLMError
+
+Place = tuple[str | int, ...]
+"""Keys and numbers from the top of a plan: ("question", 1, "region") is the key `region` of the second question."""
+
+
+class Fault(EdgeVLMError):
+    """Something in a plan that cannot be."""
+
+    def __init__(self, place: Place, text: str) -> None:
+        """`text`: what is wrong, and what is allowed."""
+        self.place = place
+        self.text = text
+        super().__init__(f"{spoken(place)}: {text}" if place else text)
+
+
+def spoken(place: Place) -> str:
+    """`question 2: region`: as people count, from 1."""
+    words: list[str] = []
+    for part in place:
+        if isinstance(part, int) and words:
+            words[-1] += f" {part + 1}"
+        else:
+            words.append(str(part))
+    return ": ".join(words)
+
+
+def unknown(place: Place, key: str, known: Iterable[str]) -> Fault:
+    """The fault of a key that nobody knows, with the nearest known one."""
+    names = list(known)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    guess = f"did you mean {near[0]}? " if near else ""
+    return Fault((*place, key), f"unknown key: {guess}Known are {', '.join(names)}")
+
+
+def check_keys(place: Place, table: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `Fault` for the first key that is not among `known`."""
+    names = list(known)
+    for key in table:
+        if key not in names:
+            raise unknown(place, key, names)
