@@ -43,6 +43,7 @@ class Deadlines:
         """From now on the default is sent at the job's deadline; a second time changes nothing."""
         if job.deadline is None:
             return
+        _ = job.frame.digest  # a record needs it, and there is no time for it at the deadline
         with self._change:
             if job in self._watched:
                 return

@@ -1,8 +1,8 @@
 """Frames that wait for the judge.
 
-On a live source a frame that nobody asked for by name waits in one place, and a newer one replaces it: what is judged is
-never older than the last inference. A frame that somebody did ask for (`Firing.addressed`) waits its turn in a bounded
-queue. A source that is not live waits instead: nothing of it is dropped.
+On a live source a frame that nobody asked for waits in one place, and a newer one replaces it: what is judged next is the
+newest there is. A frame that somebody did ask for (`Firing.addressed`) waits for its turn in a bounded queue. A source
+that is not live waits itself: nothing of it is dropped.
 """
 
 from __future__ import annotations

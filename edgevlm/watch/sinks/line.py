@@ -135,7 +135,7 @@ class Line:
             self._called_at = time.monotonic()
         try:
             method(*arguments)
-        except Exception as error:  # noqa: BLE001 -- whatever a sink's library raises, the watch goes on
+        except Exception as error:
             log.debug("sink %s failed", self.name, exc_info=error)
             self._status.count(f"sink_failed.{self.name}")
             self._trouble(method.__name__, reason(error))

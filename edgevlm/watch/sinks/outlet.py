@@ -1,9 +1,9 @@
 """Verdicts on their way to the sinks: each sink has a thread and a queue of its own, and keeps nobody but itself.
 
-    outlet = Outlet({"mqtt": sink, ...}, status, healthy=lambda: True)
-    outlet.start()
-    outlet.deliver(Delivery(record, frame))     # returns at once
-    outlet.close(timeout=10.0)                  # sends what is left; {"webhook": 3} if three did not get out
+outlet = Outlet({"mqtt": sink, ...}, status, healthy=lambda: True)
+outlet.start()
+outlet.deliver(Delivery(record, frame))     # returns at once
+outlet.close(timeout=10.0)                  # sends what is left; {"webhook": 3} if three did not get out
 """
 
 from __future__ import annotations

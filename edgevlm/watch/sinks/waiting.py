@@ -19,7 +19,7 @@ class Waiting:
     newest.
 
     Above the bytes the oldest give up what they hold: notices go, verdicts lose the frames before them, then their own
-    picture (`Delivery.has_picture`). Above the number the oldest notice goes, and where there is none the oldest verdict.
+    picture (`Delivery.has_picture`). Above the number the oldest notice goes, where there is none the oldest verdict.
     Not safe to use from several threads without a lock around it.
     """
 
