@@ -67,7 +67,7 @@ class Records:
     """A file this large is closed, and the next one begun. Closed ones are named after the number of their first record
     (NAME.000000001.jsonl, ...)."""
     keep_mb: float | None = None
-    """Closed files are deleted, oldest first, above this; None keeps all."""
+    """Closed files are deleted, oldest first, above this, all but the newest; None keeps all."""
 
     def __post_init__(self) -> None:
         need(_positive(self.rotate_mb), "rotate_mb", self.rotate_mb, "a number of megabytes above 0")

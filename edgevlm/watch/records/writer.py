@@ -25,7 +25,8 @@ class Writer:
     """Appends; used by one thread at a time, in one process (`locks.exclusive`)."""
 
     def __init__(self, file: Path, rotate_bytes: int, keep_bytes: int | None) -> None:
-        """`keep_bytes`: closed files are deleted above it, oldest first; None keeps all. Touches nothing yet."""
+        """`keep_bytes`: closed files are deleted above it, oldest first, but for the newest one, which shows that the
+        file that is written to goes on from it; None keeps all. Touches nothing yet."""
         self._file = file
         self._rotate = rotate_bytes
         self._keep = keep_bytes
@@ -94,7 +95,7 @@ class Writer:
             return
         found = [(path, path.stat().st_size) for path in files.closed_files(self._file)]
         above = sum(size for _, size in found) - self._keep
-        for path, size in found:
+        for path, size in found[:-1]:
             if above <= 0:
                 return
             path.unlink(missing_ok=True)
