@@ -4,8 +4,8 @@
         judge.check()                       # what this bundle cannot answer is an error now, not on the line
         judgement = judge.judge(frame)
 
-Every region has a session of its own, kept from frame to frame: one vision pass and one prefill of the picture serve all
-its questions, and golden pictures, which come first, stay in the KV cache.
+Every region has a session of its own, kept from frame to frame: one vision pass and one prefill of the picture serve
+all its questions, and golden pictures, which come first, stay in the KV cache.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Judge:
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """Every verdict there can be: the plan's order, or as the questions give them; `UNSURE` last where not named."""
+        """Every verdict there can be: as the plan orders them, else as its questions give them; `UNSURE` among them."""
         words = [word for asked in self._questions for word in asked.rule.words]
         return tuple(dict.fromkeys([*self._order, *words, UNSURE]))
 

@@ -77,7 +77,7 @@ class Part:
             pixels = self._cut(frame)
             now = None if self._reuse.below is None else signature(pixels)
             change = None if now is None or self._last is None else difference(self._last.signature, now)
-            if self._last is not None and self._unchanged(change):
+            if self._last is not None and change is not None and self._holds(self._last, change):
                 return self._taken_over(self._last, change, start)
             self._show(pixels, frame)
         except EdgeVLMError as error:
@@ -92,13 +92,12 @@ class Part:
         """Release the session."""
         self._session.close()
 
-    def _unchanged(self, change: float | None) -> bool:
-        """Whether the last answers still hold."""
-        below, last = self._reuse.below, self._last
-        known = below is not None and change is not None and last is not None
-        return known and change <= below and last.reused < self._reuse.at_most
+    def _holds(self, last: _Last, change: float) -> bool:
+        """Whether the last answers may be taken over."""
+        below = self._reuse.below
+        return below is not None and change <= below and last.reused < self._reuse.at_most
 
-    def _taken_over(self, last: _Last, change: float | None, start: float) -> tuple[AnswerInfo, ...]:
+    def _taken_over(self, last: _Last, change: float, start: float) -> tuple[AnswerInfo, ...]:
         last.reused += 1
         spent = _since(start) / len(last.answers)
         return tuple(replace(answer, reused=True, difference=change, milliseconds=spent) for answer in last.answers)

@@ -50,9 +50,7 @@ class Chat(Session):
 
     def show(self, *images: ImageSources) -> None:
         """Not of a chat: raises `EdgeVLMError`."""
-        raise EdgeVLMError(
-            "a chat's images stay in it: give further ones with a question, chat.ask(question, images=...)"
-        )
+        raise EdgeVLMError("a chat keeps its images: give further ones with a question, as ask(question, images=...)")
 
     def _subject(self) -> tuple[ImageInput, ...]:
         """A chat's own images are part of its history, which is known when its turn has come."""
