@@ -64,9 +64,10 @@ class Records:
     file: Path | None = None
     """JSON Lines; None keeps no records."""
     rotate_mb: float = 64.0
-    """A file this large is closed, and the next one begun (NAME.000001.jsonl, ...)."""
+    """A file this large is closed, and the next one begun. Closed ones are named after the number of their first record
+    (NAME.000000001.jsonl, ...)."""
     keep_mb: float | None = None
-    """Closed files are deleted, oldest first, above this; None keeps all."""
+    """Closed files are deleted, oldest first, above this, all but the newest; None keeps all."""
 
     def __post_init__(self) -> None:
         need(_positive(self.rotate_mb), "rotate_mb", self.rotate_mb, "a number of megabytes above 0")
