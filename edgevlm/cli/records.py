@@ -28,6 +28,11 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "export": ("edgevlm_export.steps.report:ExportReport", "edgevlm.cli.export:MissedReport"),
     "compile": ("edgevlm_export.compile.run:CompileReport",),
     "run": ("edgevlm.cli.records:RunReport",),
+    "watch": (
+        "edgevlm.watch.service.run:Summary",
+        "edgevlm.watch.preview.report:PreviewReport",
+        "edgevlm.cli.watch:WrittenPlan",
+    ),
     "eval": ("edgevlm.evaluation.report:EvalReport", "edgevlm.cli.eval:WrittenReport"),
     "verify": ("edgevlm.cli.records:VerifyReport",),
     "bench": ("edgevlm.benchmark.baseline:BenchReport",),

@@ -27,7 +27,7 @@ ONCE = ("loading", "source", "trigger", "golden", "verdict", "reuse", "records",
 """Tables of a plan, written [so]."""
 SEVERAL = ("region", "question", "sink")
 """Tables that there may be several of, written [[so]]."""
-_KIND_BY_KEY = {"choices": "choice", "schema": "schema"}
+_KIND_BY_KEY = {"choices": "choice", "schema": "schema", "schema_file": "schema"}
 """Which kind a question without one is, by the keys it has; else "text"."""
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgevlm.watch.frames import regions
 from edgevlm.watch.frames.regions import Region, load_mask
+from edgevlm.watch.judging.question import Question
+from edgevlm.watch.judging.worst import check_order
 from edgevlm.watch.plan.faults import Fault, Place
 from edgevlm.watch.plan.plan import NAME, NAMES, Plan
 from edgevlm.watch.rules import RULES
@@ -31,17 +34,19 @@ def check(plan: Plan) -> None:
         raise Fault(("reload", "max_flips"), "frames that were kept are found by their records: add [records] file")
 
 
-def verdicts(plan: Plan) -> tuple[str, ...]:
-    """Every verdict there can be: in the plan's order where it has one, else in the questions', `UNSURE` last."""
-    given = [word for question in plan.questions for word in words(plan, question.name)]
-    return tuple(dict.fromkeys([*plan.order, *given, UNSURE]))
-
-
-def words(plan: Plan, question: str) -> tuple[str, ...]:
-    """Every verdict that the question of this name can give, without `UNSURE`."""
-    asked = next(one for one in plan.questions if one.name == question)
-    found: tuple[str, ...] = RULES.get(asked.kind).make_rule(asked.options).words
+def words(question: Question) -> tuple[str, ...]:
+    """Every verdict that a question can give, without `UNSURE`."""
+    found: tuple[str, ...] = RULES.get(question.kind).make_rule(question.options).words
     return found
+
+
+def check_size(plan: Plan, size: tuple[int, int]) -> None:
+    """Raise `Fault` for the first region or mask that does not fit frames of `size` (width, height)."""
+    for number, region in enumerate(plan.regions):
+        try:
+            regions.check(region, size)
+        except EdgeVLMError as error:
+            raise Fault(("region", number), str(error)) from None
 
 
 def _distinct(key: str, names: Sequence[str]) -> None:
@@ -110,15 +115,17 @@ def _check_picture(path: Path, place: Place, *, mask: bool = False) -> None:
 
 def _check_verdicts(plan: Plan) -> None:
     """The words that a plan names are those that its questions give."""
-    given = list(dict.fromkeys(word for question in plan.questions for word in words(plan, question.name)))
+    by_question = {question.name: words(question) for question in plan.questions}
+    given = list(dict.fromkeys(word for some in by_question.values() for word in some))
     for number, word in enumerate(plan.order):
         if word not in (*given, UNSURE):
             raise Fault(("verdict", "order", number), _nobody(word, given))
+    try:
+        check_order(plan.order, by_question)
+    except EdgeVLMError as error:
+        raise Fault(("verdict", "order"), str(error)) from None
     if plan.deadline.default not in (*given, UNSURE):
         raise Fault(("verdict", "default"), _nobody(plan.deadline.default, given))
-    left = [word for word in given if plan.order and word not in plan.order]
-    if left:
-        raise Fault(("verdict", "order"), f"{left[0]} is missing: it must name every verdict ({', '.join(given)})")
 
 
 def _nobody(word: str, given: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ def is_secret(name: str) -> bool:
 
 
 def from_environment(table: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """`table` with `{env = "NAME"}` of passwords and tokens replaced. Raises `Fault` where there is no such variable."""
+    """`table` with `{env = "NAME"}` of passwords and tokens replaced. Raises `Fault` for a variable that is not set."""
     found = dict(table)
     for key, value in table.items():
         if is_secret(key) and isinstance(value, dict):
