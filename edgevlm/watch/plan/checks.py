@@ -40,6 +40,12 @@ def words(question: Question) -> tuple[str, ...]:
     return found
 
 
+def verdicts(plan: Plan) -> tuple[str, ...]:
+    """Every verdict there can be: as the plan orders them, else as its questions give them; `UNSURE` among them."""
+    given = [word for question in plan.questions for word in words(question)]
+    return tuple(dict.fromkeys([*plan.order, *given, UNSURE]))
+
+
 def check_size(plan: Plan, size: tuple[int, int]) -> None:
     """Raise `Fault` for the first region or mask that does not fit frames of `size` (width, height)."""
     for number, region in enumerate(plan.regions):
