@@ -126,10 +126,11 @@ def _check_verdicts(plan: Plan) -> None:
     for number, word in enumerate(plan.order):
         if word not in (*given, UNSURE):
             raise Fault(("verdict", "order", number), _nobody(word, given))
+    place: Place = ("verdict", "order") if given else ()
     try:
         check_order(plan.order, by_question)
     except EdgeVLMError as error:
-        raise Fault(("verdict", "order"), str(error)) from None
+        raise Fault(place, str(error)) from None
     if plan.deadline.default not in (*given, UNSURE):
         raise Fault(("verdict", "default"), _nobody(plan.deadline.default, given))
 

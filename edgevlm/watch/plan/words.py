@@ -40,7 +40,8 @@ def source(words: Sequence[str], kind: str | None = None) -> Table:
     kind = kind or source_kind(words[0])
     if kind not in SOURCES:
         SOURCES.get(kind)  # which says what there is
-    return {"kind": kind, **_value(SOURCES, kind, _files(words) if kind == "pictures" else words[0])}
+    found = {"kind": kind, **_value(SOURCES, kind, _files(words) if kind == "pictures" else words[0])}
+    return {**found, "existing": True} if kind == "folder" else found
 
 
 def source_kind(word: str) -> str:

@@ -177,11 +177,11 @@ REFUSED = {
     ),
     plans.plan(question=plans.QUESTION + "temperature = 2\n"): (
         16,
-        "question 1: temperature: unknown key: Known are name",
+        "question 1: temperature: unknown key: known are name",
     ),
     plans.plan(question=plans.QUESTION + "at_least = 2\n"): (
         16,
-        "question 1: at_least: 2: it must be a number from 0 to 1",
+        "question 1: at_least: 2.0: it must be a number from 0 to 1",
     ),
     plans.plan(question=plans.QUESTION + "at_least = 'a'\n"): (
         16,
@@ -260,7 +260,8 @@ REFUSED = {
     ),
     plans.plan(more="[[sink]]\nkind = 'mqtt'\nhost = 'a b'\n"): (19, "sink 1: host: 'a b': it must be a host's name"),
     plans.plan(more="[[sink]]\nkind = 'fax'\n"): (18, "sink 1: kind: there is no such kind: kinds are terminal, mqtt"),
-    plans.plan(more="sink = [1]\n"): (16, "question 1: sink: unknown key"),
+    plans.plan(more="sink = [1]\n"): (17, "question 1: sink: unknown key"),
+    plans.plan(more="max_frames = 3\n"): (17, "question 1: max_frames: it belongs to the whole plan: write it above"),
     "sink = [1]\n" + plans.PLAN: (1, "sink: it must be tables: [[sink]]"),
     plans.plan(more="[loading]\nthreads = 0\n"): (18, "loading: threads: 0: it must be"),
     plans.plan(more="[loading]\nprovidr = 'cuda'\n"): (18, "loading: providr: unknown key: did you mean provider?"),
