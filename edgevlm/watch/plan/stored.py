@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,8 @@ from edgevlm_runtime.reading import read_json, why
 from edgevlm_runtime.saving import write_atomic
 
 FORMAT = 1
-ASKED = ("regions", "golden", "questions")
-"""Fields whose files change verdicts: they are kept too."""
+ASKED = ("regions", "golden", "system", "questions", "order")
+"""What verdicts come from: kept to the letter, with the files it names."""
 _T = TypeVar("_T")
 
 
@@ -41,6 +42,11 @@ def keep(plan: Plan, records_file: Path) -> Path:
     if not file.exists():
         write_atomic(file, to_json(plan, partial(_copy, file)))
     return file
+
+
+def is_kept(records_file: Path, digest: str) -> bool:
+    """Whether the plan is there."""
+    return files.plan(records_file, digest).is_file()
 
 
 def find(records_file: Path, digest: str) -> Plan:
@@ -55,11 +61,23 @@ def find(records_file: Path, digest: str) -> Plan:
     return from_json(found, file)
 
 
-def to_json(plan: Plan, copy: Callable[[Path], str] = str) -> str:
+def to_json(plan: Plan, copy: Callable[[Path], str]) -> str:
     """`copy` keeps a file that questions need, and gives the name to write for it."""
     fields = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
-    plain = {name: _plain(value, copy if name in ASKED else str) for name, value in fields.items()}
+    plain = {
+        name: _plain(value, copy) if name in ASKED else without_secrets(_plain(value, _absolute))
+        for name, value in fields.items()
+    }
     return json.dumps({"format": FORMAT, **plain}, indent=1) + "\n"
+
+
+def without_secrets(value: Any) -> Any:
+    """Plain data without passwords and tokens, and addresses in it without their users."""
+    if isinstance(value, dict):
+        return {name: without_secrets(item) for name, item in value.items() if not is_secret(name)}
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    return without_user(value) if isinstance(value, str) else value
 
 
 def from_json(data: Mapping[str, Any], file: Path) -> Plan:
@@ -94,7 +112,8 @@ def from_json(data: Mapping[str, Any], file: Path) -> Plan:
 
 def _question(data: Mapping[str, Any], read: Callable[[Any, type[Any]], Any]) -> Question:
     options = read(data["options"], RULES.get(data["kind"]).Options)
-    return dataclasses.replace(read(data, Question), options=options)
+    question: Question = dataclasses.replace(read(data, Question), options=options)
+    return question
 
 
 def _convert(file: Path, data: Any, kind: type[_T]) -> _T:
@@ -113,15 +132,18 @@ def _plain(value: Any, copy: Callable[[Path], str]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(name): _plain(item, copy) for name, item in value.items() if not is_secret(str(name))}
-    if isinstance(value, list | tuple | set | frozenset):
-        items = [_plain(item, copy) for item in value]
-        return sorted(items) if isinstance(value, set | frozenset) else items
+        return {str(name): _plain(item, copy) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, copy) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(_plain(item, copy) for item in value)
     if isinstance(value, Path):
         return copy(value)
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return without_user(str(value))
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 -- links stay as written
 
 
 def _copy(file: Path, picture: Path) -> str:

@@ -15,20 +15,22 @@ from edgevlm.watch.page.board import Watched
 from edgevlm.watch.records.record import Record
 from edgevlm.watch.service.health import Health
 from edgevlm.watch.status import Status
+from edgevlm_runtime.errors import EdgeVLMError
 
 KEPT = 500
 """Records in memory, of a few kilobytes each."""
 WIDEST = 1280
 QUALITY = 85
 
-Mark = Callable[[int, str, str], None]
+KeepMark = Callable[[Record, str, str], None]
+"""Keeps that a record's verdict should have been another, with a note. Raises `EdgeVLMError`."""
 
 
 class Board:
     """A `page.board.Board`. Holds `KEPT` records, two frames and one JPEG. Safe to use from several threads."""
 
-    def __init__(self, about: Watched, status: Status, health: Health, mark: Mark) -> None:
-        self._about, self._health, self._mark = about, health, mark
+    def __init__(self, about: Watched, status: Status, health: Health, keep_mark: KeepMark) -> None:
+        self._about, self._health, self._keep_mark = about, health, keep_mark
         self.status = status
         self._records: deque[Record] = deque(maxlen=KEPT)
         self._frame: Frame | None = None
@@ -79,8 +81,13 @@ class Board:
             return self._picture[1]
 
     def mark(self, number: int, right: str, note: str = "") -> None:
-        """Keep that a verdict was wrong. Raises `EdgeVLMError`."""
-        self._mark(number, right, note)
+        """Keep which verdict is right. Raises `EdgeVLMError` where there is no such record or verdict."""
+        record = next((one for one in self.records() if one.number == number), None)
+        if record is None:
+            raise EdgeVLMError(f"no record {number} among the last {KEPT}")
+        if right not in self._about.verdicts:
+            raise EdgeVLMError(f"no such verdict: {right}: known are {', '.join(self._about.verdicts)}")
+        self._keep_mark(record, right, note)
         self.status.count("marks")
         self._changed()
 

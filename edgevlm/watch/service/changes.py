@@ -1,7 +1,7 @@
 """Whether a bundle or a plan has changed on disk.
 
-Looked at every few seconds instead of being told by the system: a bundle is replaced by a rename or behind a link, of which
-the folder that was there before tells nothing, and network drives tell nothing at all.
+Looked at every few seconds instead of being told by the system: a bundle is replaced by a rename or behind a link, of
+which the folder that was there before tells nothing, and network drives tell nothing at all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def look(paths: Iterable[Path]) -> Seen:
 def follow(
     paths: Callable[[], Iterable[Path]], stop: threading.Event, changed: Callable[[], None], poll_s: float = POLL_S
 ) -> None:
-    """Call `changed` for each change, once it has come to rest: two looks in a row see the same. Until `stop` is set."""
+    """Until `stop` is set, call `changed` for each change that has come to rest: two looks in a row see the same."""
     known = before = look(paths())
     while not stop.wait(poll_s):
         now = look(paths())

@@ -1,8 +1,8 @@
 """Frames that wait for the judge.
 
-On a live source a frame that nobody asked for waits in one place, and a newer one replaces it: what is judged next is the
-newest there is. A frame that somebody did ask for (`Firing.addressed`) waits for its turn in a bounded queue. A source
-that is not live waits itself: nothing of it is dropped.
+On a live source a frame that nobody asked for waits in one place, and a newer one replaces it: what is judged next is
+the newest there is. A frame that somebody did ask for (`Firing.addressed`) waits for its turn in a bounded queue. A
+source that is not live waits itself: nothing of it is dropped.
 """
 
 from __future__ import annotations
@@ -56,14 +56,13 @@ class Jobs:
             return job if not job.firing.addressed or self._has_place(job) else replace(job, before=())
 
     def put(self, job: Job) -> bool:
-        """Let a job wait; False when it cannot: too many wait already, and the source does not wait for them."""
+        """Let a job wait. False for one that somebody asked for and that cannot wait: too many do, or it is the end."""
         with self._change:
             if self._live:
                 return self._put_live(job)
             self._change.wait_for(lambda: self._closed or self._has_place(job))
             if self._closed:
-                self._dropped += 1
-                return True
+                return self._left_out(job)
             self._place(job)
             if not self._ahead:
                 self._change.wait_for(lambda: self._closed or not self._open(job))
@@ -115,15 +114,18 @@ class Jobs:
         return len(self._addressed) + (self._newest is not None)
 
     def _put_live(self, job: Job) -> bool:
-        if self._closed or not job.firing.addressed:
-            self._dropped += self._closed or self._newest is not None
-            self._newest = None if self._closed else job
-            self._change.notify_all()
-            return True
-        if not self._has_place(job):
+        if self._closed:
+            return self._left_out(job)
+        if not job.firing.addressed:
+            self._dropped += self._newest is not None
+        elif not self._has_place(job):
             return False
         self._place(job)
         return True
+
+    def _left_out(self, job: Job) -> bool:
+        self._dropped += not job.firing.addressed
+        return not job.firing.addressed
 
     def _has_place(self, job: Job) -> bool:
         if not job.firing.addressed:

@@ -30,6 +30,8 @@ class About:
     """Where this watch keeps what must survive a restart (spools)."""
     status: Status
     version: str = ""
+    records: Path | None = None
+    """The file that records are written to, where there is one: people's marks are beside it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class MqttSink:
         publisher = self._running()
         if delivery.record.status != LATE:
             publisher.show(f"{self._base}/verdict", msgspec.json.encode(state(delivery.record)))
-        if self._options.picture:
+        if self._options.picture and delivery.has_picture:
             publisher.show(f"{self._base}/picture", _jpeg(delivery.frame, self._options.picture_width))
         publisher.record(record_json(delivery.record))
 
