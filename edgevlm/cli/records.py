@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from edgevlm.watch.replay.ask import Flip
+from edgevlm.watch.replay.found import Flip
 from edgevlm_runtime import Answer, Choice, Timings
 from edgevlm_runtime.bundle.certificate import Certificate
 from edgevlm_runtime.bundle.decoder_info import KVLayout

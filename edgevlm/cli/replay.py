@@ -16,7 +16,7 @@ from edgevlm.terminal.types import FilePath, Whole, loading_options
 if TYPE_CHECKING:
     from edgevlm.watch.plan.plan import Plan
     from edgevlm.watch.records.verify import Verification
-    from edgevlm.watch.replay.ask import Flip, Replayed
+    from edgevlm.watch.replay.found import Flip, Replayed
 
 _T = TypeVar("_T")
 SHOWN = 20
@@ -106,14 +106,14 @@ def _ask(
     from edgevlm.watch.plan.read import read as read_plan
     from edgevlm.watch.records import pictures
     from edgevlm.watch.replay import run
-    from edgevlm.watch.replay.ask import Replayed
+    from edgevlm.watch.replay.ask import replay
+    from edgevlm.watch.replay.found import Replayed
     from edgevlm_runtime import load
     from edgevlm_runtime.errors import EdgeVLMError
 
     given = None if plan_file is None else read_plan(plan_file)
     plans = run.find_plans(path)
     kept = pictures.find([*run.folders(path, [*plans.values(), *([given] if given else [])]), *more])
-    plans = _EveryPlan(given) if given else plans
     wanted = [given] if given else list(plans.values())
     if not wanted:
         raise EdgeVLMError(f"no plan was kept beside {path}: name the one that its records were made by with --plan")
@@ -121,27 +121,16 @@ def _ask(
     vlm = load(folder, **{**wanted[-1].loading, **loading})
     found, total = Replayed(), sum(chain.records for chain in chains)
     with StageProgress() as progress:
-        records = run.newest(run.read(path, found), kept, last)
-        run.replay_by_plan(_told(records, last or total, progress), kept, vlm, plans, found)
+        records = _told(run.newest(run.read(path, found), kept, last), last or total, progress)
+        if given is not None:
+            replay(records, kept, vlm, given, into=found)
+        else:
+            run.replay_by_plan(records, kept, vlm, plans, found)
     if not found.asked:
         raise EdgeVLMError(
             f"no record could be asked again: {_reasons(found)}: name a folder of pictures with --pictures"
         )
     return Asked(folder, vlm.bundle.content_digest, found)
-
-
-class _EveryPlan(dict[str, "Plan"]):
-    """One plan, whatever records name."""
-
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self._plan = plan
-
-    def __contains__(self, digest: object) -> bool:
-        return True
-
-    def __missing__(self, digest: str) -> Plan:
-        return self._plan
 
 
 def _one_bundle(plans: Iterable[Plan]) -> Path:
@@ -190,20 +179,20 @@ def _show(chains: list[Verification], asked: Asked | None) -> None:
 def _line(flip: Flip) -> str:
     part = f"  {' '.join(flip.part.split())}" if flip.part.strip() else ""
     why = "; ".join(
-        f"{one.question}: {one.old_answer!r}{_sure(one.old_probability)} -> {one.new_answer!r}{_sure(one.new_probability)}"
+        f"{one.question}: {_said(one.old_answer, one.old_probability)} -> {_said(one.new_answer, one.new_probability)}"
         for one in flip.answers
     )
     inexact = "" if flip.exact else "  (JPEG)"
     return f"differs: record {flip.number}{part}  {flip.old} -> {flip.new}  {why}{inexact}"
 
 
-def _sure(probability: float | None) -> str:
-    return "" if probability is None else f" {probability:.3f}"
+def _said(answer: str, probability: float | None) -> str:
+    return repr(answer) if probability is None else f"{answer!r} {probability:.3f}"
 
 
 def _emit(records: Path, chains: list[Verification], problems: list[str], asked: Asked | None, *, passed: bool) -> None:
     from edgevlm.cli.records import ReplayReport
-    from edgevlm.watch.replay.ask import Replayed
+    from edgevlm.watch.replay.found import Replayed
 
     found = Replayed() if asked is None else asked.found
     emit_json(

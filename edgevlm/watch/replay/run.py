@@ -15,7 +15,8 @@ from edgevlm.watch.records import pictures
 from edgevlm.watch.records.pictures import Kept
 from edgevlm.watch.records.reading import Line, chains, lines
 from edgevlm.watch.records.record import Record
-from edgevlm.watch.replay.ask import Replayed, not_comparable, replay
+from edgevlm.watch.replay.ask import not_comparable, replay
+from edgevlm.watch.replay.found import Replayed
 from edgevlm_runtime import VLM
 from edgevlm_runtime.errors import EdgeVLMError
 
