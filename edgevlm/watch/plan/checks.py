@@ -17,6 +17,8 @@ from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.images.load import load_image
 from edgevlm_runtime.options import is_real
 
+PARTS = ("box", "mask", "polygons")
+"""Keys that say which part of a frame is meant."""
 CORNERS = 3
 """Of a polygon, at least."""
 
@@ -27,6 +29,7 @@ def check(plan: Plan) -> None:
     _distinct("question", [question.name for question in plan.questions])
     for number, region in enumerate(plan.regions):
         _check_region(region, ("region", number))
+    _check_trigger(plan)
     _check_questions(plan)
     _check_golden(plan)
     _check_verdicts(plan)
@@ -73,6 +76,13 @@ def _check_region(region: Region, place: Place) -> None:
         _check_units([value for corner in polygon for value in corner], within)
     if region.mask is not None:
         _check_picture(region.mask, (*place, "mask"), mask=True)
+
+
+def _check_trigger(plan: Plan) -> None:
+    """A trigger that looks at a part of the frame has the keys of a region."""
+    options = plan.trigger.options
+    part = Region(name="of the trigger", **{key: getattr(options, key) for key in PARTS if hasattr(options, key)})
+    _check_region(part, ("trigger",))
 
 
 def _check_box(box: Sequence[float], place: Place) -> None:
