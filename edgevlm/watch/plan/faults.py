@@ -6,7 +6,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.options import shown
 
+LONGEST_KEY = 64
 Place = tuple[str | int, ...]
 """Keys and numbers from the top of a plan: ("question", 1, "region") is the key `region` of the second question."""
 
@@ -18,7 +20,7 @@ class Fault(EdgeVLMError):
         """`text`: what is wrong, and what is allowed."""
         self.place = place
         self.text = text
-        super().__init__(f"{spoken(place)}: {text}" if place else text)
+        super().__init__(" ".join((f"{spoken(place)}: {text}" if place else text).split()))
 
 
 def spoken(place: Place) -> str:
@@ -28,7 +30,8 @@ def spoken(place: Place) -> str:
         if isinstance(part, int) and words:
             words[-1] += f" {part + 1}"
         else:
-            words.append(str(part))
+            key = str(part)
+            words.append(key if key.isprintable() and 0 < len(key) <= LONGEST_KEY else shown(key))
     return ": ".join(words)
 
 
