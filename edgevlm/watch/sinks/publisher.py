@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -45,14 +46,12 @@ class Publisher:
         self._refused: list[int] = []
         self._paused_until = 0.0
         self._connected = self._disk_full = False
+        self._refusal = ""
         self._given_up = 0
         self._stop_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="mqtt-sink", daemon=True)
-        client.on_connect = self._on_connect
-        client.on_connect_fail = lambda *_: self._events.put(partial(self._lost, "no connection"))
-        client.on_disconnect = lambda _client, _data, _flags, code, _more: self._events.put(
-            partial(self._lost, str(code))
-        )
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_connect_fail = self._on_connect_fail
         client.on_publish = self._on_publish
         client.will_set(f"{base}/available", "offline", qos=1, retain=True)
 
@@ -106,8 +105,17 @@ class Publisher:
         self._spool.close()
 
     def _on_connect(self, _client: Client, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
-        event = partial(self._lost, f"it refused us: {code}") if code.is_failure else self._found
-        self._events.put(event)
+        self._refusal = f"it refused us: {code}" if code.is_failure else ""
+        self._events.put(partial(self._lost, self._refusal) if code.is_failure else self._found)
+
+    def _on_connect_fail(self, _client: Client, _data: Any) -> None:
+        failure = sys.exc_info()[1]  # called while it is handled, and not told
+        self._refusal = ""
+        self._events.put(partial(self._lost, "no connection" if failure is None else reason(failure)))
+
+    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
+        why = "the connection broke" if code == "Unspecified error" else str(code)
+        self._events.put(partial(self._lost, self._refusal or why))
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, code: Any, _more: Any) -> None:
         self._events.put(partial(self._acknowledged, mid, str(code) if code.is_failure else ""))
