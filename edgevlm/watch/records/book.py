@@ -249,4 +249,4 @@ class Book:
             if not self._lost:
                 self._lost = number
                 text = f"records from number {number} on were lost while {self._file} could not be written"
-                self._status.raise_condition("records lost", text, bad=True)
+                self._status.raise_condition("records lost", text)
