@@ -6,7 +6,6 @@ import io
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
 from PIL import Image
 
@@ -41,8 +40,13 @@ class Board:
 
     @property
     def about(self) -> Watched:
-        """Names, regions, verdicts."""
+        """Names, regions, verdicts; another when a plan or a bundle was taken over."""
         return self._about
+
+    @about.setter
+    def about(self, about: Watched) -> None:
+        self._about = about
+        self._changed()
 
     @property
     def healthy(self) -> bool:
@@ -105,11 +109,6 @@ class Board:
         with self._change:
             self._records.append(record)
             self._frame = frame
-        self._changed()
-
-    def judged_by(self, bundle: str, **changes: object) -> None:
-        """Another bundle or plan was taken over; `changes`: fields of `Watched`."""
-        self._about = replace(self._about, bundle=bundle, **changes)  # type: ignore[arg-type]
         self._changed()
 
     def _changed(self) -> None:

@@ -78,7 +78,9 @@ class Decisions:
             )
             self._outlet.deliver(Delivery(record, job.frame, job.before))
             self.statuses[state] += 1
-            self.verdicts[verdict] += state != LATE
+            if state != LATE:
+                self.verdicts[verdict] += 1
+        self._status.count("frames_dropped", dropped)
         self._status.count(f"records.{state}")
         self._status.measure("latency_ms", record.latency_ms)
         if state != LATE:

@@ -47,7 +47,8 @@ class Jobs:
         self._newest: Job | None = None
         self._judged: Job | None = None
         self._closed = False
-        self._dropped = 0
+        self.total_dropped = self._told_dropped = 0
+        """How many were replaced by a newer one, or left at the end."""
         self._change = threading.Condition()
 
     def fitted(self, job: Job) -> Job:
@@ -85,7 +86,7 @@ class Jobs:
     def dropped(self) -> int:
         """How many were replaced by a newer one since this was last called."""
         with self._change:
-            dropped, self._dropped = self._dropped, 0
+            dropped, self._told_dropped = self.total_dropped - self._told_dropped, self.total_dropped
             return dropped
 
     def close(self) -> None:
@@ -98,7 +99,7 @@ class Jobs:
         """Nothing more comes, and what waits is not judged: those that somebody asked for."""
         with self._change:
             self._closed = True
-            self._dropped += self._newest is not None
+            self.total_dropped += self._newest is not None
             left, self._newest = list(self._addressed), None
             self._addressed.clear()
             self._change.notify_all()
@@ -117,14 +118,14 @@ class Jobs:
         if self._closed:
             return self._left_out(job)
         if not job.firing.addressed:
-            self._dropped += self._newest is not None
+            self.total_dropped += self._newest is not None
         elif not self._has_place(job):
             return False
         self._place(job)
         return True
 
     def _left_out(self, job: Job) -> bool:
-        self._dropped += not job.firing.addressed
+        self.total_dropped += not job.firing.addressed
         return not job.firing.addressed
 
     def _has_place(self, job: Job) -> bool:

@@ -29,6 +29,11 @@ class Asked(Protocol):
         """The verdict on a frame."""
         ...
 
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Every verdict there can be."""
+        ...
+
     def close(self) -> None:
         """Let go of what it holds."""
         ...

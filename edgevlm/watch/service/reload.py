@@ -18,8 +18,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from edgevlm.watch.judging.judge import Judge
-from edgevlm.watch.plan.checks import verdicts
-from edgevlm.watch.plan.digest import pictures
 from edgevlm.watch.plan.plan import Plan
 from edgevlm.watch.service.judges import CONDITION, Judges, Seated
 from edgevlm.watch.status import Status
@@ -64,7 +62,9 @@ class Reload:
     def paths(self) -> list[Path]:
         """What changes are looked for in: the bundle, the plan, its pictures."""
         plan = self.judges.now.plan
-        return [plan.bundle, *([self.plan_file] if self.plan_file else []), *pictures(plan)]
+        masks = [region.mask for region in plan.regions if region.mask is not None]
+        golden = plan.golden.images if plan.golden is not None else ()
+        return [plan.bundle, *([self.plan_file] if self.plan_file is not None else []), *masks, *golden]
 
     def changed(self) -> None:
         """Something has changed on disk: take it over, or say why not. Raises nothing."""
@@ -96,6 +96,7 @@ class Reload:
             _self_test(vlm)
         new = seat(plan, vlm)
         try:
+            _check_verdicts(now, new)
             self._replay(plan, vlm)
         except BaseException:
             new.judge.close()
@@ -110,11 +111,6 @@ class Reload:
         fixed = [name for name in names if getattr(now, name) != getattr(new, name)]
         if fixed:
             raise EdgeVLMError(f"{self.plan_file}: {', '.join(fixed)} changed: start the watch again to follow that")
-        if verdicts(now) != verdicts(new):
-            raise EdgeVLMError(
-                f"{self.plan_file}: verdicts are {', '.join(verdicts(new))} now, which sinks do not know: "
-                "start the watch again to follow that"
-            )
         return new
 
     def _replay(self, plan: Plan, vlm: VLM) -> None:
@@ -124,6 +120,12 @@ class Reload:
         flips = self.flips(file, vlm, plan)
         if flips > most:
             raise EdgeVLMError(f"{flips} verdicts on kept frames differ, {most} may (reload.max_flips)")
+
+
+def _check_verdicts(now: Seated, new: Seated) -> None:
+    if set(now.judge.verdicts) != set(new.judge.verdicts):
+        words = ", ".join(new.judge.verdicts)
+        raise EdgeVLMError(f"verdicts are {words} now, which sinks do not know: start the watch again to follow that")
 
 
 def _self_test(vlm: VLM) -> None:
