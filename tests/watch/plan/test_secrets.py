@@ -105,3 +105,12 @@ def test_addresses():
         "at rtsp://***@host:1/x?y=a@b, and http://***@[::1]/"
     )
     assert without_user("http://host/a@b http://host?a@b") == "http://host/a@b http://host?a@b"
+
+
+def test_headers_of_a_webhook(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOOK", f"Bearer {SECRET}")
+    hook = "[[sink]]\nkind = 'webhook'\nurl = 'https://host/'\nheaders = {Authorization = {env = 'HOOK'}, Line = '1'}\n"
+    plan = read(plans.write(tmp_path, plans.plan(more=hook)))
+    assert plan.sinks[0].options.headers == {"Authorization": f"Bearer {SECRET}", "Line": "1"}
+    monkeypatch.setenv("HOOK", "Bearer other")
+    assert read(plans.write(tmp_path, plans.plan(more=hook))).digest == plan.digest
