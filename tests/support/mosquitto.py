@@ -7,6 +7,7 @@ import getpass
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class Subscriber:
         binary = program("mosquitto_sub", "mosquitto-clients")
         session = ["-c", "-i", name] if keep else []
         self._command = [binary, "-h", "127.0.0.1", "-p", str(broker.port), "-t", topic, "-q", "1", *session]
-        self._command += ["-F", "%r %t %p", *arguments]
+        self._command += ["-F", "%r %t %x", *arguments]
         self._file = broker.folder / f"{name}.received"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -76,16 +77,15 @@ class Subscriber:
             self._process.wait(60)
             self._process = None
 
-    def lines(self) -> list[tuple[bool, str, str]]:
+    def lines(self) -> list[tuple[bool, str, bytes]]:
         """Everything so far: whether it was retained, topic, payload."""
-        text = self._file.read_text("utf-8")
-        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        whole = [line for line in self._file.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
         parts = [line.rstrip("\n").split(" ", 2) for line in whole]
-        return [(retained == "1", topic, payload) for retained, topic, payload in parts]
+        return [(kept == "1", topic, bytes.fromhex(payload)) for kept, topic, payload in parts]
 
     def payloads(self, ending: str) -> list[str]:
-        """Payloads of topics that end so."""
-        return [payload for _, topic, payload in self.lines() if topic.endswith(ending)]
+        """Payloads of topics that end so, as text."""
+        return [payload.decode("utf-8") for _, topic, payload in self.lines() if topic.endswith(ending)]
 
     def records(self, ending: str = "/record") -> list[dict[str, Any]]:
         """The JSON of them."""
@@ -107,8 +107,9 @@ def publish(broker: Mosquitto, topic: str, payload: str, *arguments: str) -> Non
     subprocess.run(command, check=True, timeout=60)
 
 
+@contextmanager
 def running(folder: Path, *options: str) -> Iterator[Mosquitto]:
-    """A broker for a fixture."""
+    """A broker, stopped at the end."""
     broker = Mosquitto(folder, options) if options else Mosquitto(folder)
     broker.start()
     try:

@@ -17,6 +17,8 @@ from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.images.load import load_image
 from edgevlm_runtime.options import is_real
 
+PARTS = ("box", "mask", "polygons")
+"""Keys that say which part of a frame is meant."""
 CORNERS = 3
 """Of a polygon, at least."""
 
@@ -27,6 +29,7 @@ def check(plan: Plan) -> None:
     _distinct("question", [question.name for question in plan.questions])
     for number, region in enumerate(plan.regions):
         _check_region(region, ("region", number))
+    _check_trigger(plan)
     _check_questions(plan)
     _check_golden(plan)
     _check_verdicts(plan)
@@ -38,6 +41,12 @@ def words(question: Question) -> tuple[str, ...]:
     """Every verdict that a question can give, without `UNSURE`."""
     found: tuple[str, ...] = RULES.get(question.kind).make_rule(question.options).words
     return found
+
+
+def verdicts(plan: Plan) -> tuple[str, ...]:
+    """Every verdict there can be: as the plan orders them, else as its questions give them; `UNSURE` among them."""
+    given = [word for question in plan.questions for word in words(question)]
+    return tuple(dict.fromkeys([*plan.order, *given, UNSURE]))
 
 
 def check_size(plan: Plan, size: tuple[int, int]) -> None:
@@ -67,6 +76,13 @@ def _check_region(region: Region, place: Place) -> None:
         _check_units([value for corner in polygon for value in corner], within)
     if region.mask is not None:
         _check_picture(region.mask, (*place, "mask"), mask=True)
+
+
+def _check_trigger(plan: Plan) -> None:
+    """A trigger that looks at a part of the frame has the keys of a region."""
+    options = plan.trigger.options
+    part = Region(name="of the trigger", **{key: getattr(options, key) for key in PARTS if hasattr(options, key)})
+    _check_region(part, ("trigger",))
 
 
 def _check_box(box: Sequence[float], place: Place) -> None:
@@ -120,10 +136,11 @@ def _check_verdicts(plan: Plan) -> None:
     for number, word in enumerate(plan.order):
         if word not in (*given, UNSURE):
             raise Fault(("verdict", "order", number), _nobody(word, given))
+    place: Place = ("verdict", "order") if given else ()
     try:
         check_order(plan.order, by_question)
     except EdgeVLMError as error:
-        raise Fault(("verdict", "order"), str(error)) from None
+        raise Fault(place, str(error)) from None
     if plan.deadline.default not in (*given, UNSURE):
         raise Fault(("verdict", "default"), _nobody(plan.deadline.default, given))
 

@@ -23,13 +23,13 @@ def digest(plan: Plan, folder: Path) -> str:
     Of masks, golden pictures and files of questions it has the contents, since those change verdicts. Paths below
     `folder`, the plan's, are taken from there, so that a folder with a plan and its pictures may be moved.
     """
-    contents = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in _read_again(plan)}
+    contents = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures(plan)}
     text = json.dumps(_plain(plan, folder, contents), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _read_again(plan: Plan) -> list[Path]:
-    """Files that say what is asked, and about what."""
+def pictures(plan: Plan) -> list[Path]:
+    """Masks, golden pictures, and files of questions: what is to be read again when it changes."""
     masks = [region.mask for region in plan.regions]
     options = [getattr(one.options, name) for one in plan.questions for name in names(type(one.options))]
     found = [*masks, *(plan.golden.images if plan.golden else ()), *options]

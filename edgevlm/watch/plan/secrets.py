@@ -18,7 +18,10 @@ from edgevlm_runtime.options import shown
 HIDDEN = "***"
 LEAST = 3
 """Shorter secrets are hidden only where they stand in quotation marks: every "a" of a sentence tells nothing."""
-_ENDINGS = ("password", "token")
+_ENDINGS = ("password", "token", "authorization", "api-key")
+"""Of keys; the last two are headers that a webhook may need."""
+HEADERS = "headers"
+"""The table within a table whose keys are looked at as well."""
 _USER = re.compile(r"(?<=://)[^/@\s?#]*@")
 
 
@@ -33,6 +36,8 @@ def from_environment(table: Mapping[str, Any], place: Place) -> dict[str, Any]:
     for key, value in table.items():
         if is_secret(key) and isinstance(value, dict):
             found[key] = _variable(value, (*place, key))
+        elif key == HEADERS and isinstance(value, dict):
+            found[key] = from_environment(value, (*place, key))
     return found
 
 

@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from edgevlm.watch.plan.secrets import without_user
 from edgevlm.watch.sources import SOURCES
 from edgevlm_runtime.errors import EdgeVLMError, reason
+from edgevlm_runtime.options import shown
 from edgevlm_runtime.registry import Registry
 
 Table = dict[str, Any]
@@ -36,11 +37,12 @@ def source(words: Sequence[str], kind: str | None = None) -> Table:
     if len(words) > 1:
         strangers = [word for word in words if source_kind(word) != "pictures"]
         if strangers:
-            raise EdgeVLMError(f"several sources: {', '.join(words[:2])}: give one, or only picture files")
+            raise EdgeVLMError(f"several sources: {', '.join(map(_shown, words[:2]))}: give one, or only picture files")
     kind = kind or source_kind(words[0])
     if kind not in SOURCES:
         SOURCES.get(kind)  # which says what there is
-    return {"kind": kind, **_value(SOURCES, kind, _files(words) if kind == "pictures" else words[0])}
+    found = {"kind": kind, **_value(SOURCES, kind, _files(words) if kind == "pictures" else words[0])}
+    return {**found, "existing": True} if kind == "folder" else found
 
 
 def source_kind(word: str) -> str:
@@ -49,16 +51,15 @@ def source_kind(word: str) -> str:
     if separator:
         return _scheme_kind(scheme.lower(), word)
     path = Path(word)
-    if glob.has_magic(word) and not path.exists():
+    if _is_pattern(word):
         return "pictures"
     if word.startswith("/dev/"):
         return "v4l2"
+    if not _is_there(path):
+        known = "give a file, a folder, /dev/videoN, or an rtsp:// or http:// address"
+        raise EdgeVLMError(f"no such source: {_shown(word)}: {known}")
     if path.is_dir():
         return "folder"
-    if not path.exists():
-        raise EdgeVLMError(
-            f"no such source: {word}: give a file, a folder, /dev/videoN, or an rtsp:// or http:// address"
-        )
     return "pictures" if path.suffix.lower() in PICTURES else "video"
 
 
@@ -67,9 +68,7 @@ def _scheme_kind(scheme: str, address: str) -> str:
         return "rtsp"
     if scheme in ("http", "https"):
         return _what_it_sends(address)
-    raise EdgeVLMError(
-        f"unknown kind of address: {without_user(address)}: known are rtsp://, rtsps://, http://, https://"
-    )
+    raise EdgeVLMError(f"unknown kind of address: {_shown(address)}: known are rtsp://, rtsps://, http://, https://")
 
 
 def _what_it_sends(address: str) -> str:
@@ -82,19 +81,35 @@ def _what_it_sends(address: str) -> str:
             sent = answer.headers.get("content-type", "")
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise EdgeVLMError(
-            f"{without_user(address)} does not say what it sends: {without_user(reason(error))}: "
+            f"{_shown(address)} does not say what it sends: {without_user(reason(error))}: "
             "say it with --source http (a stream) or --source snapshot (one picture a request)"
         ) from error
     return "snapshot" if sent.lower().startswith("image/") else "http"
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is something of this name, which may be one that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_pattern(word: str) -> bool:
+    return glob.has_magic(word) and not _is_there(Path(word))
+
+
+def _shown(word: str) -> str:
+    """What the user wrote, on one line and without passwords."""
+    return shown(without_user(word))
+
+
 def _files(words: Sequence[str]) -> list[str]:
     found: list[str] = []
     for word in words:
-        pattern = glob.has_magic(word) and not Path(word).exists()
-        matching = sorted(glob.glob(word)) if pattern else [word]  # noqa: PTH207 -- it may be absolute
+        matching = sorted(glob.glob(word)) if _is_pattern(word) else [word]  # noqa: PTH207 -- it may be absolute
         if not matching:
-            raise EdgeVLMError(f"no file is called {word}")
+            raise EdgeVLMError(f"no file is called {_shown(word)}")
         found += matching
     return found
 
@@ -137,9 +152,9 @@ def _address(word: str, option: str) -> tuple[SplitResult, Table]:
         parts = urlsplit(word if "://" in word else word.replace(":", "://", 1))
         table: Table = {"host": parts.hostname or "", "port": parts.port}
     except ValueError as error:
-        raise EdgeVLMError(f"{option}: {without_user(word)} is no address: {reason(error)}") from None
+        raise EdgeVLMError(f"{option}: {_shown(word)} is no address: {reason(error)}") from None
     if not table["host"]:
-        raise EdgeVLMError(f"{option}: there is no host in {without_user(word)}: write {parts.scheme}://HOST")
+        raise EdgeVLMError(f"{option}: there is no host in {_shown(word)}: write {parts.scheme}://HOST")
     return parts, {key: value for key, value in table.items() if value is not None}
 
 

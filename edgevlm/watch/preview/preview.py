@@ -15,15 +15,17 @@ from edgevlm.watch.judging.cost import Cost, measure
 from edgevlm.watch.judging.question import Question
 from edgevlm.watch.plan.checks import check_size, words
 from edgevlm.watch.plan.plan import Page, Part, Plan
-from edgevlm.watch.plan.secrets import is_secret, without_user
+from edgevlm.watch.plan.secrets import is_secret
 from edgevlm.watch.preview.look import look
 from edgevlm.watch.preview.report import Piece, PreviewReport, QuestionPreview
+from edgevlm.watch.sources.reading.address import shown
 from edgevlm_runtime import VLM
 from edgevlm_runtime.asking.session import system_message, user_message
 from edgevlm_runtime.images.load import load_image
 
 USUAL = (640, 480)
 """Width and height of the frames that are measured where the source gives none."""
+ADDRESS = "://"
 
 Say = Callable[[str], None]
 
@@ -101,13 +103,20 @@ def _piece(part: Part) -> Piece:
     for field in dataclasses.fields(part.options):
         value, made = getattr(part.options, field.name), field.default_factory
         default = field.default if made is dataclasses.MISSING else made()
-        if not is_secret(field.name) and value != default:
-            told[field.name] = without_user(_text(value))
+        if value != default and _may_be_seen(field, value):
+            told[field.name] = _text(value)
     return Piece(kind=part.kind, options=told)
 
 
+def _may_be_seen(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Addresses may, without what is secret in them; nothing else that a kind keeps out of its `repr`."""
+    return not is_secret(field.name) and (field.repr or (isinstance(value, str) and ADDRESS in value))
+
+
 def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return " ".join(map(_text, value))
+    return shown(value) if isinstance(value, str) and ADDRESS in value else str(value)
 
 
 def _address(page: Page | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -48,12 +47,6 @@ def pending_state(pending: Pending) -> dict[str, Any]:
 def decisive_answer(record: Record) -> AnswerInfo | None:
     """The first answer that gave the record's verdict; None where that came from no answer."""
     return next((answer for answer in record.answers if answer.verdict == record.verdict), None)
-
-
-def spool_name(kind: str, *target: object) -> str:
-    """Name of the folder in which records for one peer wait: another peer never gets what waited for this one."""
-    digest = hashlib.sha256(repr(target).encode()).hexdigest()
-    return f"spool-{kind}-{digest[:12]}"
 
 
 def _plain(value: Any) -> Any:

@@ -20,9 +20,9 @@ from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.links.mqtt import Broker, check_topic, level, open_client
 from edgevlm.watch.sinks import discovery
 from edgevlm.watch.sinks.base import About, Delivery, Pending
-from edgevlm.watch.sinks.messages import LATE, pending_state, record_json, spool_name, state
+from edgevlm.watch.sinks.kept import Kept, check_spool
+from edgevlm.watch.sinks.messages import LATE, pending_state, record_json, state
 from edgevlm.watch.sinks.publisher import Publisher
-from edgevlm.watch.sinks.spool import Spool
 from edgevlm_runtime.options import need
 
 
@@ -48,8 +48,7 @@ class Options(Broker):
         Broker.__post_init__(self)
         check_topic("prefix", self.prefix)
         need(not self.prefix.startswith("$"), "prefix", self.prefix, "a topic that does not begin with $")
-        need(0 < self.spool_mb <= 1 << 20, "spool_mb", self.spool_mb, "above 0, in MiB")
-        need(0 <= self.drain_s <= 60, "drain_s", self.drain_s, "from 0 to 60 seconds")
+        check_spool(self.spool_mb, self.drain_s)
         need(
             not self.discovery or not set("+#\0") & set(self.discovery), "discovery", self.discovery, "a topic's prefix"
         )
@@ -89,7 +88,7 @@ class MqttSink:
         if healthy is not self._healthy:
             publisher.show(f"{self._base}/health", b"ok" if healthy else b"problem")
             self._healthy = healthy
-        publisher.tick()
+        publisher.kept.tick()
 
     def close(self) -> None:
         """Send what is left within `drain_s`, and say that we are offline."""
@@ -101,9 +100,9 @@ class MqttSink:
         if self._publisher is None:
             options = self._options
             target = (options.host, options.reached_port, self._base)
-            spool = Spool(self._about.folder / spool_name("mqtt", *target), int(options.spool_mb * (1 << 20)))
+            kept = Kept("mqtt", options.address, target, options.spool_mb, self._about)
             client = open_client(options, f"edgevlm-{level(self._about.name)}-sink")
-            publisher = Publisher(client, spool, self._about.status, self._base, options.address)
+            publisher = Publisher(client, kept, self._about.status, self._base, options.address)
             if options.discovery:
                 publisher.show(discovery.topic(options.discovery, self._about.name), self._discovered())
             publisher.start(options.host, options.reached_port, options.keepalive_s)

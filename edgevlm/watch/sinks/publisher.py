@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgevlm.watch.sinks.spool import Spool
+from edgevlm.watch.sinks.kept import Kept
 from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError, reason
 
@@ -29,30 +30,28 @@ AGAIN_S = 5.0
 """Pause before a record is sent again that the broker refused."""
 GOODBYE_S = 2.0
 """How long the end may take beyond draining."""
-CONNECTION, SPOOL, REFUSED = "sink mqtt connection", "sink mqtt spool", "sink mqtt refused"
+CONNECTION, REFUSED, THREAD = "sink mqtt connection", "sink mqtt refused", "sink mqtt thread"
 
 
 class Publisher:
     """One connection to a broker. Methods are called from any thread; those with an underscore run in its own."""
 
-    def __init__(self, client: Client, spool: Spool, status: Status, base: str, address: str) -> None:
+    def __init__(self, client: Client, kept: Kept, status: Status, base: str, address: str) -> None:
         """`base`: what topics begin with; `address`: the broker's, to show."""
-        self._client, self._spool, self._status, self._base, self._address = client, spool, status, base, address
+        self._client, self.kept, self._status, self._base, self._address = client, kept, status, base, address
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._shown: dict[str, bytes] = {}
-        self._next = spool.next
+        self._spool = kept.spool
+        self._next = kept.spool.next
         self._in_flight: dict[int, int] = {}
         self._refused: list[int] = []
         self._paused_until = 0.0
-        self._connected = self._disk_full = False
-        self._given_up = 0
+        self._connected = False
+        self._refusal = ""
         self._stop_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="mqtt-sink", daemon=True)
-        client.on_connect = self._on_connect
-        client.on_connect_fail = lambda *_: self._events.put(partial(self._lost, "no connection"))
-        client.on_disconnect = lambda _client, _data, _flags, code, _more: self._events.put(
-            partial(self._lost, str(code))
-        )
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_connect_fail = self._on_connect_fail
         client.on_publish = self._on_publish
         client.will_set(f"{base}/available", "offline", qos=1, retain=True)
 
@@ -65,13 +64,10 @@ class Publisher:
     def record(self, payload: bytes) -> None:
         """Keep a record until the broker has it. Raises `EdgeVLMError` when the disk takes nothing."""
         try:
-            self._spool.append(payload)
-        except EdgeVLMError as error:
-            self._disk_full = True
-            self._status.raise_condition(SPOOL, str(error))
+            self.kept.add(payload)
+        except EdgeVLMError:
             self._events.put(partial(self._send_unspooled, payload))
             raise
-        self._disk_full = False
         self._events.put(_nothing)
 
     def show(self, topic: str, payload: bytes) -> None:
@@ -82,20 +78,6 @@ class Publisher:
         """Publish if the broker is there."""
         self._events.put(partial(self._say, topic, payload))
 
-    def tick(self) -> None:
-        """About once a second: write how far the broker has the records. Raises `EdgeVLMError`."""
-        dropped, self._given_up = self._spool.dropped - self._given_up, self._spool.dropped
-        if dropped:
-            self._status.count("sink_mqtt_dropped", dropped)
-            text = (
-                f"more than its bytes wait for {self._address}: the oldest were dropped, {self._spool.dropped} so far"
-            )
-            self._status.raise_condition(SPOOL, text)
-        elif self._spool.waiting == 0:
-            self._status.clear_condition(SPOOL)
-        self._status.measure("sink_mqtt_waiting", self._spool.waiting)
-        self._spool.save()
-
     def close(self, drain_s: float) -> None:
         """Send what is left for up to `drain_s`, say goodbye. Never takes more than `GOODBYE_S` longer."""
         self._events.put(partial(self._stop, time.monotonic() + drain_s))
@@ -103,11 +85,20 @@ class Publisher:
         ending = threading.Thread(target=self._client.loop_stop, daemon=True)  # it may be inside a look-up of a name
         ending.start()
         ending.join(GOODBYE_S / 2)
-        self._spool.close()
+        self.kept.close()
 
     def _on_connect(self, _client: Client, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
-        event = partial(self._lost, f"it refused us: {code}") if code.is_failure else self._found
-        self._events.put(event)
+        self._refusal = f"it refused us: {code}" if code.is_failure else ""
+        self._events.put(partial(self._lost, self._refusal) if code.is_failure else self._found)
+
+    def _on_connect_fail(self, _client: Client, _data: Any) -> None:
+        failure = sys.exc_info()[1]  # called while it is handled, and not told
+        self._refusal = ""
+        self._events.put(partial(self._lost, "no connection" if failure is None else reason(failure)))
+
+    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
+        why = "the connection broke" if code == "Unspecified error" else str(code)
+        self._events.put(partial(self._lost, self._refusal or why))
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, code: Any, _more: Any) -> None:
         self._events.put(partial(self._acknowledged, mid, str(code) if code.is_failure else ""))
@@ -121,7 +112,7 @@ class Publisher:
                 self._safely(self._fill)
             except Exception as error:
                 log.debug("publishing failed", exc_info=True)
-                self._status.raise_condition(SPOOL, reason(error))
+                self._status.raise_condition(THREAD, reason(error))
         self._safely(self._say_goodbye)
 
     def _safely(self, step: Callable[[], None]) -> None:
@@ -129,7 +120,7 @@ class Publisher:
             step()
         except Exception as error:
             log.debug("publishing failed", exc_info=True)
-            self._status.raise_condition(SPOOL, reason(error))
+            self._status.raise_condition(THREAD, reason(error))
 
     def _finished(self) -> bool:
         if self._stop_at is None:
