@@ -42,6 +42,7 @@ from edgevlm.watch.service.loop import Loop
 from edgevlm.watch.service.reload import Reload, seat
 from edgevlm.watch.service.workers import Worker
 from edgevlm.watch.sinks.outlet import Outlet
+from edgevlm.watch.sources.feed import Feed
 from edgevlm.watch.status import Status
 from edgevlm_runtime import VLM, __version__
 from edgevlm_runtime.errors import EdgeVLMError
@@ -98,8 +99,6 @@ class Watch:
         self.loop = Loop(
             self.jobs, self.judges, self._deadlines, self.decisions, self.outlet, self.health.judging, status
         )
-        from edgevlm.watch.sources.feed import Feed
-
         frames = Feed(self._source, status, at_start=plan.at_start).frames(self._stop)
         take = partial(self.intake.run, frames, self.decisions.skip)
         judge = partial(self.loop.run, live=self._source.live, max_frames=plan.max_frames, idle=self.book.flush)
