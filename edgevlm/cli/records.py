@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
+from edgevlm.watch.replay.found import Flip
 from edgevlm_runtime import Answer, Choice, Timings
 from edgevlm_runtime.bundle.certificate import Certificate
 from edgevlm_runtime.bundle.decoder_info import KVLayout
@@ -27,6 +28,11 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "export": ("edgevlm_export.steps.report:ExportReport", "edgevlm.cli.export:MissedReport"),
     "compile": ("edgevlm_export.compile.run:CompileReport",),
     "run": ("edgevlm.cli.records:RunReport",),
+    "watch": (
+        "edgevlm.watch.service.run:Summary",
+        "edgevlm.watch.preview.report:PreviewReport",
+        "edgevlm.cli.watch:WrittenPlan",
+    ),
     "eval": ("edgevlm.evaluation.report:EvalReport", "edgevlm.cli.eval:WrittenReport"),
     "verify": ("edgevlm.cli.records:VerifyReport",),
     "bench": ("edgevlm.benchmark.baseline:BenchReport",),
@@ -34,6 +40,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "inspect": ("edgevlm.cli.records:InspectReport",),
     "models": ("edgevlm.cli.models:ModelsReport",),
     "doctor": ("edgevlm.cli.doctor:DoctorReport",),
+    "replay": ("edgevlm.cli.records:ReplayReport",),
 }
 """The record of each command as MODULE:CLASS; a further one is for the case that its own docstring names."""
 
@@ -226,3 +233,35 @@ class InspectReport:
     """The stored question and its answer."""
     certificate: Certificate | None
     """How close the bundle came to the PyTorch model when it was exported."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """Records that were asked again."""
+
+    records: str
+    """The file or folder, as it was given."""
+    passed: bool
+    """Whether the chain holds, and no more verdicts flip than `--max-flips` allows; the exit code is 1 when not."""
+    found: int
+    """Records that are there."""
+    problems: tuple[str, ...]
+    """What does not hold in the chain: records that were removed, altered, exchanged. One sentence each."""
+    notes: tuple[str, ...]
+    """What is no problem and should be known, as older files that were deleted."""
+    last_sha256: tuple[str, ...]
+    """Of each chain's last record: held against a copy elsewhere, it covers all records before."""
+    bundle: str | None
+    """The bundle that was asked; null with `--check`."""
+    bundle_digest: str | None
+    """Its content digest; records name theirs in the same way."""
+    asked: int
+    """Records that were asked again."""
+    inexact: int
+    """Of these, asked with a picture kept as JPEG, which is not exactly what was judged."""
+    left_out: dict[str, int]
+    """Why records were not asked again, and how many."""
+    largest_change: float
+    """Of any probability of a choice, from then to now."""
+    flips: tuple[Flip, ...]
+    """Verdicts that are others now, in the order of the records."""

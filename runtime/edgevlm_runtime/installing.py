@@ -30,6 +30,8 @@ FOLDERS = {"edgevlm": "", "edgevlm-runtime": "runtime", "edgevlm-export": "expor
 """Our distributions, and where each is in the repository."""
 IN_REPOSITORY = {
     "edgevlm[export]": ("edgevlm-export", ""),
+    "edgevlm[camera]": ("edgevlm", "[camera]"),
+    "edgevlm[opcua]": ("edgevlm", "[opcua]"),
     "edgevlm-export[tensorrt-rtx]": ("edgevlm-export", "[tensorrt-rtx]"),
     "edgevlm-export[fast-vlm]": ("edgevlm-export", "[fast-vlm]"),
 }

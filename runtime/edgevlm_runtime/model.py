@@ -31,7 +31,7 @@ from edgevlm_runtime.decoding import tuning
 from edgevlm_runtime.decoding.decoder import Logits
 from edgevlm_runtime.decoding.tuning import Tuning
 from edgevlm_runtime.engines.base import Engine
-from edgevlm_runtime.images.load import ImageSources, several
+from edgevlm_runtime.images.load import ImageSources, flat, several
 from edgevlm_runtime.options import RuntimeOptions, runtime_options
 from edgevlm_runtime.pipeline import Pipeline
 from edgevlm_runtime.text.prompt import Message
@@ -112,11 +112,11 @@ class VLM:
         """Independent questions about the same images (none, one, several, or a list of them): paths, bytes, PIL
         images or uint8 arrays [height, width, 3]. `system`: a system prompt; None takes the bundle's own, where it has
         one, and "" none. Raises `ImageError`, `ContextOverflow`."""
-        return Session(self.pipeline, _flat(images), system)
+        return Session(self.pipeline, flat(images), system)
 
     def chat(self, *images: ImageSources, system: str | None = None) -> Chat:
         """A conversation about images. Arguments and errors as for `session`."""
-        return Chat(self.pipeline, _flat(images), system)
+        return Chat(self.pipeline, flat(images), system)
 
     def ask(
         self,
@@ -155,7 +155,3 @@ class VLM:
         measured = tuning.measure(parts.decoder, parts.positions, self.context_tokens, sizes, rounds, progress)
         self.pipeline = parts.with_prefill_chunk(measured.prefill_chunk)
         return measured, tuning.remember(parts.tuning_key, measured)
-
-
-def _flat(images: Sequence[ImageSources]) -> list[Any]:
-    return [image for given in images for image in several(given)]

@@ -76,6 +76,7 @@ class Record:
     plan: str
     """sha256 of the plan as data."""
     previous: str
-    """`sha256` of the record before; 64 zeros for the first."""
+    """`sha256` of the record before; 64 zeros for the first. Where a start found the file before broken, the sha256
+    of that whole file."""
     sha256: str = ""
     """Of this record's line without this field."""

@@ -18,10 +18,11 @@ class Judged:
     """What one question gave."""
 
     verdict: str
+    """Empty where the question decides nothing."""
     answer: str
     """The likeliest choice, or the text."""
     probability: float | None = None
-    """Of `answer`, calibrated where the bundle has a fit; None for free text."""
+    """Of `answer`, calibrated where the bundle has a fit; of free text, where asked for, the mean of its tokens'."""
     probabilities: Mapping[str, float] = field(default_factory=dict)
     """Of each choice."""
     value: Any = None
@@ -29,6 +30,8 @@ class Judged:
     tokens: tuple[int, ...] = ()
     """Generated tokens; none where choices were scored."""
     timings: Timings = field(default_factory=Timings)
+    error: str = ""
+    """Why an answer is `UNSURE` that cannot be used, as text that is no JSON."""
 
 
 class Rule(Protocol):
@@ -44,5 +47,5 @@ class Rule(Protocol):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Every verdict it can give, without `UNSURE`."""
+        """Every verdict it can give, without `UNSURE`; none where it describes only, and decides nothing."""
         ...

@@ -10,6 +10,7 @@ from edgevlm_runtime.asking.question import Question
 from edgevlm_runtime.asking.session import Session, system_message, text_part
 from edgevlm_runtime.asking.stream import AnswerStream
 from edgevlm_runtime.decoding.generate import CANCELLED
+from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.images.load import ImageSources
 from edgevlm_runtime.pipeline import Pipeline
 from edgevlm_runtime.text.messages import Message, read_messages
@@ -39,13 +40,21 @@ class Chat(Session):
         self, question: str, *, images: ImageSources = (), cancel: threading.Event | None = None, **generation: Any
     ) -> Answer:
         """Go on with the conversation; `images` (one or several) are new ones that come with this question."""
-        return self._ask(self._question(question, images, cancel, generation))
+        return self._ask(self._question(question, self._prepare(images), cancel, generation))
 
     def stream(
         self, question: str, *, images: ImageSources = (), cancel: threading.Event | None = None, **generation: Any
     ) -> AnswerStream:
         """As `ask`, piece by piece."""
-        return self._stream(self._question(question, images, cancel, generation))
+        return self._stream(self._question(question, self._prepare(images), cancel, generation))
+
+    def show(self, *images: ImageSources) -> None:
+        """Not of a chat: raises `EdgeVLMError`."""
+        raise EdgeVLMError("a chat keeps its images: give further ones with a question, as ask(question, images=...)")
+
+    def _subject(self) -> tuple[ImageInput, ...]:
+        """A chat's own images are part of its history, which is known when its turn has come."""
+        return ()
 
     def _new_images(self, question: Question) -> tuple[ImageInput, ...]:
         """Images that the conversation has not seen yet: the chat's own go with its first question."""

@@ -16,7 +16,7 @@ class Question:
 
     text: str
     images: tuple[ImageInput, ...] = ()
-    """Images that come with this question alone, before its text."""
+    """Those it is about; of a chat's question, those that come with it alone. They stand before its text."""
     preprocess_ms: float = 0.0
     """What preparing `images` took."""
     options: GenerationOptions = field(default_factory=GenerationOptions)

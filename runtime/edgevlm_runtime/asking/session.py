@@ -18,15 +18,21 @@ from edgevlm_runtime.asking.turns import Turns
 from edgevlm_runtime.bundle.values import generation_options
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.errors import ContextOverflow
-from edgevlm_runtime.images.load import ImageSources, several
+from edgevlm_runtime.images.load import ImageSources, flat, several
 from edgevlm_runtime.options import make_options
 from edgevlm_runtime.pipeline import Pipeline
 from edgevlm_runtime.text.prompt import Message
 from edgevlm_runtime.vision.encoder import ImageInput
 
+Prepared = tuple[tuple[ImageInput, ...], float]
+"""Images ready for the encoder, and the milliseconds it took."""
+
 
 class Session:
     """Independent questions about the same images. Made by `VLM.session`; use it in a `with` block, or `close` it.
+
+    `show` changes the images and keeps the KV cache: for the frames of a camera, which have a system prompt, or golden
+    pictures before them, in common.
 
     A session owns its KV cache; sessions of one `VLM` may run in different threads at the same time. One session may
     be shared by threads too, and answers one question at a time: `ask` and `choose` wait for each other. A stream has
@@ -50,11 +56,11 @@ class Session:
 
         Raises `EdgeVLMError` for bad options, `PromptError`, `ContextOverflow`; the session stays usable.
         """
-        return self._ask(self._question(question, (), cancel, generation))
+        return self._ask(self._question(question, (self._subject(), 0.0), cancel, generation))
 
     def stream(self, question: str, *, cancel: threading.Event | None = None, **generation: Any) -> AnswerStream:
         """Answer a question piece by piece; pieces hold whole characters. Options and errors as for `ask`."""
-        return self._stream(self._question(question, (), cancel, generation))
+        return self._stream(self._question(question, (self._subject(), 0.0), cancel, generation))
 
     def choose(
         self, question: str, choices: Sequence[str], *, cancel: threading.Event | None = None, **weighing: Any
@@ -66,10 +72,24 @@ class Session:
         options = make_options(ChoiceOptions, weighing, "choice option")
         texts = check_choices(choices)
         options = replace(options, temperature=options.temperature or self._pipeline.choice_temperature)
-        run = self._run(Question(question, caller=cancel))
+        run = self._run(Question(question, self._subject(), caller=cancel))
         with self._turns.hold(run) as context:
             self._enter(run, context)
             return run.choose(texts, options)
+
+    def show(self, *images: ImageSources) -> None:
+        """From the next question on, the session is about these images, given as to `VLM.session`.
+
+        The KV cache stays: what the next prompt begins with and the last one did, the system prompt and images that
+        come first, is not computed again. Images are recognised by content. Questions asked before are about the
+        images of then, also a stream that is read later. Waits for a question under way in another thread.
+
+        Raises `ImageError` and `ContextOverflow`, as when a session is made, and `EdgeVLMError` when it is closed; its
+        former images then stay.
+        """
+        prepared, spent = self._prepare(flat(images))
+        with self._turns.between():
+            self._images, self._preprocess_ms = prepared, spent
 
     @property
     def last_answer(self) -> Answer | None:
@@ -90,8 +110,7 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _prepare(self, images: ImageSources) -> tuple[tuple[ImageInput, ...], float]:
-        """The images ready for the encoder, and the milliseconds it took."""
+    def _prepare(self, images: ImageSources) -> Prepared:
         given = several(images)
         if not given:
             return (), 0.0
@@ -104,11 +123,15 @@ class Session:
             )
         return prepared, (time.perf_counter() - start) * 1e3
 
+    def _subject(self) -> tuple[ImageInput, ...]:
+        """What a question asked now is about."""
+        return self._images
+
     def _question(
-        self, text: str, images: ImageSources, cancel: threading.Event | None, generation: dict[str, Any]
+        self, text: str, images: Prepared, cancel: threading.Event | None, generation: dict[str, Any]
     ) -> Question:
         options = generation_options(self._pipeline.manifest.generation, generation)
-        return Question(text, *self._prepare(images), options, cancel)
+        return Question(text, *images, options, cancel)
 
     def _ask(self, question: Question) -> Answer:
         run = self._run(question)
@@ -138,7 +161,8 @@ class Session:
 
     def _conversation(self, question: Question) -> tuple[list[Message], list[ImageInput]]:
         """Messages of the prompt and the images they refer to, in order."""
-        return [*system_message(self._system), self._user_message(question.text, self._images)], list(self._images)
+        asked = self._user_message(question.text, question.images)
+        return [*system_message(self._system), asked], list(question.images)
 
     def _user_message(self, text: str, images: Sequence[object]) -> Message:
         return user_message(text, images, literal=self._pipeline.options.text_tokens == "literal")

@@ -58,6 +58,13 @@ class Turns(Generic[_Shared]):
                 self._active = None
                 turn.finish()
 
+    @contextmanager
+    def between(self) -> Iterator[None]:
+        """While nothing computes; nobody's turn ends. Raises `EdgeVLMError` when closed."""
+        with self.lock:
+            self._opened()
+            yield
+
     def interrupt(self) -> None:
         """Tell a stream under way that a newer question has come, so that it ends after the token being computed."""
         active = self._active
@@ -66,12 +73,11 @@ class Turns(Generic[_Shared]):
 
     def take(self, turn: Turn) -> _Shared:
         """Under the lock: `turn` begins; a stream that had its turn ends. Raises `EdgeVLMError` when closed."""
-        if self._shared is None:
-            raise EdgeVLMError("the session is closed: open another one")
+        shared = self._opened()
         if self._active is not None:
             self.end(self._active)
         self._active = turn
-        return self._shared
+        return shared
 
     def end(self, turn: Turn) -> None:
         """Under the lock: end a stream's turn; nothing happens to one that has ended before."""
@@ -101,3 +107,8 @@ class Turns(Generic[_Shared]):
             if self._active is not None:
                 self.end(self._active)
             self._shared = None
+
+    def _opened(self) -> _Shared:
+        if self._shared is None:
+            raise EdgeVLMError("the session is closed: open another one")
+        return self._shared

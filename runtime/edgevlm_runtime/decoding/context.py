@@ -9,7 +9,7 @@ Where tokens see later ones (`edgevlm_runtime.decoding.attention`), no more is r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +164,7 @@ class Context:
         """Keep the first `start` positions, which the cache has; what follows will be those of `prompt`."""
         self._run.kv.rewind(start)
         self._images = prompt.images
+        self._numbers = {key: number for key, number in self._numbers.items() if key in prompt.image_keys}
         self._held[: len(prompt)] = identities
 
     def _extend(self, prompt: Prompt, start: int, stop: int, rows: Ids, embeddings_of: EmbeddingsOf) -> Logits:
@@ -209,7 +210,14 @@ class Context:
         """One number per position: the token id for text; for images, negative, one for each image and row."""
         identities = prompt.token_ids.copy()
         for span in prompt.images:
-            number = self._numbers.setdefault(prompt.image_keys[span.image], len(self._numbers))
+            number = self._number(prompt.image_keys[span.image])
             rows = np.arange(span.row, span.row + span.length, dtype=np.int64)
             identities[span.start : span.stop] = -1 - rows - (number << 32)
         return identities
+
+    def _number(self, key: str) -> int:
+        """What stands for an image as long as it is in the cache; a session may be shown millions."""
+        if key not in self._numbers:
+            used = set(self._numbers.values())
+            self._numbers[key] = next(number for number in count() if number not in used)
+        return self._numbers[key]

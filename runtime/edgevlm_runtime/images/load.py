@@ -24,7 +24,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -112,6 +112,11 @@ def several(images: ImageSources) -> Sequence[ImageSource]:
     if images is None:
         return ()
     return images if isinstance(images, (list, tuple)) else (images,)
+
+
+def flat(images: Iterable[ImageSources]) -> list[ImageSource]:
+    """Arguments that each may be one image, several, or none, as one list."""
+    return [image for given in images for image in several(given)]
 
 
 def _from_path(source: str | os.PathLike[str], options: LoadOptions) -> Image.Image:
