@@ -32,6 +32,7 @@ IN_REPOSITORY = {
     "edgevlm[export]": ("edgevlm-export", ""),
     "edgevlm-export[tensorrt-rtx]": ("edgevlm-export", "[tensorrt-rtx]"),
     "edgevlm-export[fast-vlm]": ("edgevlm-export", "[fast-vlm]"),
+    "edgevlm-runtime[structured]": ("edgevlm-runtime", "[structured]"),
 }
 """What hints ask for of our own: in the repository the distribution that brings it, and that one's extra."""
 
