@@ -160,7 +160,7 @@ class Line:
         self.health = Health(self.status)
         self.sink = ListSink()
         self.board = board(self.status, self.health)
-        self.jobs = Jobs(live=live, waiting=waiting, ahead=deadline_ms is None)
+        self.jobs = Jobs(live=live, waiting=waiting)
         self.outlet = Outlet({"list": self.sink, **(sinks or {})}, self.status, lambda: True)
         book = Book(None, bundle="b" * 64, plan="p" * 64, status=self.status)
         self.decisions = Decisions(book, self.outlet, self.board, self.jobs, self.status, "unsure")

@@ -2,7 +2,7 @@
 
 On a live source a frame that nobody asked for waits in one place, and a newer one replaces it: what is judged next is
 the newest there is. A frame that somebody did ask for (`Firing.addressed`) waits for its turn in a bounded queue. A
-source that is not live waits itself: nothing of it is dropped.
+source that is not live waits until its picture is judged before it reads the next: none is dropped, and none grows old.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ class Job:
 class Jobs:
     """Between the thread that reads the source and the one that judges. Bounds: `waiting` jobs, `most_bytes`."""
 
-    def __init__(self, *, live: bool, waiting: int, ahead: bool = True, most_bytes: int = MOST_BYTES) -> None:
-        """`live`: see `Source.live`. `ahead`: whether a source that is not live may have one more picture read while
-        one is judged; else `put` waits until it is judged, so that none grows old while it waits."""
-        self._live, self._most, self._ahead, self._most_bytes = live, waiting, ahead, most_bytes
+    def __init__(self, *, live: bool, waiting: int, most_bytes: int = MOST_BYTES) -> None:
+        """`live`: see `Source.live`."""
+        self._live, self._most, self._most_bytes = live, waiting, most_bytes
         self._addressed: deque[Job] = deque()
         self._newest: Job | None = None
         self._judged: Job | None = None
@@ -59,13 +58,15 @@ class Jobs:
     def put(self, job: Job) -> bool:
         """Let a job wait. False for one that somebody asked for and that cannot wait: too many do, or it is the end."""
         with self._change:
-            if self._live:
-                return self._put_live(job)
-            self._change.wait_for(lambda: self._closed or self._has_place(job))
             if self._closed:
-                return self._left_out(job)
+                self.total_dropped += not job.firing.addressed
+                return not job.firing.addressed
+            if not job.firing.addressed:
+                self.total_dropped += self._newest is not None
+            elif not self._has_place(job):
+                return False
             self._place(job)
-            if not self._ahead:
+            if not self._live:
                 self._change.wait_for(lambda: self._closed or not self._open(job))
             return True
 
@@ -114,23 +115,7 @@ class Jobs:
     def __len__(self) -> int:
         return len(self._addressed) + (self._newest is not None)
 
-    def _put_live(self, job: Job) -> bool:
-        if self._closed:
-            return self._left_out(job)
-        if not job.firing.addressed:
-            self.total_dropped += self._newest is not None
-        elif not self._has_place(job):
-            return False
-        self._place(job)
-        return True
-
-    def _left_out(self, job: Job) -> bool:
-        self.total_dropped += not job.firing.addressed
-        return not job.firing.addressed
-
     def _has_place(self, job: Job) -> bool:
-        if not job.firing.addressed:
-            return self._newest is None
         held = sum(waiting.picture_bytes for waiting in self._addressed)
         fits = not self._addressed or held + job.picture_bytes <= self._most_bytes
         return len(self._addressed) < self._most and fits

@@ -87,7 +87,7 @@ class Watch:
         held.callback(self._trigger.close)
         self.outlet = Outlet(parts.make_sinks(plan, seated.judge.verdicts, status), status, lambda: self.health.healthy)
         self.board = Board(_watched(seated), status, self.health, self._mark)
-        self.jobs = Jobs(live=self._source.live, waiting=plan.waiting, ahead=plan.deadline.ms is None)
+        self.jobs = Jobs(live=self._source.live, waiting=plan.waiting)
         self.decisions = Decisions(self.book, self.outlet, self.board, self.jobs, status, plan.deadline.default)
         self._deadlines = Deadlines(self.decisions.default)
         held.callback(self._deadlines.close)
@@ -98,7 +98,7 @@ class Watch:
         self.loop = Loop(
             self.jobs, self.judges, self._deadlines, self.decisions, self.outlet, self.health.judging, status
         )
-        from edgevlm.watch.frames.feed import Feed
+        from edgevlm.watch.sources.feed import Feed
 
         frames = Feed(self._source, status, at_start=plan.at_start).frames(self._stop)
         take = partial(self.intake.run, frames, self.decisions.skip)

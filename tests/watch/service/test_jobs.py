@@ -57,42 +57,26 @@ def test_one_that_is_too_large_alone_is_taken_all_the_same():
     assert not jobs.put(job(2, addressed=True))
 
 
-def test_a_source_that_is_not_live_waits():
+def test_a_source_that_is_not_live_reads_none_while_one_is_judged():
     jobs = Jobs(live=False, waiting=8)
     put: list[int] = []
 
     def fill() -> None:
-        for i in range(1, 6):
+        for i in range(1, 4):
             jobs.put(job(i))
             put.append(i)
         jobs.close()
 
     filling = threading.Thread(target=fill)
     filling.start()
-    until(lambda: put == [1], "one more is read while none is taken")
-    taken = []
-    while not jobs.finished:
-        one = jobs.take(1)
-        if one is not None:
-            taken.append(one.frame.sequence)
-    filling.join()
-    assert (taken, jobs.dropped()) == ([1, 2, 3, 4, 5], 0)
-
-
-def test_with_a_deadline_none_is_read_while_one_is_judged():
-    jobs = Jobs(live=False, waiting=8, ahead=False)
-    put: list[int] = []
-    filling = threading.Thread(target=lambda: [put.append(i) for i in (1, 2) if jobs.put(job(i))])
-    filling.start()
-    first = jobs.take(60)
-    assert first is not None
-    assert put == [], "it is being judged"
-    second = jobs.take(60)
-    until(lambda: put == [1], "the first is judged")
-    jobs.take(0)
+    for i in (1, 2, 3):
+        taken = jobs.take(60)
+        assert taken is not None
+        assert taken.frame.sequence == i
+        assert put == list(range(1, i)), "this one is being judged"
+    assert jobs.take(60) is None
     filling.join(60)
-    assert second is not None
-    assert put == [1, 2]
+    assert (put, jobs.finished, jobs.dropped()) == ([1, 2, 3], True, 0)
 
 
 def test_the_end():
@@ -109,10 +93,10 @@ def test_the_end():
 
 def test_the_end_wakes_a_source_that_waits():
     jobs = Jobs(live=False, waiting=1)
-    jobs.put(job(1))
     answers: list[bool] = []
-    waiting = threading.Thread(target=lambda: answers.append(jobs.put(job(2, addressed=False))))
+    waiting = threading.Thread(target=lambda: answers.append(jobs.put(job(1))))
     waiting.start()
+    until(lambda: len(jobs), "it waits")
     jobs.clear()
     waiting.join(60)
     assert not waiting.is_alive()
