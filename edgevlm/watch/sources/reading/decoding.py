@@ -120,6 +120,7 @@ class Colours:
 
 
 def _opened(opening: Opening) -> InputContainer:
+    began = time.monotonic()
     try:
         return av.open(
             opening.address,
@@ -128,7 +129,9 @@ def _opened(opening: Opening) -> InputContainer:
             timeout=opening.timeout_s,
             metadata_errors="replace",
         )
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except (av.error.FFmpegError, OSError, ValueError):
+        if opening.timeout_s is not None and time.monotonic() - began >= opening.timeout_s:
+            error = TimeoutError()  # whatever FFmpeg made of what it had until then
         raise _lost(error, opening) from None
 
 
@@ -155,7 +158,7 @@ def _lost(error: Exception, opening: Opening) -> EdgeVLMError:
         return EdgeVLMError(f"{opening.shown}: it wants another user or password")
     if isinstance(error, av.error.InvalidDataError | av.error.DecoderNotFoundError | av.error.DemuxerNotFoundError):
         return EdgeVLMError(f"{opening.shown}: what it gives is no video that is known")
-    if isinstance(error, av.error.ExitError | av.error.TimeoutError):
+    if isinstance(error, av.error.ExitError | TimeoutError):
         return SourceLost(f"{opening.shown}: no data for {opening.timeout_s:g} s")
     if isinstance(error, av.error.EOFError):
         return SourceLost(f"{opening.shown}: it ended")
