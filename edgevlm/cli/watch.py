@@ -168,6 +168,7 @@ def _refuse(given: dict[str, Any], why: str) -> None:
     for name, value in given.items():
         if value not in (None, ()):
             flag = {"questions": "question", "source_kind": "source", "sinks": "sink"}.get(name, name)
+            flag = flag.replace("_", "-")
             raise click.UsageError(f"{why}, leave out --{flag}.")
 
 

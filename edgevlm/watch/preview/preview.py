@@ -47,7 +47,7 @@ def preview(plan: Plan, vlm: VLM, *, file: Path | None = None, say: Say = lambda
         name=plan.name,
         digest=plan.digest,
         bundle=str(plan.bundle),
-        bundle_digest=vlm.bundle.digest,
+        bundle_digest=vlm.bundle.content_digest,
         engine=vlm.engine.identity,
         source=_piece(plan.source),
         source_trouble=seen.trouble or None,
