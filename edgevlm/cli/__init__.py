@@ -8,7 +8,20 @@ from edgevlm.cli.group import CommandGroup
 from edgevlm.terminal import streams
 from edgevlm.terminal.output import setup_logging
 
-COMMANDS = ("export", "compile", "run", "eval", "verify", "bench", "tune", "inspect", "models", "doctor", "replay")
+COMMANDS = (
+    "export",
+    "compile",
+    "run",
+    "watch",
+    "replay",
+    "eval",
+    "verify",
+    "bench",
+    "tune",
+    "inspect",
+    "models",
+    "doctor",
+)
 """Names of the commands, in the order of the help text; each is `command` in the file `edgevlm/cli/NAME.py`."""
 
 DEBUG_VARIABLE = "EDGEVLM_DEBUG"

@@ -30,8 +30,11 @@ FOLDERS = {"edgevlm": "", "edgevlm-runtime": "runtime", "edgevlm-export": "expor
 """Our distributions, and where each is in the repository."""
 IN_REPOSITORY = {
     "edgevlm[export]": ("edgevlm-export", ""),
+    "edgevlm[camera]": ("edgevlm", "[camera]"),
+    "edgevlm[opcua]": ("edgevlm", "[opcua]"),
     "edgevlm-export[tensorrt-rtx]": ("edgevlm-export", "[tensorrt-rtx]"),
     "edgevlm-export[fast-vlm]": ("edgevlm-export", "[fast-vlm]"),
+    "edgevlm-runtime[structured]": ("edgevlm-runtime", "[structured]"),
 }
 """What hints ask for of our own: in the repository the distribution that brings it, and that one's extra."""
 

@@ -71,14 +71,14 @@ class Shown:
 
 def show(page: Path, tmp_path: Path) -> Shown:
     """Open `page`, as it is; and once more inside a page that measures it. Skips the test where no Chromium is."""
-    browser = _browser()
+    chromium = browser()
     screenshot, frame = tmp_path / "screenshot.png", tmp_path / "measure.html"
-    dom = _run(browser, page, f"--screenshot={screenshot}")
+    dom = _run(chromium, page, f"--screenshot={screenshot}")
     source = (
         MEASURE.replace("PAGE", html.escape(page.as_uri())).replace("WIDE", str(WIDTH)).replace("HIGH", str(HEIGHT))
     )
     frame.write_text(source, encoding="utf-8")
-    found = re.search(r'<pre id="found">(.+?)</pre>', _run(browser, frame), re.DOTALL)
+    found = re.search(r'<pre id="found">(.+?)</pre>', _run(chromium, frame), re.DOTALL)
     assert found is not None, "the page did not load"
     return Shown(dom, Image.open(screenshot).convert("RGB"), json.loads(html.unescape(found[1])))
 
@@ -112,7 +112,8 @@ def coloured(shown: Shown, colour: tuple[int, int, int]) -> int:
     return sum(count for count, one in shown.screenshot.getcolors(WIDTH * HEIGHT) or () if one == colour)
 
 
-def _browser() -> str:
+def browser() -> str:
+    """The browser's program; skips or fails the test where there is none."""
     found = next((path for name in NAMES if (path := shutil.which(name)) is not None), None)
     if found is None:
         if os.environ.get(REQUIRED):
@@ -121,11 +122,11 @@ def _browser() -> str:
     return found
 
 
-def _run(browser: str, page: Path, *more: str) -> str:
+def _run(chromium: str, page: Path, *more: str) -> str:
     """The page's DOM, as HTML, when it has loaded."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [
-            browser,
+            chromium,
             *FLAGS,
             f"--user-data-dir={profile}",
             f"--window-size={WIDTH},{HEIGHT}",

@@ -11,7 +11,7 @@ from edgevlm.watch.frames.regions import Region
 from edgevlm.watch.judging.question import Golden, Question
 from edgevlm.watch.plan.checks import check
 from edgevlm.watch.plan.digest import digest
-from edgevlm.watch.plan.faults import Fault, Place, check_keys
+from edgevlm.watch.plan.faults import Fault, Place, UnknownKey, check_keys
 from edgevlm.watch.plan.plan import NAME, NAMES, Deadline, Page, Part, Plan, Records, Reload, Reuse
 from edgevlm.watch.plan.tables import check_values, located, make, names, table_at, tables_at
 from edgevlm.watch.rules import RULES
@@ -27,7 +27,7 @@ ONCE = ("loading", "source", "trigger", "golden", "verdict", "reuse", "records",
 """Tables of a plan, written [so]."""
 SEVERAL = ("region", "question", "sink")
 """Tables that there may be several of, written [[so]]."""
-_KIND_BY_KEY = {"choices": "choice", "schema": "schema"}
+_KIND_BY_KEY = {"choices": "choice", "schema": "schema", "schema_file": "schema"}
 """Which kind a question without one is, by the keys it has; else "text"."""
 
 
@@ -72,6 +72,16 @@ class Asked:
 
 def build(data: Mapping[str, Any], folder: Path) -> Plan:
     """The plan that `data` says; relative paths are those of `folder`. Raises `Fault`."""
+    try:
+        return _build(data, folder)
+    except UnknownKey as unknown:
+        key = unknown.place[-1]
+        if len(unknown.place) == 1 or key not in names(Top):
+            raise
+        raise Fault(unknown.place, "it belongs to the whole plan: write it above the first [table]") from None
+
+
+def _build(data: Mapping[str, Any], folder: Path) -> Plan:
     check_values(data)
     check_keys((), data, [*names(Top), *ONCE, *SEVERAL])
     top = {key: value for key, value in data.items() if key not in (*ONCE, *SEVERAL)}

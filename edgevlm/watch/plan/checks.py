@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgevlm.watch.frames import regions
 from edgevlm.watch.frames.regions import Region, load_mask
+from edgevlm.watch.judging.question import Question
+from edgevlm.watch.judging.worst import check_order
 from edgevlm.watch.plan.faults import Fault, Place
 from edgevlm.watch.plan.plan import NAME, NAMES, Plan
 from edgevlm.watch.rules import RULES
@@ -14,6 +17,8 @@ from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.images.load import load_image
 from edgevlm_runtime.options import is_real
 
+PARTS = ("box", "mask", "polygons")
+"""Keys that say which part of a frame is meant."""
 CORNERS = 3
 """Of a polygon, at least."""
 
@@ -24,6 +29,7 @@ def check(plan: Plan) -> None:
     _distinct("question", [question.name for question in plan.questions])
     for number, region in enumerate(plan.regions):
         _check_region(region, ("region", number))
+    _check_trigger(plan)
     _check_questions(plan)
     _check_golden(plan)
     _check_verdicts(plan)
@@ -31,17 +37,25 @@ def check(plan: Plan) -> None:
         raise Fault(("reload", "max_flips"), "frames that were kept are found by their records: add [records] file")
 
 
+def words(question: Question) -> tuple[str, ...]:
+    """Every verdict that a question can give, without `UNSURE`."""
+    found: tuple[str, ...] = RULES.get(question.kind).make_rule(question.options).words
+    return found
+
+
 def verdicts(plan: Plan) -> tuple[str, ...]:
-    """Every verdict there can be: in the plan's order where it has one, else in the questions', `UNSURE` last."""
-    given = [word for question in plan.questions for word in words(plan, question.name)]
+    """Every verdict there can be: as the plan orders them, else as its questions give them; `UNSURE` among them."""
+    given = [word for question in plan.questions for word in words(question)]
     return tuple(dict.fromkeys([*plan.order, *given, UNSURE]))
 
 
-def words(plan: Plan, question: str) -> tuple[str, ...]:
-    """Every verdict that the question of this name can give, without `UNSURE`."""
-    asked = next(one for one in plan.questions if one.name == question)
-    found: tuple[str, ...] = RULES.get(asked.kind).make_rule(asked.options).words
-    return found
+def check_size(plan: Plan, size: tuple[int, int]) -> None:
+    """Raise `Fault` for the first region or mask that does not fit frames of `size` (width, height)."""
+    for number, region in enumerate(plan.regions):
+        try:
+            regions.check(region, size)
+        except EdgeVLMError as error:
+            raise Fault(("region", number), str(error)) from None
 
 
 def _distinct(key: str, names: Sequence[str]) -> None:
@@ -62,6 +76,13 @@ def _check_region(region: Region, place: Place) -> None:
         _check_units([value for corner in polygon for value in corner], within)
     if region.mask is not None:
         _check_picture(region.mask, (*place, "mask"), mask=True)
+
+
+def _check_trigger(plan: Plan) -> None:
+    """A trigger that looks at a part of the frame has the keys of a region."""
+    options = plan.trigger.options
+    part = Region(name="of the trigger", **{key: getattr(options, key) for key in PARTS if hasattr(options, key)})
+    _check_region(part, ("trigger",))
 
 
 def _check_box(box: Sequence[float], place: Place) -> None:
@@ -110,15 +131,18 @@ def _check_picture(path: Path, place: Place, *, mask: bool = False) -> None:
 
 def _check_verdicts(plan: Plan) -> None:
     """The words that a plan names are those that its questions give."""
-    given = list(dict.fromkeys(word for question in plan.questions for word in words(plan, question.name)))
+    by_question = {question.name: words(question) for question in plan.questions}
+    given = list(dict.fromkeys(word for some in by_question.values() for word in some))
     for number, word in enumerate(plan.order):
         if word not in (*given, UNSURE):
             raise Fault(("verdict", "order", number), _nobody(word, given))
+    place: Place = ("verdict", "order") if given else ()
+    try:
+        check_order(plan.order, by_question)
+    except EdgeVLMError as error:
+        raise Fault(place, str(error)) from None
     if plan.deadline.default not in (*given, UNSURE):
         raise Fault(("verdict", "default"), _nobody(plan.deadline.default, given))
-    left = [word for word in given if plan.order and word not in plan.order]
-    if left:
-        raise Fault(("verdict", "order"), f"{left[0]} is missing: it must name every verdict ({', '.join(given)})")
 
 
 def _nobody(word: str, given: Sequence[str]) -> str:

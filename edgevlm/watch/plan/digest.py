@@ -12,6 +12,7 @@ from typing import Any
 
 from edgevlm.watch.plan.plan import Plan
 from edgevlm.watch.plan.secrets import is_secret, without_user
+from edgevlm.watch.plan.tables import names
 
 _LEFT_OUT = ("digest",)
 
@@ -19,8 +20,8 @@ _LEFT_OUT = ("digest",)
 def digest(plan: Plan, folder: Path) -> str:
     """sha256 of the plan as canonical JSON: keys sorted, defaults written out, passwords and tokens left out.
 
-    Of masks and golden pictures it has the contents, since those change verdicts; paths below `folder`, the plan's, are
-    taken from there, so that a folder with a plan and its pictures may be moved.
+    Of masks, golden pictures and files of questions it has the contents, since those change verdicts. Paths below
+    `folder`, the plan's, are taken from there, so that a folder with a plan and its pictures may be moved.
     """
     contents = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures(plan)}
     text = json.dumps(_plain(plan, folder, contents), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -28,9 +29,11 @@ def digest(plan: Plan, folder: Path) -> str:
 
 
 def pictures(plan: Plan) -> list[Path]:
-    """Masks and golden pictures."""
-    masks = [region.mask for region in plan.regions if region.mask is not None]
-    return [*masks, *(plan.golden.images if plan.golden else ())]
+    """Masks, golden pictures, and files of questions: what is to be read again when it changes."""
+    masks = [region.mask for region in plan.regions]
+    options = [getattr(one.options, name) for one in plan.questions for name in names(type(one.options))]
+    found = [*masks, *(plan.golden.images if plan.golden else ()), *options]
+    return [path for path in found if isinstance(path, Path)]
 
 
 def _plain(value: Any, folder: Path, contents: Mapping[Path, str]) -> Any:

@@ -18,21 +18,29 @@ LARGEST = 1 << 20
 """Bytes of a plan, at most."""
 
 
-def read(file: Path, loading: Mapping[str, Any] | None = None) -> Plan:
-    """The plan in `file`; relative paths in it are those of its folder. `loading` goes before its table of that name.
+def read(file: Path, overriding: Mapping[str, Any] | None = None) -> Plan:
+    """The plan in `file`; relative paths in it are those of its folder.
+
+    `overriding`: what goes before the file's own, as a plan's data; tables are joined, key by key.
 
     Raises `EdgeVLMError` in one line: file, line, key, what is wrong and what is allowed.
     """
     text = _text(file)
     data = _data(file, text)
     try:
-        if loading and isinstance(data.get("loading", {}), dict):
-            data["loading"] = {**data.get("loading", {}), **loading}
-        return build(data, file.parent)
+        return build(_joined(data, overriding or {}), file.parent)
     except Fault as fault:
         line = line_of(text, fault.place)
         where = f"{file}: line {line}" if line else f"{file}"
         raise EdgeVLMError(f"{where}: {fault}") from None
+
+
+def _joined(data: dict[str, Any], overriding: Mapping[str, Any]) -> dict[str, Any]:
+    joined = dict(data)
+    for key, value in overriding.items():
+        both = isinstance(value, dict) and isinstance(own := data.get(key, {}), dict)
+        joined[key] = {**own, **value} if both else value
+    return joined
 
 
 def _text(file: Path) -> str:

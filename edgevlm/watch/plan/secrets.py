@@ -18,7 +18,10 @@ from edgevlm_runtime.options import shown
 HIDDEN = "***"
 LEAST = 3
 """Shorter secrets are hidden only where they stand in quotation marks: every "a" of a sentence tells nothing."""
-_ENDINGS = ("password", "token")
+_ENDINGS = ("password", "token", "authorization", "api-key")
+"""Of keys; the last two are headers that a webhook may need."""
+HEADERS = "headers"
+"""The table within a table whose keys are looked at as well."""
 _USER = re.compile(r"(?<=://)[^/@\s?#]*@")
 
 
@@ -28,11 +31,13 @@ def is_secret(name: str) -> bool:
 
 
 def from_environment(table: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """`table` with `{env = "NAME"}` of passwords and tokens replaced. Raises `Fault` where there is no such variable."""
+    """`table` with `{env = "NAME"}` of passwords and tokens replaced. Raises `Fault` for a variable that is not set."""
     found = dict(table)
     for key, value in table.items():
         if is_secret(key) and isinstance(value, dict):
             found[key] = _variable(value, (*place, key))
+        elif key == HEADERS and isinstance(value, dict):
+            found[key] = from_environment(value, (*place, key))
     return found
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,6 +48,7 @@ def make(kind: type[T], table: Mapping[str, Any], place: Place, folder: Path, al
     unknown keys, for values of a wrong type, and for what `kind` itself refuses.
     """
     check_keys(place, table, [*also, *names(kind)])
+    _check_inner(kind, table, place)
     given = from_environment(table, place)
     try:
         return msgspec.convert(given, kind, dec_hook=partial(_path, folder))
@@ -55,6 +57,25 @@ def make(kind: type[T], table: Mapping[str, Any], place: Place, folder: Path, al
         raise Fault(found.place, hide(found.text, given)) from None
     except EdgeVLMError as error:
         raise located(error, given, place) from None
+
+
+def _check_inner(kind: type[Any], table: Mapping[str, Any], place: Place) -> None:
+    """Raise `Fault` for unknown keys of tables within the table, for which msgspec has no eye."""
+    hints = typing.get_type_hints(kind)
+    for key, value in table.items():
+        inner = next(_dataclasses(hints.get(key)), None)
+        tables = [((*place, key, number), one) for number, one in enumerate(value)] if isinstance(value, list) else []
+        for where, one in tables or [((*place, key), value)]:
+            if inner is not None and isinstance(one, dict):
+                check_keys(where, one, names(inner))
+                _check_inner(inner, one, where)
+
+
+def _dataclasses(hint: Any) -> Iterator[type[Any]]:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        yield hint
+    for part in typing.get_args(hint):
+        yield from _dataclasses(part)
 
 
 def located(error: EdgeVLMError, table: Mapping[str, Any], place: Place) -> Fault:
@@ -101,7 +122,7 @@ def _path(folder: Path, kind: type[Any], value: Any) -> Any:
     if kind is not Path:
         raise NotImplementedError(kind)
     if not isinstance(value, str):
-        raise ValueError("Expected `str`, got `other`")  # noqa: TRY004 -- msgspec adds the place to this one
+        raise ValueError("Expected `str`, got `other`")
     if not value:
         raise ValueError("it is empty: give the path of a file or folder")
     return folder / Path(value).expanduser() if value.startswith("~/") else folder / value

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgevlm.watch.plan.plan import Plan
+from edgevlm.watch.service.notify import Notifier
+from edgevlm.watch.service.signals import Told, caught
+from edgevlm.watch.service.watch import Watch
 from edgevlm_runtime import VLM
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 0.2
+"""How often the main thread looks whether it is to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,4 +65,50 @@ def run(
     Raises `EdgeVLMError` for what cannot begin (a question that this bundle cannot answer, a trigger's port that is
     taken, a source that is unreachable where `plan.at_start` is "fail") and for a source that fails for good.
     """
-    raise NotImplementedError
+    begun = time.monotonic()
+    notifier = Notifier()
+    watch = Watch(plan, vlm)
+    try:
+        with caught() as told:
+            watch.start(show, plan_file, read_plan)
+            notifier.ready()
+            try:
+                ended = _supervise(watch, notifier, stop or threading.Event(), told)
+            finally:
+                notifier.stopping()
+                undelivered = watch.end(show)
+    finally:
+        watch.close()
+    return _summary(watch, ended, time.monotonic() - begun, undelivered)
+
+
+def _supervise(watch: Watch, notifier: Notifier, stop: threading.Event, told: Told) -> str:
+    """Wait for the end; why it came. Raises what a thread has failed with."""
+    ping_at = time.monotonic()
+    while not watch.finished:
+        watch.woken.wait(LOOK_S)
+        watch.woken.clear()
+        watch.check()
+        if stop.is_set() or told.signal is not None:
+            return "stopped"
+        if notifier.interval is not None and time.monotonic() >= ping_at and watch.health.alive:
+            notifier.alive()
+            ping_at = time.monotonic() + notifier.interval
+    watch.check()
+    return "source" if watch.loop.judged != watch.plan.max_frames else "frames"
+
+
+def _summary(watch: Watch, ended: str, seconds: float, undelivered: dict[str, int]) -> Summary:
+    decisions = watch.decisions
+    return Summary(
+        ended=ended,
+        seconds=round(seconds, 3),
+        frames=watch.intake.frames,
+        judged=watch.loop.judged,
+        dropped=watch.jobs.total_dropped,
+        skipped=decisions.statuses["skipped"],
+        late=decisions.statuses["late"],
+        verdicts=dict(decisions.verdicts),
+        undelivered=undelivered,
+        last_record=watch.book.number,
+    )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.records.record import Record
 from edgevlm.watch.status import Status
+
+NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,15 @@ class Delivery:
     before: tuple[Frame, ...] = ()
     """Frames of the seconds before it, oldest first."""
     made: float = field(default_factory=time.monotonic)
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether `frame` has its pixels: they are let go where a sink is so far behind that memory would not do."""
+        return self.frame.pixels.size > 0
+
+    def without_picture(self) -> Delivery:
+        """The record alone, with a frame of no pixels."""
+        return replace(self, frame=replace(self.frame, pixels=NO_PIXELS), before=())
 
 
 class Sink(Protocol):

@@ -1,0 +1,94 @@
+"""Who may ask: whoever has the token, or, without one, whoever sits at this machine.
+
+A browser on this machine also shows other people's pages: without a token, requests whose `Host` is not this machine
+(DNS rebinding) are refused, and so is whatever has another site's `Origin`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+OPEN = ("/health", "/ready")
+"""What a supervisor asks without a token: it tells nothing but yes or no."""
+COOKIE = "edgevlm"
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine's own address or name."""
+    bare = host.strip("[]")
+    if bare == "localhost" or bare.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(bare).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """ASGI middleware: 401 without the token, 403 for another site's request; and headers that every answer has."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is allowed."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def guarded(message: dict[str, object]) -> None:
+            if message["type"] == "http.response.start":
+                given = message.get("headers")
+                message["headers"] = [*(given if isinstance(given, (list, tuple)) else ()), *HEADERS]
+            await send(message)
+
+        refusal = None if scope["path"] in OPEN else self._refusal(scope)
+        await (self._app if refusal is None else refusal)(scope, receive, guarded)  # type: ignore[arg-type]
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        host = urlsplit(f"//{headers.get('host', '')}")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host.netloc:
+            return PlainTextResponse("another site's request\n", 403)
+        if self._token is None:
+            here = is_loopback(host.hostname or "")
+            return None if here else PlainTextResponse("ask for it by this machine's own address\n", 403)
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        if self._is_token(query.pop("token", [""])[-1]) and scope["method"] == "GET":
+            return self._let_in(scope["path"], urlencode(query, doseq=True))
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = bearer if scheme.lower() == "bearer" else _cookie(headers.get("cookie", ""))
+        if self._is_token(given):
+            return None
+        return PlainTextResponse("a token is needed: open /?token=TOKEN, or send it as a bearer token\n", 401)
+
+    def _is_token(self, given: str) -> bool:
+        return self._token is not None and hmac.compare_digest(given.encode(), self._token.encode())
+
+    def _let_in(self, path: str, query: str) -> Response:
+        """The token leaves the address, where it would stay in histories, and goes into a cookie."""
+        answer = RedirectResponse(f"/{path.lstrip('/')}{'?' if query else ''}{query}", 303)
+        answer.set_cookie(COOKIE, str(self._token), httponly=True, samesite="strict")
+        return answer
+
+
+def _cookie(header: str) -> str:
+    try:
+        found = SimpleCookie(header).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found is not None else ""
