@@ -48,9 +48,8 @@ class Plc:
 
     def registers(self, address: int, count: int = 1) -> list[int]:
         """Read holding registers."""
-        return self._ask(
-            lambda client: client.read_holding_registers(address, count=count, device_id=self.unit)
-        ).registers
+        unit = self.unit
+        return self._ask(lambda client: client.read_holding_registers(address, count=count, device_id=unit)).registers
 
     def coil(self, address: int) -> bool:
         """Read a coil."""

@@ -12,19 +12,16 @@ since it would be taken for another part's.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgevlm.watch.links.modbus import HIGHEST, Device, ModbusLink
 from edgevlm.watch.sinks.base import About, Delivery, Pending
+from edgevlm.watch.sinks.latest import Latest, check_keep, codes_of
 from edgevlm.watch.sinks.messages import LATE
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import need
 
-CONNECTION = "sink modbus connection"
-AGAIN_S = 1.0
-"""Pause after a request that failed."""
 REGISTERS = ("verdict", "sequence", "pending", "heartbeat", "ready")
 COILS = ("pending", "ready")
 
@@ -57,47 +54,43 @@ class Options(Device):
             given = [place for place in kind.values() if place is not None]
             for name, place in kind.items():
                 need(given.count(place) <= 1, name, place, "a place that nothing else is written to")
-        for verdict, code in self.codes.items():
-            need(1 <= code <= HIGHEST, f"codes.{verdict}", code, f"from 1 to {HIGHEST}")
-        need(0 <= self.keep_s <= 3600, "keep_s", self.keep_s, "from 0 to 3600 seconds")
+        check_keep(self.keep_s)
 
 
 class ModbusSink:
-    """What is to be written is kept by name until it is."""
+    """Writes what is new; what cannot be written is tried again at the next beat."""
 
     def __init__(self, options: Options, about: About, codes: Mapping[str, int]) -> None:
         self._options, self._about, self._codes = options, about, codes
         self._link: ModbusLink | None = None
-        self._unwritten = {"verdict": 0, "sequence": 0, "pending": 0}
-        self._verdict_until: float | None = None
+        none_yet = {"verdict": 0, "sequence": 0, "pending": 0}
+        self._latest = Latest("modbus", about.status, options.keep_s, none_yet)
         self._heartbeat = 0
-        self._again_at = 0.0
 
     def start(self) -> None:
         """Say that there is no verdict yet. A PLC that cannot be reached is a condition, and tried again."""
-        self._flush()
+        self._latest.write(self._write_all)
 
     def pending(self, pending: Pending) -> None:
         """Set pending."""
-        self._unwritten["pending"] = 1
-        self._flush()
+        self._latest.set(pending=1)
+        self._latest.write(self._write_all)
 
     def deliver(self, delivery: Delivery) -> None:
         """Write the verdict and its number, and clear pending. A late one is not the state, and is not written."""
         record = delivery.record
         if record.status == LATE:
             return
-        if self._verdict_until is not None:
-            self._about.status.count("sink_modbus_dropped")
-        self._unwritten |= {"verdict": self._codes[record.verdict], "sequence": record.number & 0xFFFF, "pending": 0}
-        self._verdict_until = delivery.made + self._options.keep_s
-        self._flush()
+        self._latest.set(pending=0)
+        code = self._codes[record.verdict]
+        self._latest.set_verdict(delivery.made, verdict=code, sequence=record.number & 0xFFFF)
+        self._latest.write(self._write_all)
 
     def beat(self, healthy: bool) -> None:
         """Count the heartbeat, say whether we are ready, and try what could not be written."""
         self._heartbeat = (self._heartbeat + 1) & 0xFFFF
-        self._unwritten |= {"heartbeat": self._heartbeat, "ready": int(healthy)}
-        self._flush()
+        self._latest.set(heartbeat=self._heartbeat, ready=int(healthy))
+        self._latest.write(self._write_all)
 
     def close(self) -> None:
         """Say that we are not ready, where the PLC is there."""
@@ -111,31 +104,10 @@ class ModbusSink:
             self._about.status.count("sink_modbus_failed")
         link.close()
 
-    def _flush(self) -> None:
-        """Write what is not written yet; what fails stays, and is said."""
-        self._give_up_old()
-        if time.monotonic() < self._again_at:
-            return
-        status = self._about.status
-        try:
-            if self._link is None:
-                self._link = ModbusLink(self._options)
-            self._write(self._link, self._unwritten)
-        except EdgeVLMError as error:
-            self._again_at = time.monotonic() + AGAIN_S
-            status.count("sink_modbus_failed")
-            status.raise_condition(CONNECTION, str(error))
-            return
-        if self._verdict_until is not None:
-            status.count("sink_modbus_delivered")
-        self._unwritten, self._verdict_until = {}, None
-        status.clear_condition(CONNECTION)
-
-    def _give_up_old(self) -> None:
-        if self._verdict_until is not None and time.monotonic() > self._verdict_until:
-            self._about.status.count("sink_modbus_dropped")
-            self._verdict_until = None
-            del self._unwritten["verdict"], self._unwritten["sequence"]
+    def _write_all(self, values: Mapping[str, int]) -> None:
+        if self._link is None:
+            self._link = ModbusLink(self._options)
+        self._write(self._link, values)
 
     def _write(self, link: ModbusLink, values: Mapping[str, int]) -> None:
         """Adjacent registers in one request, the sequence last. Raises `EdgeVLMError`."""
@@ -153,11 +125,7 @@ class ModbusSink:
 
 def make_sink(options: Options, about: About) -> ModbusSink:
     """The sink; nothing is touched yet. Raises `EdgeVLMError` when a verdict has no code."""
-    codes = dict(options.codes) or {verdict: number for number, verdict in enumerate(about.verdicts, 1)}
-    missing = [verdict for verdict in about.verdicts if verdict not in codes]
-    need(not missing, "codes", dict(options.codes), f"a code for every verdict: {', '.join(missing)} has none")
-    unknown = [verdict for verdict in codes if verdict not in about.verdicts]
-    need(not unknown, "codes", ", ".join(unknown), f"verdicts of the plan: {', '.join(about.verdicts)}")
+    codes = codes_of(about.verdicts, options.codes, HIGHEST)
     return ModbusSink(options, about, codes)
 
 

@@ -112,10 +112,11 @@ class ModbusTrigger:
         """Raises `EdgeVLMError`."""
         before, self._on = self._on, link.read_coil(self._options.coil)
         if self._options.reset:
+            self._to_reset = self._to_reset and self._on  # off: the answer was lost, the request was not
             if self._on and not self._to_reset:
                 self._to_reset = self._waiting.put(self._text(link))  # where there is no room, the coil stays on
             if self._to_reset:
-                link.write_coil(self._options.coil, False)  # a lost answer must not judge the part twice
+                link.write_coil(self._options.coil, False)
                 self._to_reset = False
         elif self._on and before is False:
             self._waiting.put(self._text(link))

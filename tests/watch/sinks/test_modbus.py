@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from edgevlm.watch.sinks import modbus
+from edgevlm.watch.sinks import latest
 from edgevlm.watch.sinks.modbus import ModbusSink, Options, make_sink
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.made_records import about, condition, counter, delivery, pending
@@ -31,7 +31,7 @@ def sink_to(plc: Plc, watch, **options) -> Iterator[ModbusSink]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(modbus, "AGAIN_S", 0.0)
+    monkeypatch.setattr(latest, "AGAIN_S", 0.0)
 
 
 def test_a_part_in_registers(tmp_path):
@@ -58,10 +58,8 @@ def test_a_part_in_registers(tmp_path):
 
 def test_places_that_are_not_adjacent_and_coils(tmp_path):
     places = {"verdict_register": 20, "sequence_register": 10, "heartbeat_register": None, "ready_register": None}
-    with (
-        Plc() as plc,
-        sink_to(plc, about(tmp_path), **places, pending_register=None, pending_coil=5, ready_coil=9) as sink,
-    ):
+    coils = {"pending_register": None, "pending_coil": 5, "ready_coil": 9}
+    with Plc() as plc, sink_to(plc, about(tmp_path), **places, **coils) as sink:
         sink.beat(True)
         sink.pending(pending())
         assert (plc.coil(5), plc.coil(9)) == (True, True)
@@ -144,7 +142,7 @@ def test_a_plc_that_hangs_does_not_hold_the_end_up(tmp_path):
 
 
 def test_an_unreachable_plc_costs_little_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(modbus, "AGAIN_S", 60.0)
+    monkeypatch.setattr(latest, "AGAIN_S", 60.0)
     watch = about(tmp_path)
     sink = make_sink(Options(host="127.0.0.1", port=1), watch)
     for number in range(20):
