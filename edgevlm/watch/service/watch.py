@@ -42,6 +42,7 @@ from edgevlm.watch.service.loop import Loop
 from edgevlm.watch.service.reload import Reload, seat
 from edgevlm.watch.service.workers import Worker
 from edgevlm.watch.sinks.outlet import Outlet
+from edgevlm.watch.sources.feed import Feed
 from edgevlm.watch.status import Status
 from edgevlm_runtime import VLM, __version__
 from edgevlm_runtime.errors import EdgeVLMError
@@ -50,6 +51,8 @@ SOURCE_S = 5.0
 """How long the end waits for the source to stop."""
 JUDGING_S = 30.0
 """How long the end waits for the frame under way."""
+REPLAYED = 200
+"""Kept frames that are asked again before another bundle is taken over, where the plan says so: the newest ones."""
 DRAIN_S = 15.0
 """How long the end waits for sinks to send what is left."""
 
@@ -98,8 +101,6 @@ class Watch:
         self.loop = Loop(
             self.jobs, self.judges, self._deadlines, self.decisions, self.outlet, self.health.judging, status
         )
-        from edgevlm.watch.sources.feed import Feed
-
         frames = Feed(self._source, status, at_start=plan.at_start).frames(self._stop)
         take = partial(self.intake.run, frames, self.decisions.skip)
         judge = partial(self.loop.run, live=self._source.live, max_frames=plan.max_frames, idle=self.book.flush)
@@ -119,7 +120,8 @@ class Watch:
         self._judging_thread.start()
         self._source_thread.start()
         if self.plan.reload.watch:
-            reload = Reload(self.judges, self.status, flips, show, plan_file, read_plan)
+            replay = partial(flips, last=REPLAYED, stop=self._stop)
+            reload = Reload(self.judges, self.status, replay, show, plan_file, read_plan)
             looking = partial(follow, reload.paths, self._stop, reload.changed)
             Worker("reload", looking, threading.Event()).start()
 
