@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from edgevlm.watch.links.installed import installed
 from edgevlm.watch.plan.secrets import without_user
 from edgevlm.watch.sources import SOURCES
 from edgevlm_runtime.errors import EdgeVLMError, reason
@@ -75,7 +76,8 @@ def _scheme_kind(scheme: str, address: str) -> str:
 
 def _what_it_sends(address: str) -> str:
     """ "snapshot" for an address that answers with one picture, else "http". Raises `EdgeVLMError`."""
-    import httpx2
+    with installed("camera"):
+        import httpx2
 
     try:
         with httpx2.stream("GET", address, timeout=ANSWER_S, follow_redirects=True) as answer:
