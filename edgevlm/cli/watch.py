@@ -107,7 +107,7 @@ class WrittenPlan:
     multiple=True,
     type=Name(),
     metavar="KIND:PLACE",
-    help="Who gets verdicts: terminal (default), jsonl:FILE, mqtt://HOST, webhook:URL, modbus:HOST, opcua:URL, "
+    help="Who gets verdicts: terminal (default), jsonl:FILE, mqtt://HOST, webhook:URL, modbus:HOST, opcua:URL#NODE, "
     "pictures:FOLDER; may repeat.",
 )
 @click.option("--page", type=Whole(0, MOST_PORT), metavar="PORT", help="Show a live page to this machine at this port.")

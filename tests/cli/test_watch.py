@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -58,6 +61,23 @@ def test_json_of_a_run(invoke, plan):
     printed = json.loads(result.stdout)
     records.check("watch", printed)
     assert (printed["ended"], printed["judged"], sum(printed["verdicts"].values())) == ("frames", 2, 2)
+
+
+def test_ctrl_c_is_how_it_ends(tiny_bundle, parts):
+    """A folder that fills goes on for ever; whoever waits for the summary gets it."""
+    command = [sys.executable, "-c", "from edgevlm.cli import main; main()", "watch", tiny_bundle, parts, *QUESTION]
+    process = subprocess.Popen(
+        [*map(str, command), "--sink", "terminal"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert b"frames judged in" in said
+    assert b"Traceback" not in said
 
 
 def test_json_of_a_dry_run(invoke, plan):

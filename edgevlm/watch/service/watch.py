@@ -51,6 +51,8 @@ SOURCE_S = 5.0
 """How long the end waits for the source to stop."""
 JUDGING_S = 30.0
 """How long the end waits for the frame under way."""
+REPLAYED = 200
+"""Kept frames that are asked again before another bundle is taken over, where the plan says so: the newest ones."""
 DRAIN_S = 15.0
 """How long the end waits for sinks to send what is left."""
 
@@ -118,7 +120,8 @@ class Watch:
         self._judging_thread.start()
         self._source_thread.start()
         if self.plan.reload.watch:
-            reload = Reload(self.judges, self.status, flips, show, plan_file, read_plan)
+            replay = partial(flips, last=REPLAYED, stop=self._stop)
+            reload = Reload(self.judges, self.status, replay, show, plan_file, read_plan)
             looking = partial(follow, reload.paths, self._stop, reload.changed)
             Worker("reload", looking, threading.Event()).start()
 

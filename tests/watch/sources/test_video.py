@@ -129,7 +129,7 @@ def test_what_is_no_video_is_one_line(tmp_path, realtime):
         "text.mp4": "no video that is known",
         "empty.mp4": "no video that is known",
         "sound.mp4": "there is no video in it",
-        "list.m3u8": "list.m3u8",
+        "list.m3u8": "no video that is known",
     }.items():
         with pytest.raises(EdgeVLMError, match=said) as caught:
             list(pictures(tmp_path / name, realtime=realtime))

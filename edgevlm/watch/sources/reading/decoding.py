@@ -129,10 +129,9 @@ def _opened(opening: Opening) -> InputContainer:
             timeout=opening.timeout_s,
             metadata_errors="replace",
         )
-    except (av.error.FFmpegError, OSError, ValueError):
-        if opening.timeout_s is not None and time.monotonic() - began >= opening.timeout_s:
-            error = TimeoutError()  # whatever FFmpeg made of what it had until then
-        raise _lost(error, opening) from None
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        late = opening.timeout_s is not None and time.monotonic() - began >= opening.timeout_s
+        raise _lost(TimeoutError() if late else error, opening) from None  # FFmpeg says what it made of half an answer
 
 
 def _video(container: InputContainer, opening: Opening) -> VideoStream:
@@ -156,7 +155,8 @@ def _lost(error: Exception, opening: Opening) -> EdgeVLMError:
     """What an error of FFmpeg means, in words; its own text holds the address, password and all."""
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return EdgeVLMError(f"{opening.shown}: it wants another user or password")
-    if isinstance(error, av.error.InvalidDataError | av.error.DecoderNotFoundError | av.error.DemuxerNotFoundError):
+    unknown = (av.error.InvalidDataError, av.error.DecoderNotFoundError, av.error.DemuxerNotFoundError)
+    if isinstance(error, unknown) or (isinstance(error, av.error.ArgumentError) and not opening.live):
         return EdgeVLMError(f"{opening.shown}: what it gives is no video that is known")
     if isinstance(error, av.error.ExitError | TimeoutError):
         return SourceLost(f"{opening.shown}: no data for {opening.timeout_s:g} s")

@@ -19,7 +19,7 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "mxf", "nut",
     "ivf", "obu", "h264", "hevc", "m4v", "mjpeg", "mpjpeg", "yuv4mpegpipe", "gif", "apng", "rm", "dv",
 )  # fmt: skip
-"""FFmpeg's names of files that hold a video. Playlists, which name others, on other machines too, are not among them."""
+"""FFmpeg's names of files that hold a video. Playlists, which name others, even on other machines, are left out."""
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 
 
