@@ -200,7 +200,7 @@ def test_another_process_cannot_have_it_and_a_killed_one_lets_go(tmp_path):
     writing.close()
     with os.fdopen(os.dup(reading.fileno()), "rb") as said:
         said.readline()
-        with pytest.raises(EdgeVLMError, match="cannot use the spool .*: another process uses it"):
+        with pytest.raises(EdgeVLMError, match=r"cannot use the spool .*: another process uses it"):
             Spool(tmp_path, LARGE)
         process.kill()
         process.join()
