@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
+from PIL import Image
 
 from edgevlm.watch.sinks.mqtt import MqttSink, Options, make_sink
 from edgevlm_runtime.errors import EdgeVLMError
@@ -74,6 +77,8 @@ def test_records_states_and_goodbye(tmp_path, broker, version):
     assert received[0]["answers"][0]["probabilities"] == {"yes": 0.125, "no": 0.875}
     assert received[2]["status"] == "late"
     assert json.loads(subscriber.payloads("/pending")[0])["text"] == "part 7"
+    pictures = [payload for _, topic, payload in subscriber.lines() if topic.endswith("/picture")]
+    assert Image.open(io.BytesIO(pictures[0])).size == (32, 24)
     state = json.loads(retained(broker, f"{BASE}/verdict"))
     assert (state["number"], state["verdict"], state["status"]) == (2, "unsure", "default")  # never the late one
     assert retained(broker, f"{BASE}/health") == "ok"
