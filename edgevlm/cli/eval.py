@@ -35,7 +35,12 @@ class WrittenReport:
 @click.command("eval", short_help="Measure how often a bundle answers right.")
 @click.argument("bundle", type=FilePath(), required=False)
 @click.option(
-    "--dataset", "dataset_name", type=Name(), required=True, metavar="NAME|DIR", help="inspection, or a folder."
+    "--dataset",
+    "dataset_name",
+    type=Name(),
+    required=True,
+    metavar="NAME|PATH",
+    help="inspection, a folder, or records.",
 )
 @click.option(
     "--reference", type=Name(), metavar="MODEL", help="Compare with this model in PyTorch: alias, folder or id."

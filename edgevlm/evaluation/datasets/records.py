@@ -103,6 +103,8 @@ def load(name: str, options: DatasetOptions) -> Records:
         log.warning("%d marked records are left out: %s", count, reason)
     if not found.marked:
         raise EdgeVLMError(f"no record of {name} has a mark, a picture and a known answer: mark some on the live page")
+    if any(one.plan.system is not None for one in found.marked):
+        log.warning("the watch had a system prompt of its own (%s): the bundle's is used here", name)
     total = sum(len(one.answers) for one in found.marked)
     n = min(options.n or total, total)
     return Records(name, f"records {_digest(found.marked)} {n}", tuple(found.marked), kept, n)

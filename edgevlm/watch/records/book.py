@@ -199,7 +199,8 @@ class Book:
 
     def _hold(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._held.enter_context(exclusive(files.lock(file), "edgevlm watch"))
+        if not self._held.enter_context(exclusive(files.lock(file), "edgevlm watch")):
+            log.warning("the file system has no locks: let no other process write to %s", file)
 
     def _open(self, tail: Tail) -> None:
         assert self._writer is not None

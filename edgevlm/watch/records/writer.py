@@ -81,11 +81,12 @@ class Writer:
             return False
 
     def _close_file(self) -> None:
-        """Give the full file its own name, and begin the next. Where the name cannot be given, this one goes on."""
+        """Give the full file its own name, and begin the next; one that cannot get it goes on to twice the size."""
         self.close()
         try:
             set_aside(self._file, self._first)
         except OSError as error:
+            self._rotate *= 2
             log.warning("%s is full and cannot be renamed: it goes on: %s", self._file, error)
         self._open()
         self._delete_old()
@@ -93,13 +94,16 @@ class Writer:
     def _delete_old(self) -> None:
         if self._keep is None:
             return
-        found = [(path, path.stat().st_size) for path in files.closed_files(self._file)]
-        above = sum(size for _, size in found) - self._keep
-        for path, size in found[:-1]:
-            if above <= 0:
-                return
-            path.unlink(missing_ok=True)
-            above -= size
+        try:
+            found = [(path, path.stat().st_size) for path in files.closed_files(self._file)]
+            above = sum(size for _, size in found) - self._keep
+            for path, size in found[:-1]:
+                if above <= 0:
+                    return
+                path.unlink(missing_ok=True)
+                above -= size
+        except OSError as error:
+            log.warning("old records cannot be deleted: %s", error)
 
 
 def set_aside(file: Path, first: int) -> Path:

@@ -34,6 +34,7 @@ def replay(
     """
     found = Replayed() if into is None else into
     with Judge(vlm, replace(plan, reuse=Reuse())) as judge:
+        judge.check()  # as a watch does before its first frame
         for record in records:
             if stop is not None and stop.is_set():
                 break
