@@ -43,9 +43,24 @@ passing.unlink()
 """
 """A process that does all that is looked for, past Python's own socket module and past a look at the end."""
 
+QUESTION = ("--question", "Is there a scratch?", "--choices", "yes,no")
+
 TUNING = "XDG_CACHE_HOME/edgevlm/tuning/"
 """What `edgevlm tune` is asked to remember (docs/cli.md)."""
-COMMANDS = ("export", "run", "run-json", "eval", "bench", "verify", "tune", "inspect", "models", "doctor", "compile")
+COMMANDS = (
+    "export",
+    "run",
+    "run-json",
+    "watch",
+    "eval",
+    "bench",
+    "verify",
+    "tune",
+    "inspect",
+    "models",
+    "doctor",
+    "compile",
+)
 REFUSED = {"compile": 2}
 """A bundle for ONNX Runtime has no engines: one line says so, and that is watched as well."""
 
@@ -72,6 +87,7 @@ def arguments(given: Path, checkpoint: Path, picture: Path) -> dict[str, list[ob
         "export": ["export", checkpoint, "-o", bundle],
         "run": [*ask, "--image-cache", given / "images"],
         "run-json": [*ask, "--json"],
+        "watch": ["watch", bundle, picture, *QUESTION, "--page", "0", "--sink", f"jsonl:{given / 'records.jsonl'}"],
         "eval": [*evaluate, "--out", given / "answers.json"],
         "bench": [*measure, "--report", given / "page.html"],
         "verify": ["verify", bundle],

@@ -33,6 +33,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
         "edgevlm.watch.preview.report:PreviewReport",
         "edgevlm.cli.watch:WrittenPlan",
     ),
+    "replay": ("edgevlm.cli.records:ReplayReport",),
     "eval": ("edgevlm.evaluation.report:EvalReport", "edgevlm.cli.eval:WrittenReport"),
     "verify": ("edgevlm.cli.records:VerifyReport",),
     "bench": ("edgevlm.benchmark.baseline:BenchReport",),
@@ -40,7 +41,6 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "inspect": ("edgevlm.cli.records:InspectReport",),
     "models": ("edgevlm.cli.models:ModelsReport",),
     "doctor": ("edgevlm.cli.doctor:DoctorReport",),
-    "replay": ("edgevlm.cli.records:ReplayReport",),
 }
 """The record of each command as MODULE:CLASS; a further one is for the case that its own docstring names."""
 

@@ -107,7 +107,7 @@ class WrittenPlan:
     multiple=True,
     type=Name(),
     metavar="KIND:PLACE",
-    help="Who gets verdicts: terminal (default), jsonl:FILE, mqtt://HOST, webhook:URL, modbus:HOST, opcua:URL, "
+    help="Who gets verdicts: terminal (default), jsonl:FILE, mqtt://HOST, webhook:URL, modbus:HOST, opcua:URL#NODE, "
     "pictures:FOLDER; may repeat.",
 )
 @click.option("--page", type=Whole(0, MOST_PORT), metavar="PORT", help="Show a live page to this machine at this port.")
@@ -168,6 +168,7 @@ def _refuse(given: dict[str, Any], why: str) -> None:
     for name, value in given.items():
         if value not in (None, ()):
             flag = {"questions": "question", "source_kind": "source", "sinks": "sink"}.get(name, name)
+            flag = flag.replace("_", "-")
             raise click.UsageError(f"{why}, leave out --{flag}.")
 
 

@@ -60,7 +60,16 @@ def test_bad_usage_is_one_line(invoke, refused, arguments, named):
 
 
 def test_help_and_completion_start_without_heavy_packages():
-    heavy = ["edgevlm_export", "edgevlm_runtime", "numpy", "onnxruntime", "rich", "torch", "transformers"]
+    heavy = [
+        "edgevlm_export",
+        "edgevlm_runtime",
+        "edgevlm.watch",
+        "numpy",
+        "onnxruntime",
+        "rich",
+        "torch",
+        "transformers",
+    ]
     code = (
         "import sys, click, json\n"
         "from edgevlm.cli import COMMANDS, cli\n"

@@ -16,6 +16,7 @@ from tests.support.packages import installed
 
 LOADING = {
     "run": ["-p", "x", "--max-new-tokens", 1],
+    "watch": ["questions", "-q", "x", "--choices", "a,b", "--max-frames", 1],
     "eval": ["--dataset", "questions", "--max-new-tokens", 1],
     "verify": [],
     "bench": ["--repeats", 1, "--warmup", 0, "--new-tokens", 2, "--text-tokens", 16],
@@ -68,7 +69,7 @@ def test_all_commands_have_one_set_of_options():
             assert list(found) == ["provider", "engine", "threads"], name
             shown[name] = [one.help.replace("; may repeat", "") for one in found.values()]
             assert found["provider"].multiple == (name == "verify")
-    assert set(shown) == set(LOADING)
+    assert set(shown) == {*LOADING, "replay"}  # which is given records, not a bundle
     assert len(set(map(tuple, shown.values()))) == 1
 
 
@@ -84,6 +85,17 @@ def test_an_engine_of_another_package(invoke, refused, acme, arguments, tiny_bun
         assert set(found["self_test"]["providers"]) == {"acme"}
     unknown = invoke(name, tiny_bundle, *arguments(name), "--engine", "steam")
     assert "unknown engine: steam: known are ort, " in refused(unknown, begun=True)
+
+
+def test_replay_loads_what_answered_with_another_engine(invoke, refused, acme, arguments, tiny_bundle, tmp_path):
+    kept = tmp_path / "records.jsonl"
+    watched = invoke("watch", tiny_bundle, *arguments("watch"), "--sink", f"jsonl:{kept}", "--json")
+    assert watched.exit_code == 0, watched.stderr
+    again = ("replay", kept, "--pictures", tmp_path / "questions")
+    given = invoke(*again, "--engine", "acme", "--threads", 1, "--json")
+    assert given.exit_code == 0, given.stderr
+    assert set(acme.read_text().splitlines()) == {"acme cpu 1"}
+    assert "unknown engine: steam: known are ort, " in refused(invoke(*again, "--engine", "steam"), begun=True)
 
 
 def test_an_evaluation_does_not_go_on_with_another_engine(invoke, refused, acme, arguments, tiny_bundle, tmp_path):

@@ -30,7 +30,7 @@ from edgevlm.watch.rules import text
 from edgevlm.watch.rules.choice import Options
 from edgevlm_export.inspector import checkpoint_path
 from edgevlm_runtime import VLM
-from tests.support import booked
+from tests.support import booked, records
 from tests.support.replaying import DEFECT, doubtful, frames, plan_for, watch
 
 Probabilities: TypeAlias = "tuple[dict[int, tuple[str, float]], dict[int, tuple[str, float]]]"
@@ -127,6 +127,7 @@ def few(tmp_path: Path, int8: Path, vlm: VLM, seen: list[Frame]) -> Path:
 def said(result: Any) -> dict[str, Any]:
     assert result.stdout, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
+    records.check("replay", found)
     return found
 
 

@@ -25,6 +25,7 @@ class Spent:
     """Milliseconds of several runs."""
 
     median: float
+    """Half of the runs took longer."""
     p95: float
     """What 95 of 100 runs stay below; of few runs, about the slowest."""
 
@@ -34,8 +35,11 @@ class Cost:
     """What a frame of one size costs."""
 
     width: int
+    """Of the frames, in pixels."""
     height: int
+    """Of the frames, in pixels."""
     runs: int
+    """Frames that were measured."""
     fresh: Spent
     """A frame like none before, with all questions: what a deadline must allow."""
     first: Spent

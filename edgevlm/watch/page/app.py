@@ -16,9 +16,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from edgevlm.watch.page.board import Board
-from edgevlm.watch.page.guard import Guard
 from edgevlm.watch.page.metrics import metrics
 from edgevlm.watch.records.record import Record
+from edgevlm.web.guard import Guard
+from edgevlm.web.server import Server
 from edgevlm_runtime.errors import EdgeVLMError
 
 VIEWERS = 16
@@ -158,3 +159,8 @@ def _celsius() -> float | None:
     except (OSError, ValueError):
         return None
     return max(found, default=None)
+
+
+def page_server(board: Board, host: str, port: int, token: str | None) -> Server:
+    """The page's server, to be started. Raises `EdgeVLMError` for a host that others reach, without a token."""
+    return Server(application(board, token), "the page", host, port, token)

@@ -11,8 +11,12 @@ from edgevlm.watch.judging.question import Question
 from edgevlm.watch.judging.worst import check_order
 from edgevlm.watch.plan.faults import Fault, Place
 from edgevlm.watch.plan.plan import NAME, NAMES, Plan
+from edgevlm.watch.plan.tables import located, names
 from edgevlm.watch.rules import RULES
 from edgevlm.watch.rules.base import UNSURE
+from edgevlm.watch.sinks import SINKS
+from edgevlm.watch.sinks.base import About
+from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.images.load import load_image
 from edgevlm_runtime.options import is_real
@@ -33,6 +37,7 @@ def check(plan: Plan) -> None:
     _check_questions(plan)
     _check_golden(plan)
     _check_verdicts(plan)
+    _check_sinks(plan)
     if plan.reload.max_flips is not None and plan.records.file is None:
         raise Fault(("reload", "max_flips"), "frames that were kept are found by their records: add [records] file")
 
@@ -111,6 +116,18 @@ def _check_questions(plan: Plan) -> None:
             RULES.get(question.kind).make_rule(question.options)
         except EdgeVLMError as error:
             raise Fault(place, str(error)) from None
+
+
+def _check_sinks(plan: Plan) -> None:
+    """Sinks know verdicts by name: those that they want to hear of, codes of a PLC."""
+    asked = tuple(question.name for question in plan.questions)
+    about = About(plan.name, verdicts(plan), asked, Path(), Status(), records=plan.records.file)
+    for number, sink in enumerate(plan.sinks):
+        try:
+            SINKS.get(sink.kind).make_sink(sink.options, about)
+        except EdgeVLMError as error:
+            table = dict.fromkeys(names(type(sink.options)))
+            raise located(error, table, ("sink", number)) from None
 
 
 def _check_golden(plan: Plan) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgevlm.watch.plan.build import build
 from edgevlm.watch.plan.plan import Plan
-from edgevlm.watch.plan.words import part, source
+from edgevlm.watch.plan.words import SINK, TRIGGER, part, source
 from edgevlm.watch.sinks import SINKS
 from edgevlm.watch.triggers import TRIGGERS
 from edgevlm_runtime.errors import EdgeVLMError
@@ -67,7 +67,7 @@ def data_of(flags: Flags) -> dict[str, Any]:
     if len(places) > 1 or "" in places:
         raise EdgeVLMError(f"--sink {RECORDS}:FILE: one file of records, and its name, are needed")
     found = source(flags.source, flags.source_kind)
-    sinks = [part(SINKS, word, "--sink") for word in flags.sinks if word.partition(":")[0] != RECORDS]
+    sinks = [part(SINKS, word, SINK) for word in flags.sinks if word.partition(":")[0] != RECORDS]
     data: dict[str, Any] = {
         "name": flags.name,
         "bundle": str(flags.bundle),
@@ -126,11 +126,11 @@ def _trigger(flags: Flags, source_kind: str) -> dict[str, Any]:
     if flags.every is not None and flags.trigger is not None:
         raise EdgeVLMError("--every and --trigger both say which frames are judged: give one of them")
     if flags.trigger is not None:
-        return part(TRIGGERS, flags.trigger, "--trigger")
+        return part(TRIGGERS, flags.trigger, TRIGGER)
     if flags.every is not None:
         return part(TRIGGERS, f"interval:{flags.every}", "--every")
     passing = source_kind not in EVERY_PICTURE
-    return part(TRIGGERS, f"interval:{INTERVAL_S}" if passing else "every:1", "--trigger")
+    return part(TRIGGERS, f"interval:{INTERVAL_S}" if passing else "every:1", TRIGGER)
 
 
 def _region(corners: str | None) -> list[dict[str, Any]] | None:

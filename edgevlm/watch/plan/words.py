@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from edgevlm.watch.links.installed import installed
 from edgevlm.watch.plan.secrets import without_user
 from edgevlm.watch.sources import SOURCES
 from edgevlm_runtime.errors import EdgeVLMError, reason
@@ -27,6 +28,8 @@ Table = dict[str, Any]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 """Endings of files that are one picture; any other file is taken for a video."""
+TRIGGER, SINK = "--trigger", "--sink"
+"""Flags whose words `part` reads."""
 ANSWER_S = 5.0
 """Seconds in which a camera must say what it sends."""
 _NUMBERS: dict[Any, Callable[[str], Any]] = {int: int, float: float}
@@ -73,7 +76,8 @@ def _scheme_kind(scheme: str, address: str) -> str:
 
 def _what_it_sends(address: str) -> str:
     """ "snapshot" for an address that answers with one picture, else "http". Raises `EdgeVLMError`."""
-    import httpx2
+    with installed("camera"):
+        import httpx2
 
     try:
         with httpx2.stream("GET", address, timeout=ANSWER_S, follow_redirects=True) as answer:
@@ -166,13 +170,28 @@ def _mqtt(word: str, option: str) -> Table:
     if parts.scheme == "mqtts":
         table["tls"] = True
     if topic := parts.path.strip("/"):
-        table["topic" if option == "--trigger" else "prefix"] = unquote(topic)
+        table["topic" if option == TRIGGER else "prefix"] = unquote(topic)
     return table
 
 
 def _modbus(word: str, option: str) -> Table:
-    """modbus:host:port."""
-    return _address(word, option)[1]
+    """modbus:host:port, and for a trigger /coil after it."""
+    parts, table = _address(word, option)
+    coil = parts.path.strip("/")
+    if option != TRIGGER and not coil:
+        return table
+    if option != TRIGGER or not coil.isdecimal():
+        form = "modbus://HOST:PORT/COIL" if option == TRIGGER else "modbus:HOST:PORT"
+        raise EdgeVLMError(f"{option}: {_shown(word)}: write {form}")
+    return {**table, "coil": int(coil)}
 
 
-_ADDRESSES: dict[str, Callable[[str, str], Table]] = {"mqtt": _mqtt, "modbus": _modbus}
+def _opcua(word: str, option: str) -> Table:
+    """opcua:opc.tcp://host:port#ns=2;s=Verdict."""
+    url, _, node = word.partition(":")[2].partition("#")
+    if not node:
+        raise EdgeVLMError(f"{option}: {_shown(word)}: which variable is missing: write opcua:URL#NODE")
+    return {"url": url, "verdict_node": node}
+
+
+_ADDRESSES: dict[str, Callable[[str, str], Table]] = {"mqtt": _mqtt, "modbus": _modbus, "opcua": _opcua}

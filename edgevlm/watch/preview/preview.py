@@ -26,6 +26,8 @@ from edgevlm_runtime.images.load import load_image
 USUAL = (640, 480)
 """Width and height of the frames that are measured where the source gives none."""
 ADDRESS = "://"
+SHOWN = 3
+"""Of a list, as of picture files."""
 
 Say = Callable[[str], None]
 
@@ -45,7 +47,7 @@ def preview(plan: Plan, vlm: VLM, *, file: Path | None = None, say: Say = lambda
         name=plan.name,
         digest=plan.digest,
         bundle=str(plan.bundle),
-        bundle_digest=vlm.bundle.digest,
+        bundle_digest=vlm.bundle.content_digest,
         engine=vlm.engine.identity,
         source=_piece(plan.source),
         source_trouble=seen.trouble or None,
@@ -115,7 +117,8 @@ def _may_be_seen(field: dataclasses.Field[Any], value: Any) -> bool:
 
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return " ".join(map(_text, value))
+        more = [f"and {len(value) - SHOWN} more"] if len(value) > SHOWN else []
+        return " ".join([*map(_text, value[:SHOWN]), *more])
     return shown(value) if isinstance(value, str) and ADDRESS in value else str(value)
 
 
@@ -123,7 +126,7 @@ def _address(page: Page | None) -> str | None:
     if page is None:
         return None
     host = f"[{page.host}]" if ":" in page.host else page.host
-    return f"http://{host}:{page.port}/"
+    return f"http://{host}:{page.port}/" if page.port else f"http://{host}, at a free port"
 
 
 def _rounded(cost: Cost) -> Cost:

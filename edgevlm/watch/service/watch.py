@@ -6,7 +6,7 @@ judging      one job after the other: verdict, record, sinks, board     loop.py,
 deadlines    the default verdict of frames whose time is over           deadlines.py
 sink NAME    what that sink gets                                        sinks/line.py
 reload       a bundle or plan that changed on disk                      reload.py, changes.py
-page         the live page                                              page/server.py
+page         the live page                                              page/app.py
 main         waits for the end, tells the supervisor                    run.py
 """
 
@@ -164,8 +164,8 @@ class Watch:
 
     def _serve(self, page: Page) -> str:
         with installed("camera"):
-            from edgevlm.watch.page.server import PageServer
-        server = PageServer(self.board, page.host, page.port, page.token)
+            from edgevlm.watch.page.app import page_server
+        server = page_server(self.board, page.host, page.port, page.token)
         self._held.callback(server.stop)
         return server.start()
 

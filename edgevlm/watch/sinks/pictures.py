@@ -70,7 +70,10 @@ class Options:
 
 
 def make_sink(options: Options, about: About) -> Pictures:
-    """Touches nothing yet."""
+    """Touches nothing yet. Raises `EdgeVLMError` for a verdict that there is not."""
+    known = (*about.verdicts, MARKED, ALL)
+    for verdict in options.of:
+        need(verdict in known, "of", verdict, f"of these: {', '.join(known)}")
     return Pictures(options, about)
 
 
@@ -88,10 +91,6 @@ class Pictures:
 
     def start(self) -> None:
         """Make the folders, and see what is in them. Raises `EdgeVLMError`."""
-        unknown = [verdict for verdict in self._options.of if verdict not in (*self._about.verdicts, ALL, MARKED)]
-        if unknown:
-            known = ", ".join([*self._about.verdicts, MARKED, ALL])
-            raise EdgeVLMError(f"pictures of {unknown[0]!r}: there is no such verdict: of may have {known}")
         try:
             for folder in (self._folder, *((self._recent, self._marked) if self._for_marks else ())):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ def open_source(options: Options, status: Status) -> Source:
         from edgevlm.watch.sources.reading.stream import Stream
 
     user, password = credentials(options.url, options.user, options.password)
-    how = {"rtsp_transport": options.transport, "allowed_media_types": "video", **PROBE}
+    how = {"rtsp_transport": options.transport, **PROBE}
     opening = Opening(
         address=with_credentials(options.url, user, password),
         shown=shown(options.url),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgevlm.watch.page.server import PageServer
+from edgevlm.watch.page.app import page_server
 from tests.support.boards import HandBoard, record
 from tests.support.live_page import LivePage
 
@@ -24,7 +24,7 @@ def board() -> HandBoard:
 
 @pytest.fixture
 def address(board: HandBoard) -> Iterator[str]:
-    server = PageServer(board, "127.0.0.1", 0, None)
+    server = page_server(board, "127.0.0.1", 0, None)
     yield server.start()
     server.stop()
 
@@ -61,13 +61,13 @@ def test_shows_updates_and_marks(board: HandBoard, address: str) -> None:
 
 
 def test_comes_back_when_the_server_was_away(board: HandBoard) -> None:
-    first = PageServer(board, "127.0.0.1", 0, None)
+    first = page_server(board, "127.0.0.1", 0, None)
     address = first.start()
     with LivePage(address) as page:
         page.wait("document.querySelector('#lamp').className === 'lamp on'")
         first.stop()
         page.wait("document.querySelector('#lamp').className === 'lamp off'")
-        again = PageServer(board, "127.0.0.1", int(address.rstrip("/").rpartition(":")[2]), None)
+        again = page_server(board, "127.0.0.1", int(address.rstrip("/").rpartition(":")[2]), None)
         again.start()
         board.add(record(2, "reject"), BLUE)
         page.wait("document.querySelector('#verdict').innerText === 'reject'")
@@ -89,7 +89,7 @@ def test_a_narrow_screen_holds_it(address: str) -> None:
 
 
 def test_with_a_token_the_page_opens_by_its_address(board: HandBoard) -> None:
-    server = PageServer(board, "127.0.0.1", 0, "secret token")
+    server = page_server(board, "127.0.0.1", 0, "secret token")
     address = server.start()
     with LivePage(f"{address}?token=secret%20token") as page:
         page.wait("document.querySelector('#verdict').innerText === 'accept'")

@@ -128,6 +128,7 @@ def test_records_alone_keep_the_terminal():
         ({"sinks": ("jsonl:a", "jsonl:b")}, "--sink jsonl:FILE: one file of records"),
         ({"sinks": ("mqtt://",)}, "--sink: there is no host in 'mqtt://': write mqtt://HOST"),
         ({"sinks": ("mqtt://broker:99999",)}, "--sink: 'mqtt://broker:99999' is no address"),
+        ({"sinks": ("opcua:opc.tcp://plc",)}, "--sink: 'opcua:opc.tcp://plc': which variable is missing"),
         ({"trigger": "clock"}, "--trigger: unknown trigger: clock: known are interval"),
         ({"trigger": "every:often"}, "--trigger: 'often' is not a number: write every:NUMBER"),
         ({"trigger": "every:0"}, "trigger: frames: 0: it must be a whole number of at least 1"),

@@ -260,6 +260,14 @@ REFUSED = {
     ),
     plans.plan(more="[[sink]]\nkind = 'mqtt'\nhost = 'a b'\n"): (19, "sink 1: host: 'a b': it must be a host's name"),
     plans.plan(more="[[sink]]\nkind = 'fax'\n"): (18, "sink 1: kind: there is no such kind: kinds are terminal, mqtt"),
+    plans.plan(more="[[sink]]\nkind = 'mqtt'\ngood = ['ok']\n"): (
+        19,
+        "sink 1: good: 'ok': it must be one of yes, no, unsure",
+    ),
+    plans.plan(more="[[sink]]\nkind = 'pictures'\nof = ['ok']\n"): (
+        19,
+        "sink 1: of: 'ok': it must be of these: yes, no",
+    ),
     plans.plan(more="sink = [1]\n"): (17, "question 1: sink: unknown key"),
     plans.plan(more="max_frames = 3\n"): (17, "question 1: max_frames: it belongs to the whole plan: write it above"),
     "sink = [1]\n" + plans.PLAN: (1, "sink: it must be tables: [[sink]]"),

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from edgevlm.watch.plan.words import part, source, source_kind
+from edgevlm.watch.plan.words import TRIGGER, part, source, source_kind
 from edgevlm.watch.sinks import SINKS
 from edgevlm.watch.triggers import TRIGGERS
 from edgevlm_runtime.errors import EdgeVLMError
@@ -91,6 +91,7 @@ def test_patterns_and_several_pictures(tmp_path):
         (TRIGGERS, "change:0.1", {"kind": "change", "above": 0.1}),
         (TRIGGERS, "change", {"kind": "change"}),
         (TRIGGERS, "file:a:b.txt", {"kind": "file", "path": "a:b.txt"}),
+        (TRIGGERS, "http:8080", {"kind": "http", "port": 8080}),
         (SINKS, "terminal", {"kind": "terminal"}),
         (SINKS, "mqtt://broker", {"kind": "mqtt", "host": "broker"}),
         (SINKS, "mqtt:broker:1884", {"kind": "mqtt", "host": "broker", "port": 1884}),
@@ -99,8 +100,33 @@ def test_patterns_and_several_pictures(tmp_path):
             "mqtts://me:p%40ss@[::1]/works/line",
             {"kind": "mqtt", "host": "::1", "tls": True, "user": "me", "password": "p@ss", "prefix": "works/line"},
         ),
+        (SINKS, "modbus:plc:1502", {"kind": "modbus", "host": "plc", "port": 1502}),
+        (SINKS, "webhook:https://host/a:b", {"kind": "webhook", "url": "https://host/a:b"}),
+        (
+            SINKS,
+            "opcua:opc.tcp://plc:4840#ns=2;s=Verdict",
+            {"kind": "opcua", "url": "opc.tcp://plc:4840", "verdict_node": "ns=2;s=Verdict"},
+        ),
         (SINKS, "pictures:kept", {"kind": "pictures", "folder": "kept"}),
     ],
 )
 def test_kind_and_value(registry, word, table):
     assert part(registry, word, "--sink") == table
+
+
+def test_triggers_that_others_pull():
+    assert part(TRIGGERS, "mqtt://broker/line/+/part", TRIGGER) == {
+        "kind": "mqtt",
+        "host": "broker",
+        "topic": "line/+/part",
+    }
+    assert part(TRIGGERS, "modbus://plc:1502/7", TRIGGER) == {"kind": "modbus", "host": "plc", "port": 1502, "coil": 7}
+    assert part(TRIGGERS, "modbus:plc/7", TRIGGER) == {"kind": "modbus", "host": "plc", "coil": 7}
+
+
+@pytest.mark.parametrize(
+    ("word", "option"), [("modbus:plc", TRIGGER), ("modbus:plc/x", TRIGGER), ("modbus:plc/7", "--sink")]
+)
+def test_a_coil_belongs_to_a_trigger(word, option):
+    with pytest.raises(EdgeVLMError, match=f"{option}: '{word}': write modbus:"):
+        part(TRIGGERS, word, option)

@@ -198,7 +198,7 @@ def test_bad_options(options: dict[str, object], line: str) -> None:
 
 def test_an_unknown_verdict(tmp_path: Path, opened: Book) -> None:
     with pytest.raises(
-        EdgeVLMError, match="pictures of 'bad': there is no such verdict: of may have reject, unsure, ok"
+        EdgeVLMError, match="bad value for of: 'bad': it must be of these: reject, unsure, ok, marked, all"
     ):
         Bench(tmp_path, opened, of=("bad",))
 

@@ -120,6 +120,7 @@ class Colours:
 
 
 def _opened(opening: Opening) -> InputContainer:
+    began = time.monotonic()
     try:
         return av.open(
             opening.address,
@@ -129,7 +130,8 @@ def _opened(opening: Opening) -> InputContainer:
             metadata_errors="replace",
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise _lost(error, opening) from None
+        late = opening.timeout_s is not None and time.monotonic() - began >= opening.timeout_s
+        raise _lost(TimeoutError() if late else error, opening) from None  # FFmpeg says what it made of half an answer
 
 
 def _video(container: InputContainer, opening: Opening) -> VideoStream:
@@ -153,9 +155,10 @@ def _lost(error: Exception, opening: Opening) -> EdgeVLMError:
     """What an error of FFmpeg means, in words; its own text holds the address, password and all."""
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return EdgeVLMError(f"{opening.shown}: it wants another user or password")
-    if isinstance(error, av.error.InvalidDataError | av.error.DecoderNotFoundError | av.error.DemuxerNotFoundError):
+    unknown = (av.error.InvalidDataError, av.error.DecoderNotFoundError, av.error.DemuxerNotFoundError)
+    if isinstance(error, unknown) or (isinstance(error, av.error.ArgumentError) and not opening.live):
         return EdgeVLMError(f"{opening.shown}: what it gives is no video that is known")
-    if isinstance(error, av.error.ExitError | av.error.TimeoutError):
+    if isinstance(error, av.error.ExitError | TimeoutError):
         return SourceLost(f"{opening.shown}: no data for {opening.timeout_s:g} s")
     if isinstance(error, av.error.EOFError):
         return SourceLost(f"{opening.shown}: it ended")

@@ -15,8 +15,12 @@ from edgevlm.watch.sources.reading.stream import Arrived, Stream
 from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError
 
-OPTIONS = {"protocol_whitelist": "file"}
-"""A file may name others, on other machines too."""
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "mxf", "nut",
+    "ivf", "obu", "h264", "hevc", "m4v", "mjpeg", "mpjpeg", "yuv4mpegpipe", "gif", "apng", "rm", "dv",
+)  # fmt: skip
+"""FFmpeg's names of files that hold a video. Playlists, which name others, even on other machines, are left out."""
+OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Who may see the page: whoever has the token, or, without one, whoever sits at this machine.
+"""Who may ask: whoever has the token, or, without one, whoever sits at this machine.
 
-A page on loopback without a token is still asked for by the browser that shows other people's pages: requests whose
-`Host` is not this machine (DNS rebinding) are refused, and so is every change whose `Origin` is another site.
+A browser on this machine also shows other people's pages: without a token, requests whose `Host` is not this machine
+(DNS rebinding) are refused, and so is whatever has another site's `Origin`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 OPEN = ("/health", "/ready")
 """What a supervisor asks without a token: it tells nothing but yes or no."""
-COOKIE = "edgevlm_watch"
+COOKIE = "edgevlm"
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),

@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgevlm.watch.page.app import VIEWERS
-from edgevlm.watch.page.guard import is_loopback
-from edgevlm.watch.page.server import PageServer
+from edgevlm.watch.page.app import VIEWERS, page_server
+from edgevlm.web.guard import is_loopback
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.boards import HandBoard, record
 
@@ -39,7 +38,7 @@ def locked(board: HandBoard) -> Iterator[httpx.Client]:
 
 
 def _client(board: HandBoard, token: str | None) -> Iterator[httpx.Client]:
-    server = PageServer(board, "127.0.0.1", 0, token)
+    server = page_server(board, "127.0.0.1", 0, token)
     with httpx.Client(base_url=server.start(), trust_env=False, timeout=30) as client:
         yield client
     server.stop()
@@ -150,7 +149,7 @@ PLACES = ("/", "/frame.jpg", "/events", "/api/state", "/metrics")
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("how", [{}, {"authorization": "Bearer wrong"}, {"cookie": "edgevlm_watch=wrong"}])
+@pytest.mark.parametrize("how", [{}, {"authorization": "Bearer wrong"}, {"cookie": "edgevlm=wrong"}])
 def test_without_the_token_nothing_is_told(locked: httpx.Client, place: str, how: dict[str, str]) -> None:
     answer = locked.get(place, headers=how)
     assert answer.status_code == 401
@@ -201,17 +200,17 @@ def test_every_answer_forbids_what_is_not_needed(client: httpx.Client) -> None:
 
 def test_a_host_that_others_reach_needs_a_token(board: HandBoard) -> None:
     with pytest.raises(EdgeVLMError, match="give it a token"):
-        PageServer(board, "0.0.0.0", 0, None)
+        page_server(board, "0.0.0.0", 0, None)
 
 
 def test_a_port_that_is_taken_is_said(board: HandBoard) -> None:
-    first = PageServer(board, "127.0.0.1", 0, None)
+    first = page_server(board, "127.0.0.1", 0, None)
     port = int(first.start().rstrip("/").rpartition(":")[2])
-    with pytest.raises(EdgeVLMError, match=f"no page on 127.0.0.1:{port}: Address already in use"):
-        PageServer(board, "127.0.0.1", port, None).start()
+    with pytest.raises(EdgeVLMError, match=f"the page cannot listen on 127.0.0.1:{port}: Address already in use"):
+        page_server(board, "127.0.0.1", port, None).start()
     first.stop()
     with pytest.raises(EdgeVLMError, match="choose another port"):
-        PageServer(board, "127.0.0.1", 99999, None).start()
+        page_server(board, "127.0.0.1", 99999, None).start()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1", "[::1]"])
