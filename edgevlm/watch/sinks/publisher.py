@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgevlm.watch.sinks.kept import Kept
+from edgevlm.watch.sinks.spooling.kept import Kept
 from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError, reason
 
