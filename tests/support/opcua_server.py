@@ -41,7 +41,7 @@ class Door:
         self, _server: Any, username: str | None = None, password: str | None = None, certificate: Any = None
     ) -> User | None:
         """None: stay outside."""
-        inside = self._pair == ("", "") or (username, password) == self._pair
+        inside = self._pair in (("", ""), (username, password))
         return User(role=UserRole.User) if inside else None
 
 

@@ -7,7 +7,7 @@ import os
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from edgevlm.watch.sinks.spool import Spool
+from edgevlm.watch.sinks.spooling.spool import Spool
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.support.spool_writer"])

@@ -21,7 +21,9 @@ from edgevlm_runtime.errors import EdgeVLMError, reason
 from edgevlm_runtime.options import need
 
 if TYPE_CHECKING:
-    from asyncua import Client, Node, ua
+    from asyncua import ua
+    from asyncua.client.client import Client
+    from asyncua.common.node import Node
 
 POLICIES = ("", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss")
 MODES = ("SignAndEncrypt", "Sign")
@@ -89,8 +91,7 @@ class OpcUaLink:
         try:
             self._run(self._write(values), 4 * self._server.timeout_s)
         except EdgeVLMError:
-            self._drop()
-            raise
+            raise  # it answered: the connection is sound
         except FutureTimeout:
             self._drop()
             raise EdgeVLMError(f"{self._server.url} is unreachable: no answer in time") from None
@@ -144,16 +145,16 @@ class OpcUaLink:
 
     async def _typed(self, client: Client, name: str) -> tuple[Node, ua.VariantType]:
         """A node with its type, as it is now. Raises `EdgeVLMError` for one that is not there."""
-        from asyncua.ua.uaerrors import UaError
+        from asyncua.ua.uaerrors import UaStatusCodeError, UaStringParsingError
 
         try:
             node = client.get_node(name)
             return node, await node.read_data_type_as_variant_type()
-        except (UaError, ValueError) as error:
+        except (UaStatusCodeError, UaStringParsingError, ValueError) as error:
             raise EdgeVLMError(f"{self._server.url} has no variable {name}: {reason(error)}") from error
 
     async def _connect(self) -> Client:
-        from asyncua import Client
+        from asyncua.client.client import Client
 
         server = self._server
         client = Client(server.url, timeout=server.timeout_s)

@@ -16,7 +16,7 @@ import msgspec
 
 from edgevlm.watch.links.installed import installed
 from edgevlm.watch.links.urls import without_user
-from edgevlm.watch.sinks.kept import Kept
+from edgevlm.watch.sinks.spooling.kept import Kept
 from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError, reason
 

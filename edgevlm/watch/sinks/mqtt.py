@@ -20,9 +20,9 @@ from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.links.mqtt import Broker, check_topic, level, open_client
 from edgevlm.watch.sinks import discovery
 from edgevlm.watch.sinks.base import About, Delivery, Pending
-from edgevlm.watch.sinks.kept import Kept, check_spool
 from edgevlm.watch.sinks.messages import LATE, pending_state, record_json, state
 from edgevlm.watch.sinks.publisher import Publisher
+from edgevlm.watch.sinks.spooling.kept import Kept, check_spool
 from edgevlm_runtime.options import need
 
 
@@ -100,7 +100,8 @@ class MqttSink:
         if self._publisher is None:
             options = self._options
             target = (options.host, options.reached_port, self._base)
-            kept = Kept("mqtt", options.address, target, options.spool_mb, self._about)
+            about = self._about
+            kept = Kept("mqtt", options.address, target, options.spool_mb, about.folder, about.status)
             client = open_client(options, f"edgevlm-{level(self._about.name)}-sink")
             publisher = Publisher(client, kept, self._about.status, self._base, options.address)
             if options.discovery:

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 from edgevlm.watch.links.urls import check_url, without_user
 from edgevlm.watch.sinks.base import About, Delivery, Pending
 from edgevlm.watch.sinks.courier import Courier
-from edgevlm.watch.sinks.kept import Kept, check_spool
 from edgevlm.watch.sinks.messages import record_json
+from edgevlm.watch.sinks.spooling.kept import Kept, check_spool
 from edgevlm_runtime.options import need
 
 OURS = ("content-type", "content-length", "host", "idempotency-key", "transfer-encoding", "x-signature-256")
@@ -96,9 +96,10 @@ class WebhookSink:
 
     def _running(self) -> Courier:
         if self._courier is None:
-            options = self._options
-            kept = Kept("webhook", without_user(options.url), _target(options.url), options.spool_mb, self._about)
-            self._courier = Courier(options.url, kept, self._about.status, options.timeout_s, options.ca, self._headers)
+            options, status = self._options, self._about.status
+            shown, target = without_user(options.url), _target(options.url)
+            kept = Kept("webhook", shown, target, options.spool_mb, self._about.folder, status)
+            self._courier = Courier(options.url, kept, status, options.timeout_s, options.ca, self._headers)
             self._courier.start()
         return self._courier
 

@@ -105,7 +105,7 @@ class MqttTrigger:
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         if not message.retain:
-            self._waiting.put(self._text(message.payload))
+            self._waiting.put(self._text(bytes(message.payload)))
 
     def _text(self, payload: bytes) -> str:
         """The part's number. A payload without the key still asks for a verdict, and is counted."""

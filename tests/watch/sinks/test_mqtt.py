@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -14,7 +16,9 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
+from PIL import Image
 
+from edgevlm.watch.sinks import publisher
 from edgevlm.watch.sinks.mqtt import MqttSink, Options, make_sink
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.made_records import about, condition, counter, delivery, pending
@@ -74,6 +78,8 @@ def test_records_states_and_goodbye(tmp_path, broker, version):
     assert received[0]["answers"][0]["probabilities"] == {"yes": 0.125, "no": 0.875}
     assert received[2]["status"] == "late"
     assert json.loads(subscriber.payloads("/pending")[0])["text"] == "part 7"
+    pictures = [payload for _, topic, payload in subscriber.lines() if topic.endswith("/picture")]
+    assert Image.open(io.BytesIO(pictures[0])).size == (32, 24)
     state = json.loads(retained(broker, f"{BASE}/verdict"))
     assert (state["number"], state["verdict"], state["status"]) == (2, "unsure", "default")  # never the late one
     assert retained(broker, f"{BASE}/health") == "ok"
@@ -130,6 +136,7 @@ def test_what_waited_goes_out_after_a_restart(tmp_path, broker):
 DYING = """
 import sys, time
 from pathlib import Path
+from edgevlm.watch.sinks import publisher
 from edgevlm.watch.sinks.mqtt import Options, make_sink
 from tests.support.made_records import about, delivery
 sink = make_sink(Options(port=int(sys.argv[1]), keepalive_s=5), about(Path(sys.argv[2])))
@@ -161,6 +168,30 @@ def test_kill_9_brings_the_last_will_and_loses_no_record(tmp_path, broker):
         watch = about(tmp_path / "watch")
         with sink_to(broker, watch):
             until(lambda: {one["number"] for one in subscriber.records()} >= said, "every record that was kept")
+
+
+def test_records_that_the_broker_refuses_wait_until_it_takes_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(publisher, "AGAIN_S", 0.1)
+    acl = tmp_path / "acl"
+    acl.write_text(f"topic readwrite {BASE}/available\ntopic readwrite {BASE}/ready\ntopic read #\n")
+    acl.chmod(0o644)
+    watch = about(tmp_path)
+    broker = Mosquitto(tmp_path / "broker", ("allow_anonymous true", f"acl_file {acl}"))
+    broker.start()
+    try:
+        with subscriber_to(broker, f"{BASE}/#") as subscriber, sink_to(broker, watch, version="5") as sink:
+            for number in range(1, 31):
+                sink.deliver(delivery(number))
+            until(lambda: "Not authorized" in condition(watch, "sink mqtt refused"), "refused")
+            assert (delivered(watch), subscriber.records()) == (0, [])
+            broker.stop()
+            broker.options = ("allow_anonymous true",)
+            broker.start()
+            until(lambda: delivered(watch) == 30, "all delivered")
+            until(lambda: {one["number"] for one in subscriber.records()} == set(range(1, 31)), "all received")
+            assert condition(watch, "sink mqtt refused") == ""
+    finally:
+        broker.stop()
 
 
 def test_password_and_tls(tmp_path):
@@ -233,6 +264,65 @@ def test_a_peer_that_accepts_and_says_nothing_does_not_hold_the_end_up(tmp_path)
         assert time.monotonic() - begun < 20
     assert delivered(watch) == 0
     assert list(tmp_path.rglob("*.spool"))
+
+
+def test_a_broker_that_stops_answering_does_not_hold_the_end_up_and_gets_all_later(tmp_path, broker):
+    watch = about(tmp_path)
+    assert broker.process is not None
+    with sink_to(broker, watch, drain_s=0.5) as sink:
+        sink.deliver(delivery(1))
+        until(lambda: delivered(watch) == 1, "the first")
+        broker.process.send_signal(signal.SIGSTOP)
+        for number in range(2, 40):
+            sink.deliver(delivery(number))
+        time.sleep(0.3)
+        assert sink._publisher is not None
+        assert len(sink._publisher._client._out_messages) < 30  # nothing piles up in memory
+        begun = time.monotonic()
+        sink.close()
+        assert time.monotonic() - begun < 20
+    broker.process.send_signal(signal.SIGCONT)
+    watch = about(tmp_path)
+    with subscriber_to(broker, f"{BASE}/#") as subscriber, sink_to(broker, watch):
+        until(lambda: {one["number"] for one in subscriber.records()} >= set(range(20, 40)), "what waited")
+        until(lambda: delivered(watch) == 38, "all acknowledged")
+
+
+def test_a_broker_that_is_slow_gets_the_newest_state_at_last(tmp_path, broker):
+    watch = about(tmp_path)
+    assert broker.process is not None
+    with sink_to(broker, watch) as sink:
+        sink.deliver(delivery(1))
+        until(lambda: delivered(watch) == 1, "the first")
+        broker.process.send_signal(signal.SIGSTOP)
+        for number in range(2, 100):
+            sink.deliver(delivery(number, "reject" if number % 2 else "accept"))
+        broker.process.send_signal(signal.SIGCONT)
+        until(lambda: delivered(watch) == 99, "all acknowledged")
+        until(lambda: json.loads(retained(broker, f"{BASE}/verdict"))["number"] == 99, "the newest")
+
+
+def test_a_full_disk_is_said_and_records_go_out_all_the_same(tmp_path, broker, monkeypatch):
+    watch = about(tmp_path)
+
+    def full(_handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with subscriber_to(broker, f"{BASE}/#") as subscriber, sink_to(broker, watch) as sink:
+        sink.deliver(delivery(1))
+        until(lambda: delivered(watch) == 1, "the first")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", full)
+            with pytest.raises(EdgeVLMError, match="No space left"):
+                sink.deliver(delivery(2))
+            until(lambda: len(subscriber.records()) == 2, "the second, from memory")
+            assert "No space left" in condition(watch, "sink mqtt spool")
+        sink.deliver(delivery(3))
+        until(lambda: delivered(watch) == 2, "the third")
+        sink.beat(True)
+        assert condition(watch, "sink mqtt spool") == ""
+        received = until(lambda: len(subscriber.records()) == 3 and subscriber.records(), "all three")
+    assert [one["number"] for one in received] == [1, 2, 3]
 
 
 def test_close_without_start_touches_nothing(tmp_path):

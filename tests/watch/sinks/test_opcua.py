@@ -50,22 +50,28 @@ def sink_to(server: OpcUaServer, watch, **options) -> Iterator[OpcUaSink]:
         sink.close()
 
 
-def test_a_part_in_variables(tmp_path):
-    watch = about(tmp_path)
+@pytest.fixture(scope="module")
+def line() -> Iterator[OpcUaServer]:
+    """One server for the tests that leave it running: it takes seconds to start."""
     with OpcUaServer() as server:
-        with sink_to(server, watch) as sink:
-            assert server.values(*NAMES[:6]) == ["", 0, 0.0, "", 0, False]
-            sink.beat(True)
-            sink.pending(pending())
-            assert server.values("Bool", "Byte", "Bool2") == [True, 1, True]
-            sink.deliver(delivery(48112, "unsure", text="part 48112 ä"))
-            assert server.values(*NAMES) == ["unsure", 3, 0.875, "part 48112 ä", 48112, False, 1, True]
-            sink.deliver(delivery(48113, "reject", status="late"))
-            assert server.values("Text", "UInt32") == ["unsure", 48112]
-            sink.beat(False)
-        assert server.values("Text", "Byte", "Bool2") == ["unsure", 2, False]
-        kinds = [kind.name for kind in server.kinds(*NAMES)]
-        assert kinds == ["String", "Int16", "Float", "String", "UInt32", "Boolean", "Byte", "Boolean"]
+        yield server
+
+
+def test_a_part_in_variables(tmp_path, line):
+    watch, server = about(tmp_path), line
+    with sink_to(server, watch) as sink:
+        assert server.values(*NAMES[:6]) == ["", 0, 0.0, "", 0, False]
+        sink.beat(True)
+        sink.pending(pending())
+        assert server.values("Bool", "Byte", "Bool2") == [True, 1, True]
+        sink.deliver(delivery(48112, "unsure", text="part 48112 ä"))
+        assert server.values(*NAMES) == ["unsure", 3, 0.875, "part 48112 ä", 48112, False, 1, True]
+        sink.deliver(delivery(48113, "reject", status="late"))
+        assert server.values("Text", "UInt32") == ["unsure", 48112]
+        sink.beat(False)
+    assert server.values("Text", "Byte", "Bool2") == ["unsure", 2, False]
+    kinds = [kind.name for kind in server.kinds(*NAMES)]
+    assert kinds == ["String", "Int16", "Float", "String", "UInt32", "Boolean", "Byte", "Boolean"]
     assert counter(watch, "sink_opcua_delivered") == 1
     assert watch.status.snapshot().conditions == ()
 
@@ -91,19 +97,6 @@ def test_it_comes_back_when_the_server_does_with_the_verdict_that_is_fresh(tmp_p
     server.stop()
 
 
-def test_a_verdict_that_is_too_old_is_dropped(tmp_path):
-    watch = about(tmp_path)
-    server = OpcUaServer()
-    with sink_to(server, watch, keep_s=0.05, timeout_s=2) as sink:
-        sink.deliver(delivery(1, "reject"))
-        time.sleep(0.1)
-        server.start()
-        sink.beat(True)
-        assert server.values("Text", "UInt32", "Byte") == ["", 0, 1]
-        assert (counter(watch, "sink_opcua_dropped"), counter(watch, "sink_opcua_delivered")) == (1, 0)
-    server.stop()
-
-
 @pytest.mark.parametrize(
     ("nodes", "said"),
     [
@@ -114,11 +107,11 @@ def test_a_verdict_that_is_too_old_is_dropped(tmp_path):
         ({"code_node": "ns=2;s=ReadOnly"}, "refuses to have written ns=2;s=ReadOnly: Bad"),
     ],
 )
-def test_variables_that_cannot_be_written_are_said(tmp_path, nodes, said):
+def test_variables_that_cannot_be_written_are_said(tmp_path, line, nodes, said):
     watch = about(tmp_path)
-    with OpcUaServer() as server, sink_to(server, watch, **nodes) as sink:
+    with sink_to(line, watch, **nodes) as sink:
         sink.deliver(delivery(1))
-        assert said in condition(watch, NAME) or "'' is not" in condition(watch, NAME)
+        assert said in condition(watch, NAME)
         assert counter(watch, "sink_opcua_failed") >= 2
 
 

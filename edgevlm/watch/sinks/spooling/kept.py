@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
-from edgevlm.watch.sinks.base import About
-from edgevlm.watch.sinks.spool import Spool
+from edgevlm.watch.sinks.spooling.spool import Spool
+from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import need
 
@@ -22,11 +23,14 @@ def check_spool(spool_mb: float, drain_s: float) -> None:
 class Kept:
     """Records that wait for one peer; another peer never gets what waited for this one."""
 
-    def __init__(self, kind: str, address: str, target: object, spool_mb: float, about: About) -> None:
-        """`address`: the peer's, to show; `target`: everything that makes it another peer. Raises `EdgeVLMError`."""
+    def __init__(self, kind: str, address: str, target: object, spool_mb: float, folder: Path, status: Status) -> None:
+        """`address`: the peer's, to show; `target`: everything that makes it another peer; `folder`: for all spools.
+
+        Raises `EdgeVLMError`.
+        """
         digest = hashlib.sha256(repr(target).encode()).hexdigest()
-        self.spool = Spool(about.folder / f"spool-{kind}-{digest[:12]}", int(spool_mb * MIB))
-        self._kind, self._address, self._status = kind, address, about.status
+        self.spool = Spool(folder / f"spool-{kind}-{digest[:12]}", int(spool_mb * MIB))
+        self._kind, self._address, self._status = kind, address, status
         self._condition = f"sink {kind} spool"
         self._told = 0
         self._disk_full = False

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from io import BufferedReader, FileIO
 from pathlib import Path
 
-from edgevlm.watch.sinks.position import read_position, sync_folder, write_position
+from edgevlm.watch.sinks.spooling.lock import lock_folder
+from edgevlm.watch.sinks.spooling.position import read_position, sync_folder, write_position
 from edgevlm_runtime.errors import EdgeVLMError, reason
+from edgevlm_runtime.reading import why
 
 SEGMENTS = 16
 SMALLEST_SEGMENT = 4096
@@ -45,10 +47,10 @@ class _Segment:
 
 
 class Spool:
-    """Entries that wait. Safe to use from several threads, by one process at a time."""
+    """Entries that wait. Safe to use from several threads; one process at a time has it."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Open it, or begin it. Raises `EdgeVLMError` when the folder cannot be read or written."""
+        """Open it, or begin it. Raises `EdgeVLMError` when the folder cannot be used, or another process has it."""
         self.dropped = 0
         """Entries given up since it was opened, since more waited than `max_bytes`."""
         self._folder, self._max_bytes = folder, max_bytes
@@ -60,13 +62,16 @@ class Spool:
         """The number of the reader's next line."""
         self._early: set[int] = set()
         """Acknowledged beyond the position."""
+        self._held: int | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._held = lock_folder(folder)
             self._segments = [_scan(path) for path in sorted(folder.glob(f"*{SUFFIX}")) if path.stem.isdigit()]
             self._position = self._saved = read_position(folder)
             self._delete_acknowledged()
         except OSError as error:
-            raise EdgeVLMError(f"cannot use the spool {folder}: {reason(error)}") from error
+            self._let_go()
+            raise EdgeVLMError(f"cannot use the spool {folder}: {why(error)}") from error
         self._last = max([self._position, *(segment.end - 1 for segment in self._segments)])
         self._pass_gaps()
 
@@ -148,7 +153,10 @@ class Spool:
         with self._lock:
             self._end_segment()
             self._end_reader()
-            self.save()
+            try:
+                self.save()
+            finally:
+                self._let_go()
 
     def _pass_gaps(self) -> None:
         """Nobody waits for numbers that are in no file: the position was lost, or somebody deleted a file."""
@@ -222,6 +230,11 @@ class Spool:
         if self._reader is not None:
             self._reader[1].close()
         self._reader = None
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+        self._held = None
 
     def _delete_acknowledged(self) -> None:
         writes = self._segments[-1] if self._out is not None else None

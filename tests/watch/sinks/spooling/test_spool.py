@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgevlm.watch.sinks.spool import Spool
+from edgevlm.watch.sinks.spooling.spool import Spool
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support import spool_writer
 
@@ -191,6 +191,21 @@ def test_kill_9_at_random_moments_loses_nothing_that_was_said_to_be_written(tmp_
         assert spool.dropped == 0
         spool.close()
     assert len(written) > 400
+
+
+def test_another_process_cannot_have_it_and_a_killed_one_lets_go(tmp_path):
+    reading, writing = spool_writer.CONTEXT.Pipe(duplex=False)
+    process = spool_writer.CONTEXT.Process(target=spool_writer.write, args=(tmp_path, writing))
+    process.start()
+    writing.close()
+    with os.fdopen(os.dup(reading.fileno()), "rb") as said:
+        said.readline()
+        with pytest.raises(EdgeVLMError, match=r"cannot use the spool .*: another process uses it"):
+            Spool(tmp_path, LARGE)
+        process.kill()
+        process.join()
+    reading.close()
+    Spool(tmp_path, LARGE).close()
 
 
 def test_an_entry_is_one_line(tmp_path: Path):

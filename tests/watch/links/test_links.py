@@ -1,0 +1,102 @@
+"""What sinks and triggers of one protocol share."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from edgevlm.watch.links.installed import installed
+from edgevlm.watch.links.mqtt import level
+from edgevlm.watch.links.urls import check_url, without_user
+from edgevlm.watch.sinks import SINKS
+from edgevlm.watch.status import Status
+from edgevlm.watch.triggers import TRIGGERS
+from edgevlm_runtime.errors import EdgeVLMError
+from tests.support.made_records import about
+
+SINK_OPTIONS = {
+    "mqtt": ({}, "paho", "camera"),
+    "webhook": ({"url": "http://host/"}, "httpx2", "camera"),
+    "opcua": ({"url": "opc.tcp://host:4840", "code_node": "i=7"}, "asyncua", "opcua"),
+}
+TRIGGER_OPTIONS = {
+    "mqtt": ({"topic": "a"}, "paho", "camera"),
+    "modbus": ({"host": "plc", "coil": 1}, "pymodbus", "camera"),
+}
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Makes a package look as if it were not installed."""
+
+    def hide(package: str) -> None:
+        for name in list(sys.modules):
+            if name == package or name.startswith(f"{package}."):
+                monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, package, None)
+
+    return hide
+
+
+@pytest.mark.parametrize("kind", SINK_OPTIONS)
+def test_a_sink_without_its_package_says_what_to_install(tmp_path, without, kind):
+    options, package, extra = SINK_OPTIONS[kind]
+    without(package)
+    module = SINKS.get(kind)
+    watch = about(tmp_path)
+    sink = module.make_sink(module.Options(**options), watch)
+    try:
+        sink.start()
+        said = "".join(one.text for one in watch.status.snapshot().conditions)
+    except EdgeVLMError as error:
+        said = str(error)
+    sink.close()
+    assert f"{package} is not installed" in said
+    assert f"[{extra}]" in said
+
+
+@pytest.mark.parametrize("kind", TRIGGER_OPTIONS)
+def test_a_trigger_without_its_package_says_what_to_install(without, kind):
+    options, package, extra = TRIGGER_OPTIONS[kind]
+    without(package)
+    module = TRIGGERS.get(kind)
+    trigger = module.make_trigger(module.Options(**options), Status())
+    with pytest.raises(EdgeVLMError, match=f"{package} is not installed: .*{extra}"):
+        trigger.start()
+    trigger.close()
+
+
+def test_other_errors_of_an_import_stay():
+    with pytest.raises(ValueError, match="broken"), installed("camera"):
+        raise ValueError("broken")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://host/a?b=c", "http://host/a?b=c"),
+        ("https://me:secret@host:1/a", "https://host:1/a"),
+        ("http://me@secret@host/a", "http://host/a"),
+        ("http://me:secret@[bad/", "..."),
+    ],
+)
+def test_urls_are_shown_without_who_logs_in(url, shown):
+    assert without_user(url) == shown
+
+
+NO_URLS = ("", "host", "file:///etc/passwd", "http:///a", "http://h:0/", "http://h/a b", "http://h\n/")
+
+
+@pytest.mark.parametrize("url", NO_URLS)
+def test_what_is_no_url(url):
+    with pytest.raises(EdgeVLMError, match=r"bad value for url: .*: it must be a URL such as http://host:port/path"):
+        check_url("url", url)
+
+
+LEVELS = {"line 1": "line-1", "a/b+c#d": "a-b-c-d", "$SYS": "SYS", "#": "watch", "Straße": "Straße"}
+
+
+@pytest.mark.parametrize(("name", "expected"), LEVELS.items())
+def test_a_name_is_one_level_of_a_topic(name, expected):
+    assert level(name) == expected
