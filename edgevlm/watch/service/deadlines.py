@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgevlm.watch.service.jobs import Job
+from edgevlm.watch.service.workers import Worker
 
 
 @dataclass(slots=True)
@@ -25,19 +26,20 @@ class _Watched:
 class Deadlines:
     """Whoever is first, the judge or the clock (`time.monotonic`, which does not jump), has the frame's verdict."""
 
-    def __init__(self, send_default: Callable[[Job], int]) -> None:
-        """`send_default` makes the record of the default verdict and gives its number; called on the timer's thread."""
+    def __init__(self, send_default: Callable[[Job], int], ended: threading.Event | None = None) -> None:
+        """`send_default` makes the record of the default verdict and gives its number; called on the timer's thread.
+        `ended` is set when that thread ends."""
         self._send_default = send_default
         self._order = itertools.count()
         self._due: list[tuple[float, int, _Watched]] = []
         self._watched: dict[Job, _Watched] = {}
         self._closed = False
         self._change = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+        self.thread = Worker("deadlines", self._run, threading.Event() if ended is None else ended)
 
     def start(self) -> None:
         """Start the timer."""
-        self._thread.start()
+        self.thread.start()
 
     def watch(self, job: Job) -> None:
         """From now on the default is sent at the job's deadline; a second time changes nothing."""
@@ -73,8 +75,8 @@ class Deadlines:
         with self._change:
             self._closed = True
             self._change.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self.thread.is_alive():
+            self.thread.join()
 
     def _run(self) -> None:
         while (watched := self._next()) is not None:

@@ -92,7 +92,7 @@ class Watch:
         self.board = Board(_watched(seated), status, self.health, self._mark)
         self.jobs = Jobs(live=self._source.live, waiting=plan.waiting)
         self.decisions = Decisions(self.book, self.outlet, self.board, self.jobs, status, plan.deadline.default)
-        self._deadlines = Deadlines(self.decisions.default)
+        self._deadlines = Deadlines(self.decisions.default, self.woken)
         held.callback(self._deadlines.close)
         self.intake = Intake(
             self._trigger, Ring(plan.before_s), self.jobs, self._deadlines, self.board, self.health.intake, status
@@ -128,7 +128,7 @@ class Watch:
     def check(self) -> None:
         """What has to be looked at now and then. Raises what a thread has ended with."""
         self.outlet.check()
-        for thread in (self._judging_thread, self._source_thread):
+        for thread in (self._judging_thread, self._source_thread, self._deadlines.thread):
             if thread.error is not None:
                 raise thread.error
 

@@ -2,7 +2,9 @@
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from edgevlm.watch.judging.judge import Judge
 from edgevlm.watch.plan.plan import Page, Part
-from edgevlm.watch.service import watch
+from edgevlm.watch.service import health, watch
 from edgevlm.watch.service.run import run
 from edgevlm.watch.sinks import SINKS
 from edgevlm.watch.sources import SOURCES
@@ -20,7 +22,7 @@ from edgevlm.watch.sources.base import SourceLost
 from edgevlm_runtime import VLM
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.polling import until
-from tests.support.running import make_plan, problems, records
+from tests.support.running import make_plan, problems, records, supervisor
 from tests.support.watching import HangingSink, ListSink, frame
 
 
@@ -117,6 +119,36 @@ def test_a_source_that_fails_for_good_ends_it_after_what_it_gave_is_judged(
     with pytest.raises(EdgeVLMError, match="codec"):
         run(plan, tiny)
     assert len(records(tmp_path)) == 1
+
+
+def test_a_judge_that_hangs_is_no_longer_told_to_be_alive(
+    tmp_path: Path, tiny: VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor then starts the process again."""
+    monkeypatch.setattr(health, "Pulse", partial(health.Pulse, first_s=0.2))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "100000")
+    released, judge = threading.Event(), Judge.judge
+
+    def hangs(self: Judge, asked: Any) -> Any:
+        assert released.wait(60)
+        return judge(self, asked)
+
+    monkeypatch.setattr(Judge, "judge", hangs)
+    plan, stop = make_plan(tmp_path, tiny.bundle.path, loop=True), threading.Event()
+    running = threading.Thread(target=lambda: run(plan, tiny, stop=stop))
+    with supervisor(tmp_path) as receiver:
+        running.start()
+        assert [receiver.recv(100), receiver.recv(100)] == [b"READY=1", b"WATCHDOG=1"]
+        receiver.settimeout(3)
+        with suppress(TimeoutError):
+            assert [receiver.recv(100) for _ in range(1000)] == [], "it never falls silent"
+        receiver.settimeout(60)
+        released.set()
+        assert receiver.recv(100) == b"WATCHDOG=1"
+        stop.set()
+        running.join(60)
+    assert not running.is_alive()
 
 
 def test_the_page_shows_it_and_the_supervisor_can_ask(tmp_path: Path, tiny: VLM) -> None:
