@@ -200,14 +200,13 @@ def _plan(bundle: Path, source: str, port: int) -> str:
 
 def _compare(out: Path, parts: list[Part]) -> tuple[int, int]:
     """How many verdicts say what was drawn, of how many; those that do not are named."""
-    from PIL import Image
-
     from edgevlm.watch.records.reading import records
+    from edgevlm_runtime.images import load_image
 
     kept = {file.name.partition("-")[0].lstrip("0"): file for file in (out / "pictures").rglob("*.png")}
     right = of = 0
     for record in records(out / "records.jsonl"):
-        number = _number(np.asarray(Image.open(kept[str(record.number)]).convert("RGB")))
+        number = _number(np.asarray(load_image(kept[str(record.number)])))
         truth = "reject" if parts[number].defect else "accept"
         of += 1
         right += record.verdict == truth
