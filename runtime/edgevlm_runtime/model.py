@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from edgevlm_runtime.asking.answer import Answer
 from edgevlm_runtime.asking.chat import Chat
+from edgevlm_runtime.asking.conversations import Conversations
 from edgevlm_runtime.asking.session import Session
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import Manifest
@@ -117,6 +118,11 @@ class VLM:
     def chat(self, *images: ImageSources, system: str | None = None) -> Chat:
         """A conversation about images. Arguments and errors as for `session`."""
         return Chat(self.pipeline, flat(images), system)
+
+    def conversations(self, contexts: int = 4) -> Conversations:
+        """Answers whole conversations, given from their beginning; `contexts` KV caches are kept between them. Raises
+        `EdgeVLMError` for fewer than one."""
+        return Conversations(self.pipeline, contexts)
 
     def ask(
         self,
