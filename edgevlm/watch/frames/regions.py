@@ -34,7 +34,7 @@ class Region:
 
     name: str
     box: Box | None = None
-    """Left, top, right, bottom: in pixels, or, where none is above 1, as shares of width and height. None: all of it."""
+    """Left, top, right, bottom: in pixels, or, where none is above 1, as shares of width and height. None: all."""
     mask: Path | None = None
     """A picture of the frame's size: what is black in it is blackened before anything else is done."""
     polygons: tuple[Polygon, ...] = ()

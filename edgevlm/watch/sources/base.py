@@ -20,7 +20,7 @@ class SourceLost(EdgeVLMError):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a source gives; `frames.feed` makes a numbered frame of it."""
+    """What a source gives; `sources.feed` makes a numbered frame of it."""
 
     pixels: NDArray[np.uint8]
     """RGB [height, width, 3]."""
@@ -34,8 +34,10 @@ class Picture:
 class Source(Protocol):
     """Gives pictures; made by the `open_source(options, status)` of its file, which touches nothing yet."""
 
-    live: bool
-    """Whether pictures pass by: then the newest is judged and those between are dropped. Else every one is judged."""
+    @property
+    def live(self) -> bool:
+        """Whether pictures pass by: then the newest is judged and others are dropped. Else every one is judged."""
+        ...
 
     def pictures(self, stop: threading.Event) -> Iterator[Picture]:
         """Connect, and give pictures until the source ends or `stop` is set; waits are short or interruptible.

@@ -1,0 +1,1 @@
+"""How pictures are got: streams decoded in a thread of their own, files, requests. The kinds above say what of it."""
