@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 POLICIES = ("", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss")
 MODES = ("SignAndEncrypt", "Sign")
+EXCHANGES = 4
+"""Time for a write that has to connect first, in `timeout_s`."""
 GOODBYE_S = 2.0
+"""For each step of the end."""
 _T = TypeVar("_T")
 
 
@@ -86,10 +89,10 @@ class OpcUaLink:
         """Whether the last write was answered."""
         return self._client is not None
 
-    def write(self, values: Mapping[str, Any]) -> None:
+    def write(self, values: Mapping[str, Any], within_s: float | None = None) -> None:
         """Write values by node id, in one request. Raises `EdgeVLMError`; the next one then connects anew."""
         try:
-            self._run(self._write(values), 4 * self._server.timeout_s)
+            self._run(self._write(values), within_s or EXCHANGES * self._server.timeout_s)
         except EdgeVLMError:
             raise  # it answered: the connection is sound
         except FutureTimeout:
@@ -165,5 +168,9 @@ class OpcUaLink:
         if server.policy:
             parts = [server.policy, server.mode, server.cert, server.key, server.server_cert]
             await client.set_security_string(",".join(str(part) for part in parts if part is not None))
-        await client.connect()
+        try:
+            await client.connect()
+        except BaseException:  # given up from outside, too
+            client.disconnect_socket()
+            raise
         return client

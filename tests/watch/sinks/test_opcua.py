@@ -172,6 +172,18 @@ def test_a_server_that_hangs_does_not_hold_the_end_up(tmp_path):
         assert condition(watch, NAME)
 
 
+def test_a_server_that_stops_answering_does_not_hold_the_end_up(tmp_path, line):
+    watch = about(tmp_path)
+    with sink_to(line, watch, timeout_s=60) as sink:
+        sink.deliver(delivery(1))
+        assert counter(watch, "sink_opcua_delivered") == 1
+        with line.hanging():
+            begun = time.monotonic()
+            sink.close()
+            assert time.monotonic() - begun < 30
+    assert line.values("Text") == ["accept"]
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "expected"),
     [
