@@ -111,8 +111,8 @@ class OpcUaServer:
         server.set_endpoint(self.url)
         server.set_security_policy(list(self.policies))
         if self.cert is not None and self.key is not None:
-            await server.load_certificate(self.cert)
-            await server.load_private_key(self.key)
+            await server.load_certificate(self.cert, "pem")
+            await server.load_private_key(self.key, format="pem")
         await server.register_namespace("urn:line")
         for name, (value, kind) in VARIABLES.items():
             node = await server.nodes.objects.add_variable(f"ns=2;s={name}", name, value, kind)
