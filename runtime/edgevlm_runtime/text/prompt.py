@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,11 @@ from edgevlm_runtime.text.tokenizer import Tokenizer
 __all__ = ["Message", "PromptEncoder"]
 
 TEMPLATE_BYTES = 1 << 20
+KEPT_TEXTS = 64
+"""Texts whose tokens are remembered: a camera asks the same few questions about every frame, and choices are tokenized
+behind each."""
+LONGEST_KEPT = 32 * 1024
+"""Characters of such a text."""
 
 
 class PromptEncoder:
@@ -52,6 +58,7 @@ class PromptEncoder:
         self.tokenizer = tokenizer
         self._template = ChatTemplate(template, {**variables, **prompt_format.template_variables})
         self._letters = Letters(tokenizer, template)
+        self._known = lru_cache(KEPT_TEXTS)(self._tokens)
         row = tokenizer.added_token(prompt_format.image_token_id)
         self._of_images = tuple(dict.fromkeys([prompt_format.image_token, row or prompt_format.image_token]))
         """What shows an image, and what stands for each of its rows, where that is another token."""
@@ -106,8 +113,14 @@ class PromptEncoder:
 
     def tokenize(self, source: TokenizedText) -> list[int]:
         """Tokens of a prompt's text, the model's beginning-of-sequence token included."""
-        bos = self.format.bos_token
-        return self._letters.encode(source, bos) if source.letters else self.tokenizer.encode(source.text, bos)
+        if source.letters:
+            return self._letters.encode(source, self.format.bos_token)
+        known = self._known if len(source.text) <= LONGEST_KEPT else self._tokens
+        tokens: list[int] = known(source.text).tolist()
+        return tokens
+
+    def _tokens(self, text: str) -> NDArray[np.int32]:
+        return np.array(self.tokenizer.encode(text, self.format.bos_token), np.int32)
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> tuple[str, int, Shield | None]:
         """The conversation as text, its images, and what shields its literal texts, where they need it."""

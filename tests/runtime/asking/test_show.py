@@ -163,3 +163,27 @@ def test_months_of_pictures_leave_nothing_behind(fresh: Fresh, picture: Picture)
             answer = session.ask("hello", max_new_tokens=1)
             assert answer.prefix_tokens_reused == (BEGINNING + 4 if number else 0)
             assert len(context._numbers) == 2
+
+
+def test_the_same_question_about_the_next_picture_is_not_tokenized_again(
+    fresh: Fresh, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = fresh()
+    prompts: list[str] = []
+    encode = vlm.tokenizer.encode
+
+    def counted(text: str, bos_token: str | None = None) -> list[int]:
+        if "hello" in text:
+            prompts.append(text)
+        return encode(text, bos_token)
+
+    monkeypatch.setattr(vlm.tokenizer, "encode", counted)
+    with vlm.session(picture(1)) as session:
+        first = session.choose("hello", ("yes", "no"))
+        asked = len(prompts)
+        session.show(picture(2))
+        second = session.choose("hello", ("yes", "no"))
+    assert len(prompts) == asked > 0
+    assert first.scores != second.scores
+    with vlm.session(picture(2)) as other:
+        assert second.scores == pytest.approx(other.choose("hello", ("yes", "no")).scores, abs=1e-4)
