@@ -1,6 +1,7 @@
 # The front door. Every target makes its own .venv when it is missing, under the versions in constraints.txt.
 #
 #   make demo        an answer on screen, from nothing
+#   make demo-camera a line of parts watched through an RTSP camera, with a live page; CAMERA_ARGS="--seconds 60"
 #   make test        the tests that fit a small machine, in minutes
 #   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX and timm, which it installs
 #   make test-arm64  the shipped model on emulated Arm cores, token for token as here; Debian or Ubuntu with qemu-user-static
@@ -17,6 +18,7 @@ VENV ?= .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
 ARM64_ARGS ?=
+CAMERA_ARGS ?=
 FUZZ_SECONDS ?= 30
 FUZZ_ARGS ?=
 
@@ -34,7 +36,7 @@ PIP := $(BIN)/python -m pip install $(QUIETLY) --only-binary :all: -c constraint
 DEVICE := --no-deps -r device-requirements.txt ./runtime . onnxruntime
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-full test-arm64 fresh sbom fuzz check format docs bench clean
+.PHONY: help venv demo demo-camera test test-full test-arm64 fresh sbom fuzz check format docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -58,6 +60,9 @@ $(STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
 
 demo: $(STAMP)
 	$(BIN)/python -m edgevlm.demo
+
+demo-camera: $(STAMP)
+	$(BIN)/python -m edgevlm.demo.camera $(CAMERA_ARGS)
 
 # Two workers with one thread each use two cores better than one worker with two: most tests are many small steps. Files
 # in the order of tests/conftest.py, the longest first, where xdist would begin with those that have the most tests.

@@ -13,7 +13,7 @@ from edgevlm.terminal.types import FilePath, Number, Whole, image_options, loadi
 
 if TYPE_CHECKING:
     from edgevlm.cli.records import AnswerReport
-    from edgevlm_runtime import Answer, Choice, Session
+    from edgevlm_runtime import Answer, Choice, Form, Session
 
 
 CUT = "length"
@@ -59,6 +59,14 @@ CUT = "length"
 @click.option("--choices", metavar="A,B,C", help="Weigh these answers instead of generating one.")
 @click.option("--abstain-below", type=Number(0, 1), metavar="P", help="No verdict when no choice is as probable as P.")
 @click.option("--choice-temperature", type=Number(0), metavar="T", help="For --choices. Default: the fitted one, or 1.")
+@click.option("--regex", metavar="PATTERN", help="The answer matches this regular expression as a whole.")
+@click.option(
+    "--json-schema",
+    type=FilePath(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The answer is JSON of this schema.",
+)
+@click.option("--one-of", metavar="A,B,C", help="The answer is one of these, generated; --choices weighs them.")
 @click.option("--timings", is_flag=True, help="Say on stderr how long each stage took.")
 @loading_options()
 @click.option("--max-context", type=Whole(1), metavar="N", help="Tokens the KV cache holds, to bound memory.")
@@ -81,6 +89,9 @@ def command(
     choices: str | None,
     abstain_below: float | None,
     choice_temperature: float | None,
+    regex: str | None,
+    json_schema: Path | None,
+    one_of: str | None,
     timings: bool,
     loading: dict[str, Any],
     max_context: int | None,
@@ -97,6 +108,7 @@ def command(
     computed. Options that are not given keep the model's own defaults.
 
     With --choices nothing is generated: the model weighs the answers given, and the likeliest is the verdict.
+    With --regex, --json-schema or --one-of an answer has that form, unless it is cut.
 
     \b
     Examples:
@@ -104,6 +116,7 @@ def command(
       edgevlm run llava-fp16 -i part.png -p "Is there a scratch?" --choices yes,no --abstain-below 0.9
       edgevlm run llava-fp16 -i before.png -i after.png -p "What changed?" --max-new-tokens 60
       edgevlm run llava-fp16 -i part.png -p "Describe it." -p "Is it safe to use?" --chat --timings
+      edgevlm run llava-fp16 -i part.png -p "Report." --json-schema report.schema.json
       edgevlm run llava-fp16 -i part.png -p "Describe it." --temperature 0.7 --seed 1 --json
     """
     from edgevlm.cli.records import EngineReport, RunReport, answered
@@ -116,7 +129,8 @@ def command(
         apply_exif_orientation=apply_exif_orientation,
         image_bit_depth=image_bit_depth,
     )
-    options = _given(**{**generation, "stop": generation["stop"] or None})
+    form = _form(regex=regex, json_schema=json_schema, one_of=one_of)
+    options = _given(**{**generation, "stop": generation["stop"] or None, "form": form})
     weighing = _weighing(choices, options, abstain_below=abstain_below, temperature=choice_temperature)
     answers: list[AnswerReport] = []
     with stdout_kept_clean():
@@ -170,6 +184,25 @@ def _say_cut(answer: Answer, wanted: int | None, default: int) -> None:
         note(f"The answer was cut at {count} tokens, the bundle's default: ask for more with --max-new-tokens.")
 
 
+def _form(*, regex: str | None, json_schema: Path | None, one_of: str | None) -> Form | None:
+    """What answers are to look like; None as the model likes."""
+    from edgevlm_runtime import EdgeVLMError, Form
+    from edgevlm_runtime.form import LARGEST
+    from edgevlm_runtime.reading import read_text, why
+
+    given = [one for one in (regex, json_schema, one_of) if one is not None]
+    if len(given) > 1:
+        raise click.UsageError("give one of --regex, --json-schema and --one-of.")
+    if json_schema is not None:
+        try:
+            return Form.json(read_text(json_schema, LARGEST))
+        except OSError as error:
+            raise EdgeVLMError(f"cannot read {json_schema}: {why(error)}: choose another --json-schema") from error
+    if regex is not None:
+        return Form.regex(regex)
+    return None if one_of is None else Form.one_of(one_of.split(","))
+
+
 def _weighing(choices: str | None, generation: dict[str, Any], **options: float | None) -> dict[str, Any] | None:
     """Arguments of `Session.choose`; None when an answer is to be generated."""
     given = _given(**options)
@@ -178,7 +211,9 @@ def _weighing(choices: str | None, generation: dict[str, Any], **options: float 
             raise click.UsageError("--abstain-below and --choice-temperature need --choices.")
         return None
     if generation:
-        raise click.UsageError(f"--choices generates nothing: leave out --{next(iter(generation)).replace('_', '-')}.")
+        name = next(iter(generation)).replace("_", "-")
+        which = "--regex, --json-schema and --one-of" if name == "form" else f"--{name}"
+        raise click.UsageError(f"--choices generates nothing: leave out {which}.")
     return {"choices": choices.split(","), **given}
 
 

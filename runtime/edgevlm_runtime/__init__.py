@@ -24,6 +24,7 @@ from edgevlm_runtime.errors import (
     PromptError,
     ProviderError,
 )
+from edgevlm_runtime.form import Form
 from edgevlm_runtime.model import VLM, load
 from edgevlm_runtime.options import GenerationOptions, RuntimeOptions
 from edgevlm_runtime.privacy import switch_reports_off
@@ -41,6 +42,7 @@ __all__ = [
     "Choice",
     "ContextOverflow",
     "EdgeVLMError",
+    "Form",
     "GenerationOptions",
     "ImageError",
     "PromptError",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgevlm_runtime.errors import LONGEST_REASON, EdgeVLMError
+from edgevlm_runtime.form import Form
 
 MIB = 1 << 20
 TEXT_TOKENS = ("special", "literal")
@@ -111,8 +112,12 @@ class GenerationOptions:
     """Strings that end the answer; the text ends before them. They add to the bundle's own."""
     logprobs: bool = True
     """Whether the answer carries each token's log-probability."""
+    form: Form | None = None
+    """What the answer must look like (`edgevlm_runtime.form`); a JSON schema or a type becomes one."""
 
     def __post_init__(self) -> None:
+        if self.form is not None:
+            object.__setattr__(self, "form", Form.of(self.form))
         need(_whole(self.max_new_tokens, 1), "max_new_tokens", self.max_new_tokens, "a whole number of at least 1")
         need(is_real(self.temperature) and self.temperature >= 0, "temperature", self.temperature, "0 or more")
         need(_whole(self.top_k, 0), "top_k", self.top_k, "a whole number, 0 for no limit")

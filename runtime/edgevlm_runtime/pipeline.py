@@ -26,6 +26,7 @@ from edgevlm_runtime.images import make_processor
 from edgevlm_runtime.images.base import ImageProcessor
 from edgevlm_runtime.images.load import ImageSource, LoadOptions, load_image
 from edgevlm_runtime.options import RuntimeOptions
+from edgevlm_runtime.text.constraint import Constraints
 from edgevlm_runtime.text.layout import Prompt
 from edgevlm_runtime.text.prompt import Message, PromptEncoder
 from edgevlm_runtime.text.tokenizer import Tokenizer
@@ -94,6 +95,12 @@ class Pipeline:
     def context_tokens(self) -> int:
         """Tokens of prompt, images and answer together that a context can hold."""
         return _context_tokens(self.manifest, self.options)
+
+    @cached_property
+    def constraints(self) -> Constraints:
+        """What holds answers to a form."""
+        manifest = self.manifest
+        return Constraints(self.tokenizer, manifest.decoder.vocab_size, manifest.generation.eos_token_ids)
 
     @cached_property
     def choice_temperature(self) -> float:

@@ -24,7 +24,7 @@ from edgevlm.watch.plan import stored
 from edgevlm.watch.plan.plan import Reuse
 from edgevlm.watch.records import files
 from edgevlm.watch.records.marks import Marks, about
-from edgevlm.watch.records.reading import records
+from edgevlm.watch.records.reading import records as read
 from edgevlm.watch.replay.run import flips
 from edgevlm.watch.rules import text
 from edgevlm.watch.rules.choice import Options
@@ -137,8 +137,8 @@ def test_the_same_bundle_judges_the_same(invoke, watched: Path, vlm: VLM) -> Non
     assert result.exit_code == 0, result.stderr
     assert (found["asked"], found["flips"], found["left_out"], found["inexact"]) == (COUNT, [], {}, 0)
     assert found["largest_change"] < 1e-5
-    assert found["bundle_digest"] == vlm.bundle.content_digest == next(records(watched)).bundle
-    assert found["last_sha256"] == [list(records(watched))[-1].sha256]
+    assert found["bundle_digest"] == vlm.bundle.content_digest == next(read(watched)).bundle
+    assert found["last_sha256"] == [list(read(watched))[-1].sha256]
 
 
 def test_another_bundle_flips_what_eval_finds(
@@ -169,7 +169,7 @@ def test_another_bundle_flips_what_eval_finds(
 def test_what_a_reload_asks(watched: Path, int4: Path, by_eval: Probabilities, question: Question, vlm: VLM) -> None:
     """`flips`: of the newest that can be asked, by the plan that is given."""
     file = watched / "records.jsonl"
-    plan = stored.find(file, next(records(watched)).plan)
+    plan = stored.find(file, next(read(watched)).plan)
     expected = [number for number, _, _ in flipped(by_eval, question.options.at_least) if number > COUNT - 10]
     assert flips(file, edgevlm_runtime.load(int4), plan, last=10) == len(expected)
     other = {word: f"not {word}" for word in CODES}
@@ -198,7 +198,7 @@ def test_what_cannot_be_asked_is_counted(invoke, few: Path) -> None:
     with booked.book(few / "records.jsonl") as book:
         booked.add(book, 200)  # by a plan that nobody kept
     with booked.book(few / "records.jsonl") as book:
-        book.use(bundle="b" * 64, plan=next(records(few)).plan)
+        book.use(bundle="b" * 64, plan=next(read(few)).plan)
         book.add(booked.frame(201), booked.Firing("every"), "unsure", status="default")
     kept = sorted((few / "kept").glob("*.png"))
     kept[0].unlink()
@@ -266,14 +266,14 @@ def test_where_there_are_no_records(invoke, refused, tmp_path: Path, name: str, 
 
 def test_marked_records_are_a_data_set(invoke, few: Path, int8: Path) -> None:
     """What a person says decides what is right: here, that two of three verdicts were."""
-    first, second, third, *_ = records(few)
+    first, second, third, *_ = read(few)
     marks = Marks(files.marks(few / "records.jsonl"))
     marks.add(about(first, first.verdict))
     marks.add(about(second, "ok" if second.verdict == "reject" else "reject"))
     marks.add(about(third, third.verdict))
     result = invoke("eval", int8, "--dataset", few, "--json")
     assert result.exit_code == 0, result.stderr
-    found = said(result)
+    found = json.loads(result.stdout)
     assert found["n"] == 3
     assert found["exact_match"]["edgevlm"] == pytest.approx(2 / 3)
     assert list(found["by_question"]) == ["defect"]

@@ -120,15 +120,16 @@ class PromptRun:
 
     def _events(self) -> Iterator[TokenEvent]:
         ending = self._ending()
+        form = self.question.options.form
+        constraint = None if form is None else self._pipeline.constraints.make(form)
         prompt, logits = self._prefill()
         if logits is None:
             yield TokenEvent("", finish_reason=CANCELLED)
             return
-        room = self._context.capacity - self._context.length
         vocab = self._pipeline.manifest.decoder.vocab_size
         sampler = Sampler(self.question.options, prompt.token_ids, vocab)
         text = self._pipeline.tokenizer.stream()
-        yield from generate(logits, self._context.step, room, sampler, text, ending)
+        yield from generate(logits, self._context, sampler, text, ending, constraint)
 
     def _prefill(self) -> tuple[Prompt, Logits | None]:
         """Bring the prompt into the cache; its last logits [vocab], None when cancelled."""

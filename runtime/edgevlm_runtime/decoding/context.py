@@ -133,6 +133,16 @@ class Context:
         self._held[place] = token_id
         return logits
 
+    def extend(self, token_ids: Ids) -> Logits:
+        """Append generated tokens [n] in as few runs as there are chunks; logits [n, vocab] after each."""
+        size = min(self._chunk, self._rows)
+        parts = []
+        for start, stop in chunks(0, token_ids.size, size):
+            place = self.length
+            parts.append(self._appended(token_ids[start:stop]))
+            self._held[place : place + stop - start] = token_ids[start:stop]
+        return np.concatenate(parts)
+
     def peek(self, token_ids: Ids) -> Logits:
         """Logits [n, vocab] after each of `token_ids` [n], had they been generated; the cache is then as it was."""
         size = min(self._chunk, self._rows)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.decoder import Logits
-from edgevlm_runtime.decoding.sampling import Sampler
+from edgevlm_runtime.decoding.sampling import Pick, Sampler
+from edgevlm_runtime.text.constraint import Constraint
 from edgevlm_runtime.text.stop_strings import StopStrings
 from edgevlm_runtime.text.tokenizer import TextStream
 
@@ -42,21 +46,23 @@ class Ending:
 
 
 def generate(
-    logits: Logits, step: Callable[[int], Logits], room: int, sampler: Sampler, text: TextStream, ending: Ending
+    logits: Logits,
+    context: Context,
+    sampler: Sampler,
+    text: TextStream,
+    ending: Ending,
+    constraint: Constraint | None = None,
 ) -> Iterator[TokenEvent]:
-    """Generate from the prompt's last `logits` [vocab]; `step` feeds a token back and gives the next logits.
+    """Generate from the last `logits` [vocab] of the prompt, which is what `context` holds.
 
-    `room`: tokens that can still be fed back; one more than that can be generated. The last token is not fed back.
+    One more token can be generated than the context has room for: the last token is not fed back.
     """
     stops = StopStrings(ending.stop_strings)
-    limit = min(ending.max_new_tokens, room + 1)
-    count = 0
-    while True:
+    limit = min(ending.max_new_tokens, context.capacity - context.length + 1)
+    for count, pick in enumerate(_picks(logits, context, sampler, constraint, limit), 1):
         if ending.cancelled():
             yield TokenEvent(_rest(text, stops), finish_reason=CANCELLED)
             return
-        pick = sampler.pick(logits)
-        count += 1
         ended = pick.token_id in ending.eos_token_ids or pick.token_id in ending.stop_token_ids
         piece = stops.push("" if ended else text.push(pick.token_id))  # what ends an answer is none of its text
         reason = _finish_reason(pick.token_id, count, limit, stops, ending)
@@ -67,7 +73,27 @@ def generate(
         yield TokenEvent(piece, pick.token_id, pick.logprob, reason)
         if reason is not None:
             return
-        logits = step(pick.token_id)
+
+
+def _picks(
+    logits: Logits, context: Context, sampler: Sampler, constraint: Constraint | None, limit: int
+) -> Iterator[Pick]:
+    """Token after token, each fed back when the next is asked for; tokens that a constraint forces, all at once."""
+    count = 0
+    while True:
+        pick = sampler.pick(logits, None if constraint is None else constraint.allowed())
+        count += 1
+        yield pick
+        forced = [] if constraint is None else constraint.accept(pick.token_id)[: max(0, limit - count - 1)]
+        if constraint is None or not forced:
+            logits = context.step(pick.token_id)
+            continue
+        constraint.follow(forced)
+        rows = context.extend(np.array([pick.token_id, *forced], dtype=np.int64))
+        for token, row in zip(forced, rows, strict=False):
+            count += 1
+            yield sampler.given(row, token)
+        logits = rows[-1]
 
 
 def _finish_reason(token: int, count: int, limit: int, stops: StopStrings, ending: Ending) -> str | None:

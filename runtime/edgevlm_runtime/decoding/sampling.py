@@ -41,28 +41,32 @@ class Sampler:
         self._penalised: Ids = np.flatnonzero(self._seen)
         self._suppressed = np.array([token for token in options.suppress_tokens if token < vocab], dtype=np.int64)
 
-    def pick(self, logits: Logits) -> Pick:
-        """The next token for `logits` [vocab], which are left as they are. Raises `EdgeVLMError` when they are not
-        numbers."""
+    def pick(self, logits: Logits, allowed: NDArray[np.bool_] | None = None) -> Pick:
+        """The next token for `logits` [vocab], which are left as they are; one of those `allowed` [vocab] where that is
+        given. Raises `EdgeVLMError` when they are not numbers, or no token is left."""
         likeliest = int(np.argmax(logits))
         if not np.isfinite(logits[likeliest]):
             raise EdgeVLMError("the decoder's logits are not numbers: use a bundle of higher precision")
-        scores = self._process(logits)
+        scores = self._process(logits, allowed)
         if scores is not logits:
             _check_choice(float(scores.max()))
         if self._rng is not None:
             token = self._draw(scores, self._rng)
         else:
             token = likeliest if scores is logits else int(np.argmax(scores))
+        return self.given(logits, token)
+
+    def given(self, logits: Logits, token: int) -> Pick:
+        """A token that follows in any case, where the model's `logits` [vocab] are these."""
         if self._options.repetition_penalty != 1.0 and not self._seen[token]:
             self._seen[token] = True
             self._penalised = np.append(self._penalised, token)
         return Pick(token, log_probability(logits, token) if self._options.logprobs else None)
 
-    def _process(self, logits: Logits) -> Logits:
-        """Repetition penalty and suppressed tokens; `logits` itself when neither applies."""
+    def _process(self, logits: Logits, allowed: NDArray[np.bool_] | None = None) -> Logits:
+        """Repetition penalty, suppressed tokens, those not allowed; `logits` itself when none applies."""
         penalty = self._options.repetition_penalty
-        if penalty == 1.0 and not self._suppressed.size:
+        if penalty == 1.0 and not self._suppressed.size and allowed is None:
             return logits
         scores = logits.copy()
         if penalty != 1.0:
@@ -70,6 +74,8 @@ class Sampler:
             with np.errstate(over="ignore"):  # `pick` looks at what came of it
                 scores[self._penalised] = np.where(seen < 0, seen * np.float32(penalty), seen / np.float32(penalty))
         scores[self._suppressed] = -np.inf
+        if allowed is not None:
+            scores[~allowed] = -np.inf
         return scores
 
     def _draw(self, scores: Logits, rng: np.random.Generator) -> int:

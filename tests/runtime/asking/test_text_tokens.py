@@ -27,7 +27,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Says:
             def __init__(self, *_: Any) -> None:
                 self._tokens: Iterator[int] = iter(tokens)
 
-            def pick(self, _: object) -> Pick:
+            def pick(self, *_: object) -> Pick:
                 return Pick(next(self._tokens), None)
 
         monkeypatch.setattr("edgevlm_runtime.asking.prompt_run.Sampler", Script)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
+from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.generate import Ending, TokenEvent, generate
 from edgevlm_runtime.decoding.sampling import Sampler
 from edgevlm_runtime.options import GenerationOptions
@@ -18,10 +20,13 @@ Go = Callable[..., list[TokenEvent]]
 
 
 class _Script:
-    """A decoder that says given tokens, and notes what is fed back."""
+    """A context whose decoder says given tokens, and notes what is fed back."""
+
+    length = 0
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens = list(tokens)
+        self.capacity = 100
         self.fed: list[int] = []
 
     def logits(self, place: int) -> np.ndarray:
@@ -43,7 +48,8 @@ def tokenizer(handmade_bundle: Path) -> Tokenizer:
 def run(tokenizer: Tokenizer) -> Go:
     def go(script: _Script, ending: Ending, room: int = 100) -> list[TokenEvent]:
         sampler = Sampler(GenerationOptions(), np.array([], np.int64), VOCAB)
-        return list(generate(script.logits(0), script.step, room, sampler, tokenizer.stream(), ending))
+        script.capacity = room
+        return list(generate(script.logits(0), cast("Context", script), sampler, tokenizer.stream(), ending))
 
     return go
 

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING
 import click
 
 import edgevlm
-from edgevlm.terminal.errors import BAD_INPUT, INTERRUPTED, error_line
+from edgevlm.demo import MODEL, export_model, start
 from edgevlm.terminal.output import table
 
 if TYPE_CHECKING:
     from edgevlm_export.inspection import Part
     from edgevlm_export.reference import Reference
 
-MODEL = "inspector"
 KINDS = ("exists", "type", "location", "code", "report")
 GROUPS = ("new picture", "further question")
 ENLARGED = 384
@@ -50,7 +49,7 @@ def main(out: Path) -> None:
     """Export the shipped model to int8 and let it inspect three parts it has never seen."""
     from edgevlm_export.reference import Reference
 
-    bundle = _bundle(out)
+    bundle = export_model(out)
     reference = Reference.load(MODEL)
     vlm = edgevlm.load(bundle)
     every: list[Asked] = []
@@ -62,17 +61,6 @@ def main(out: Path) -> None:
     _timings(every)
     again = ("run", str(bundle), "--image", str(picture), "--prompt", "Count the holes.")
     click.echo(f"\nPictures and bundle: {out}\nTry:  {shlex.join((sys.executable, '-m', 'edgevlm', *again))}")
-
-
-def _bundle(out: Path) -> Path:
-    from edgevlm.terminal.progress import StageProgress
-    from edgevlm_export.api import ExportOptions, export
-
-    click.echo(f"Exporting {MODEL} to int8 ...")
-    with StageProgress() as progress:
-        report = export(ExportOptions(MODEL, out / f"{MODEL}-int8", precision="int8", force=True), progress)
-    click.echo(f"  {report.bundle}: {report.bytes_total / 2**20:.1f} MiB in {report.seconds:.0f} s\n")
-    return report.bundle
 
 
 def _parts() -> Iterator[tuple[str, Part]]:
@@ -133,16 +121,5 @@ def _timings(asked: Sequence[Asked]) -> None:
     click.echo(f"{right} of {len(asked)} answers right. Medians:\n{table(rows)}")
 
 
-def _main() -> None:
-    try:
-        main(standalone_mode=False)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        sys.exit(INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 -- as the commands do: one line
-        click.echo(error_line(error), err=True)
-        sys.exit(BAD_INPUT)
-
-
 if __name__ == "__main__":
-    _main()
+    start(main)

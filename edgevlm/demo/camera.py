@@ -1,0 +1,220 @@
+"""The demonstration behind `make demo-camera`: a line of parts as a camera sees it, watched by `inspector`.
+
+    python -m edgevlm.demo.camera --out build/demo-camera --seconds 30
+
+Parts that training never saw are drawn into a video, which examples/rtsp_server.py serves as a network camera does
+(where the system has gst-rtsp-server; else the file is played at its own speed, and that is said). A watch looks at it,
+and verdicts come in the terminal and on a page. At the end each is compared with what was drawn: which part a frame
+shows is painted beside it, outside of the region that the model sees.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from edgevlm.demo import export_model, start
+
+if TYPE_CHECKING:
+    from edgevlm_export.inspection import Part
+
+PARTS = 64
+FPS = 10
+SHOWN_S = 0.8
+"""How long each part stays before the camera."""
+SIDE = 384
+"""Pixels of a part's picture in a frame, four times what the model sees."""
+FRAME = (512, 448)
+"""Width and height; the part is at the top left, its number as light and dark squares at the bottom."""
+BITS, SQUARE = 6, 64
+FIRST = 6000
+"""Of the test split's parts: `python -m edgevlm.demo` and the benchmarks show others."""
+SYSTEM_PYTHON = "/usr/bin/python3"
+"""The one that Debian's bindings of GStreamer are for."""
+PLAN = """\
+name = "demo"
+bundle = {bundle}
+
+[source]
+{source}
+
+[trigger]                            # a part has come, and rests
+kind = "change"
+settle_s = 0.2
+box = [0, 0, {side}, {side}]
+
+[[region]]
+name = "part"
+box = [0, 0, {side}, {side}]
+
+[[question]]
+name = "defect"
+text = {question}
+choices = ["yes", "no"]
+verdicts = {{yes = "reject", no = "accept"}}
+at_least = 0.8
+region = "part"
+
+[verdict]
+order = ["reject", "unsure", "accept"]
+deadline_ms = 5000
+
+[records]
+file = "records.jsonl"
+
+[[sink]]
+kind = "terminal"
+
+[[sink]]
+kind = "pictures"
+folder = "pictures"
+of = ["all"]
+
+[page]
+port = {port}
+"""
+
+
+@click.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("build/demo-camera"), show_default=True
+)
+@click.option("--seconds", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="How long to watch.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8750, show_default=True, help="Of the page; 0: any.")
+def main(out: Path, seconds: float, port: int) -> None:
+    """Watch a line of parts with the shipped model."""
+    from edgevlm.watch.plan.read import read
+    from edgevlm.watch.service.run import run
+    from edgevlm_runtime import load
+
+    shutil.rmtree(out / "pictures", ignore_errors=True)
+    for old in out.glob("records*"):
+        old.unlink()
+    bundle = export_model(out)
+    parts = _parts()
+    video = out / "line.mp4"
+    _film(parts, video)
+    with _camera(video) as source:
+        plan = out / "plan.toml"
+        plan.write_text(_plan(bundle, source, port), encoding="utf-8")
+        click.echo(f"Watching {PARTS} parts, one every {SHOWN_S} s, for {seconds:g} s: edgevlm watch {plan}")
+        stop = threading.Event()
+        clock = threading.Timer(seconds, stop.set)
+        clock.daemon = True
+        clock.start()
+        summary = run(read(plan), load(bundle), stop=stop, show=click.echo)
+    right, of = _compare(out, parts)
+    click.echo(f"\n{summary.judged} frames judged, {right} of {of} verdicts right; records, pictures, plan: {out}")
+    if of == 0 or right < 0.9 * of:
+        click.echo("That is fewer than it should be.", err=True)
+        click.get_current_context().exit(1)
+
+
+def _parts() -> list[Part]:
+    from edgevlm_export import inspection
+
+    return [inspection.part(seed) for seed in inspection.seeds("test")[FIRST : FIRST + PARTS]]
+
+
+def _film(parts: list[Part], video: Path) -> None:
+    """The parts one after the other, as H.264."""
+    import av
+
+    click.echo(f"Rendering {len(parts)} parts into {video} ...")
+    with av.open(str(video), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height = FRAME
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "10", "preset": "veryfast", "tune": "zerolatency", "g": str(FPS)}
+        for number, part in enumerate(parts):
+            frame = av.VideoFrame.from_ndarray(_picture(number, part), format="rgb24")
+            for _ in range(round(SHOWN_S * FPS)):
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _picture(number: int, part: Part) -> NDArray[np.uint8]:
+    """A frame [height, width, 3]: the part, and its number in squares, the lowest bit first."""
+    from PIL import Image
+
+    from edgevlm_export import inspection
+
+    width, height = FRAME
+    frame = np.zeros((height, width, 3), np.uint8)
+    frame[:SIDE, :SIDE] = np.asarray(inspection.draw(part).resize((SIDE, SIDE), Image.Resampling.NEAREST))
+    for bit in range(BITS):
+        frame[SIDE:, bit * SQUARE : (bit + 1) * SQUARE] = 255 * (number >> bit & 1)
+    return frame
+
+
+def _number(pixels: NDArray[np.uint8]) -> int:
+    """What `_picture` has painted beside the part."""
+    middle = pixels[(SIDE + FRAME[1]) // 2, SQUARE // 2 : BITS * SQUARE : SQUARE].mean(axis=-1)
+    return sum(1 << bit for bit in range(BITS) if middle[bit] > 128)
+
+
+@contextmanager
+def _camera(video: Path) -> Iterator[str]:
+    """The `[source]` table of a camera that shows the video again and again."""
+    script = Path(__file__).parents[2] / "examples" / "rtsp_server.py"
+    lines = f'kind = "video"\npath = "{video.name}"\nrealtime = true\nloop = true'
+    if not _has_rtsp_server(script):
+        click.echo(
+            "No RTSP server here (Debian: apt install gir1.2-gst-rtsp-server-1.0 python3-gi and the good, bad and"
+        )
+        click.echo("ugly plugins of gstreamer1.0, in a clone of edgevlm): the video file is played instead.")
+        yield lines
+        return
+    command = [SYSTEM_PYTHON, str(script), "--fps", str(FPS), str(video)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            address = server.stdout.readline().strip() if server.stdout else ""
+            click.echo(f"Camera: {address or 'did not start, so the file is played'}")
+            yield f'kind = "rtsp"\nurl = "{address}"' if address else lines
+        finally:
+            server.terminate()
+
+
+def _has_rtsp_server(script: Path) -> bool:
+    if not script.is_file() or shutil.which(SYSTEM_PYTHON) is None:
+        return False
+    probe = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
+    return subprocess.run([SYSTEM_PYTHON, "-c", probe], capture_output=True, check=False).returncode == 0
+
+
+def _plan(bundle: Path, source: str, port: int) -> str:
+    from edgevlm_export import inspection
+
+    question = inspection.QUESTIONS["exists"][0].text
+    return PLAN.format(bundle=f'"{bundle.name}"', source=source, port=port, side=SIDE, question=f'"{question}"')
+
+
+def _compare(out: Path, parts: list[Part]) -> tuple[int, int]:
+    """How many verdicts say what was drawn, of how many; those that do not are named."""
+    from PIL import Image
+
+    from edgevlm.watch.records.reading import records
+
+    kept = {file.name.partition("-")[0].lstrip("0"): file for file in (out / "pictures").rglob("*.png")}
+    right = of = 0
+    for record in records(out / "records.jsonl"):
+        number = _number(np.asarray(Image.open(kept[str(record.number)]).convert("RGB")))
+        truth = "reject" if parts[number].defect else "accept"
+        of += 1
+        right += record.verdict == truth
+        if record.verdict != truth:
+            click.echo(f"record {record.number}: {record.verdict}, drawn was {parts[number].defect or 'a good part'}")
+    return right, of
+
+
+if __name__ == "__main__":
+    start(main)
