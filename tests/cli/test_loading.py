@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from edgevlm.cli import COMMANDS, cli
+from tests.support import records
 from tests.support.packages import installed
 
 LOADING = {
@@ -94,6 +95,7 @@ def test_replay_loads_what_answered_with_another_engine(invoke, refused, acme, a
     again = ("replay", kept, "--pictures", tmp_path / "questions")
     given = invoke(*again, "--engine", "acme", "--threads", 1, "--json")
     assert given.exit_code == 0, given.stderr
+    records.check("replay", json.loads(given.stdout))
     assert set(acme.read_text().splitlines()) == {"acme cpu 1"}
     assert "unknown engine: steam: known are ort, " in refused(invoke(*again, "--engine", "steam"), begun=True)
 

@@ -41,6 +41,8 @@ class Publisher:
         self._client, self.kept, self._status, self._base, self._address = client, kept, status, base, address
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._shown: dict[str, bytes] = {}
+        self._showing: dict[int, str] = {}
+        self._changed: set[str] = set()
         self._spool = kept.spool
         self._next = kept.spool.next
         self._in_flight: dict[int, int] = {}
@@ -125,7 +127,8 @@ class Publisher:
     def _finished(self) -> bool:
         if self._stop_at is None:
             return False
-        return time.monotonic() >= self._stop_at or not self._connected or self._spool.waiting == 0
+        sent = self._spool.waiting == 0 and not self._changed
+        return sent or not self._connected or time.monotonic() >= self._stop_at
 
     def _fill(self) -> None:
         """Send records until as many are under way as may be."""
@@ -142,6 +145,9 @@ class Publisher:
                 self._in_flight[self._client.publish(f"{self._base}/record", payload, qos=1).mid] = number
 
     def _acknowledged(self, mid: int, failure: str) -> None:
+        topic = self._showing.pop(mid, None)
+        if topic is not None and topic in self._changed:
+            self._publish_shown(topic)
         number = self._in_flight.pop(mid, None)
         if number is None:
             return
@@ -160,8 +166,8 @@ class Publisher:
         self._connected = True
         self._status.count("sink_mqtt_repeated", len(self._in_flight))
         self._client.publish(f"{self._base}/available", "online", qos=1, retain=True)
-        for topic, payload in self._shown.items():
-            self._client.publish(topic, payload, qos=1, retain=True)
+        for topic in self._shown:
+            self._publish_shown(topic)
         self._status.clear_condition(CONNECTION)
 
     def _lost(self, why: str) -> None:
@@ -172,7 +178,15 @@ class Publisher:
     def _show(self, topic: str, payload: bytes) -> None:
         self._shown[topic] = payload
         if self._connected:
-            self._client.publish(topic, payload, qos=1, retain=True)
+            self._publish_shown(topic)
+
+    def _publish_shown(self, topic: str) -> None:
+        """One message of a topic is under way at a time: a broker that is slow gets the newest, not a queue."""
+        if topic in self._showing.values():
+            self._changed.add(topic)
+            return
+        self._changed.discard(topic)
+        self._showing[self._client.publish(topic, self._shown[topic], qos=1, retain=True).mid] = topic
 
     def _say(self, topic: str, payload: bytes) -> None:
         if self._connected:

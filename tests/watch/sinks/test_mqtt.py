@@ -18,6 +18,7 @@ from functools import partial
 import pytest
 from PIL import Image
 
+from edgevlm.watch.sinks import publisher
 from edgevlm.watch.sinks.mqtt import MqttSink, Options, make_sink
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.made_records import about, condition, counter, delivery, pending
@@ -135,6 +136,7 @@ def test_what_waited_goes_out_after_a_restart(tmp_path, broker):
 DYING = """
 import sys, time
 from pathlib import Path
+from edgevlm.watch.sinks import publisher
 from edgevlm.watch.sinks.mqtt import Options, make_sink
 from tests.support.made_records import about, delivery
 sink = make_sink(Options(port=int(sys.argv[1]), keepalive_s=5), about(Path(sys.argv[2])))
@@ -166,6 +168,30 @@ def test_kill_9_brings_the_last_will_and_loses_no_record(tmp_path, broker):
         watch = about(tmp_path / "watch")
         with sink_to(broker, watch):
             until(lambda: {one["number"] for one in subscriber.records()} >= said, "every record that was kept")
+
+
+def test_records_that_the_broker_refuses_wait_until_it_takes_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(publisher, "AGAIN_S", 0.1)
+    acl = tmp_path / "acl"
+    acl.write_text(f"topic readwrite {BASE}/available\ntopic readwrite {BASE}/ready\ntopic read #\n")
+    acl.chmod(0o644)
+    watch = about(tmp_path)
+    broker = Mosquitto(tmp_path / "broker", ("allow_anonymous true", f"acl_file {acl}"))
+    broker.start()
+    try:
+        with subscriber_to(broker, f"{BASE}/#") as subscriber, sink_to(broker, watch, version="5") as sink:
+            for number in range(1, 31):
+                sink.deliver(delivery(number))
+            until(lambda: "Not authorized" in condition(watch, "sink mqtt refused"), "refused")
+            assert (delivered(watch), subscriber.records()) == (0, [])
+            broker.stop()
+            broker.options = ("allow_anonymous true",)
+            broker.start()
+            until(lambda: delivered(watch) == 30, "all delivered")
+            until(lambda: {one["number"] for one in subscriber.records()} == set(range(1, 31)), "all received")
+            assert condition(watch, "sink mqtt refused") == ""
+    finally:
+        broker.stop()
 
 
 def test_password_and_tls(tmp_path):
@@ -249,6 +275,9 @@ def test_a_broker_that_stops_answering_does_not_hold_the_end_up_and_gets_all_lat
         broker.process.send_signal(signal.SIGSTOP)
         for number in range(2, 40):
             sink.deliver(delivery(number))
+        time.sleep(0.3)
+        assert sink._publisher is not None
+        assert len(sink._publisher._client._out_messages) < 30  # nothing piles up in memory
         begun = time.monotonic()
         sink.close()
         assert time.monotonic() - begun < 20
@@ -257,6 +286,20 @@ def test_a_broker_that_stops_answering_does_not_hold_the_end_up_and_gets_all_lat
     with subscriber_to(broker, f"{BASE}/#") as subscriber, sink_to(broker, watch):
         until(lambda: {one["number"] for one in subscriber.records()} >= set(range(20, 40)), "what waited")
         until(lambda: delivered(watch) == 38, "all acknowledged")
+
+
+def test_a_broker_that_is_slow_gets_the_newest_state_at_last(tmp_path, broker):
+    watch = about(tmp_path)
+    assert broker.process is not None
+    with sink_to(broker, watch) as sink:
+        sink.deliver(delivery(1))
+        until(lambda: delivered(watch) == 1, "the first")
+        broker.process.send_signal(signal.SIGSTOP)
+        for number in range(2, 100):
+            sink.deliver(delivery(number, "reject" if number % 2 else "accept"))
+        broker.process.send_signal(signal.SIGCONT)
+        until(lambda: delivered(watch) == 99, "all acknowledged")
+        until(lambda: json.loads(retained(broker, f"{BASE}/verdict"))["number"] == 99, "the newest")
 
 
 def test_a_full_disk_is_said_and_records_go_out_all_the_same(tmp_path, broker, monkeypatch):
