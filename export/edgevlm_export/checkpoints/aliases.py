@@ -65,6 +65,13 @@ ALIASES: dict[str, ModelAlias] = {
     "vip-llava": ModelAlias(
         "llava-hf/vip-llava-7b-hf", "vipllava", "ViP-LLaVA, 7B, Vicuna decoder", "Llama 2 Community"
     ),
+    "fastvlm": ModelAlias(
+        "KamilaMila/FastVLM-0.5B", "fast_vlm", "FastVLM, 0.5B, in transformers' layout", "Apple AMLR"
+    ),
+    "fastvlm-1.5b": ModelAlias(
+        "KamilaMila/FastVLM-1.5B", "fast_vlm", "FastVLM, 1.5B, in transformers' layout", "Apple AMLR"
+    ),
+    "fastvlm-7b": ModelAlias("KamilaMila/FastVLM-7B", "fast_vlm", "FastVLM, 7B, in transformers' layout", "Apple AMLR"),
     "smolvlm": ModelAlias("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm", "SmolVLM2, 2.2B", "Apache-2.0"),
     "smolvlm-256m": ModelAlias("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", "smolvlm", "SmolVLM2, 256M", "Apache-2.0"),
     "smolvlm-500m": ModelAlias("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "smolvlm", "SmolVLM2, 500M", "Apache-2.0"),
