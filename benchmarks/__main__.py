@@ -3,6 +3,7 @@
     python -m benchmarks --only inspector
     python -m benchmarks --resume                # what an interrupted run has not finished
     python -m benchmarks --peers all --only clip-l-336-qwen2-0.5b     # beside the peers that were prepared
+    python -m benchmarks --only lfm2-vl-450m --export-only            # what needs no quiet machine; --resume measures
 
 For each comparison: export every precision, measure all of them beside PyTorch in one run, ask the inspection
 questions where the model knows them. `benchmarks/results/` then has one JSON file per comparison with every round, and
@@ -104,11 +105,17 @@ COMPARISONS: dict[str, Comparison] = {
             precisions=("int8", "int4-nearest"),
             shape=True,
             export_options=UNCHECKED,
-            image_size=(512, 512),
-            reference_dtypes=("bfloat16",),
+            image_size=size,
+            reference_dtypes=dtypes,
             large=True,
         )
-        for name, title in (("lfm2-vl-450m", "LFM2-VL-450M"), ("qwen3-vl-2b", "Qwen3-VL-2B"))
+        for name, title, size, dtypes in (
+            ("lfm2-vl-450m", "LFM2-VL-450M", (512, 512), ("float32", "bfloat16")),
+            ("qwen3-vl-2b", "Qwen3-VL-2B", (512, 512), ("bfloat16",)),
+            ("internvl3-1b", "InternVL3-1B", (448, 448), ("float32", "bfloat16")),
+            ("fastvlm-0.5b", "FastVLM-0.5B", (1024, 1024), ("float32", "bfloat16")),
+            ("gemma3-4b", "Gemma-3-4B", (896, 896), ()),
+        )
     },
     "llava-1.5-7b": Comparison(
         "LLaVA-1.5-7B shape, random weights",
@@ -140,6 +147,7 @@ COMPARISONS: dict[str, Comparison] = {
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=HERE / "results")
 @click.option("--work", type=click.Path(path_type=Path, file_okay=False), default=WORK, help="Room for bundles.")
 @click.option("--keep", is_flag=True, help="Do not remove checkpoints and bundles.")
+@click.option("--export-only", is_flag=True, help="Make checkpoints and bundles, and keep them for --resume.")
 def main(
     only: tuple[str, ...],
     resume: bool,
@@ -147,6 +155,7 @@ def main(
     results: Path,
     work: Path,
     keep: bool,
+    export_only: bool,
     **settings: Any,
 ) -> None:
     """Measure the published comparisons and write their tables."""
@@ -167,6 +176,9 @@ def main(
         room = work / name
         comparison = COMPARISONS[name]
         party = Party(Room(peers_work, comparison.model), beside) if beside and comparison.shape else None
+        if export_only:
+            export(comparison, room, precisions, resume, party)
+            continue
         measured = compare(comparison, room, Settings(**settings), precisions, resume, party)
         _write(file, {"title": COMPARISONS[name].title, **measured})
         if not keep:
@@ -184,18 +196,8 @@ def compare(
     party: Party | None = None,
 ) -> dict[str, Any]:
     """Export, measure, ask; bundles stay in `room`."""
-    room.mkdir(parents=True, exist_ok=True)
-    if party is not None:
-        checkpoints.ensure(party.room)
-        model = str(party.room.checkpoint)
-    else:
-        model = _checkpoint(comparison.model, room) if comparison.shape else comparison.model
-    bundles = {p: room / f"{room.name}-{p}" for p in precisions or comparison.precisions}
-    exports = {
-        precision: _export(model, precision, bundle, comparison.export_options)
-        for precision, bundle in bundles.items()
-        if not (resume and bundle.is_dir())
-    }
+    model, exports = export(comparison, room, precisions, resume, party)
+    bundles = {precision: _bundle(room, precision) for precision in exports}
     return {
         "settings": asdict(settings),
         "exports": exports,
@@ -205,6 +207,32 @@ def compare(
         if comparison.shape or not settings.questions
         else {p: _evaluate(bundle, model, settings) for p, bundle in bundles.items()},
     }
+
+
+def export(
+    comparison: Comparison, room: Path, precisions: Sequence[str], resume: bool, party: Party | None
+) -> tuple[str, dict[str, Any]]:
+    """The model's folder, and of every precision what the export of its bundle took: those that are there stay when
+    a run is resumed."""
+    room.mkdir(parents=True, exist_ok=True)
+    if party is not None:
+        checkpoints.ensure(party.room)
+        model = str(party.room.checkpoint)
+    else:
+        model = _checkpoint(comparison.model, room) if comparison.shape else comparison.model
+    file = room / "exports.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if resume and file.exists() else {}
+    exports = {}
+    for precision in precisions or comparison.precisions:
+        bundle = _bundle(room, precision)
+        there = precision in known and bundle.is_dir()
+        exports[precision] = known[precision] if there else _export(model, precision, bundle, comparison.export_options)
+        _write(file, {**known, **exports})
+    return model, exports
+
+
+def _bundle(room: Path, precision: str) -> Path:
+    return room / f"{room.name}-{precision}"
 
 
 def _checkpoint(shape: str, room: Path) -> str:

@@ -1,10 +1,11 @@
 """GGUF files from a checkpoint, by llama.cpp's own converter; run in llama.cpp's environment.
 
-    python llama_convert.py LLAMA_CPP text DECODER_FOLDER OUT.gguf
+    python llama_convert.py LLAMA_CPP text FOLDER OUT.gguf
     python llama_convert.py LLAMA_CPP mmproj CHECKPOINT OUT.gguf
 
-The checkpoints of `benchmarks.shapes` have a tokenizer of single characters, which llama.cpp's converter does not know:
-it is written here. CLIP towers of LLaVA, for which llama.cpp kept only a script of the old checkpoint layout, are
+`FOLDER` has the language model, alone or in the whole one. The checkpoints of `benchmarks.shapes` have tokenizers that
+llama.cpp's converter does not know: those of single characters are written here, those of bytes and merges are called
+GPT-2's. CLIP towers of LLaVA, for which llama.cpp kept only a script of the old checkpoint layout, are
 written tensor by tensor under the names its loader reads.
 """
 
@@ -35,6 +36,9 @@ CLIP_NAMES = {
 TOWER, PROJECTOR = "model.vision_tower.", "model.multi_modal_projector."
 FIRST_BYTE = 300
 """Tokens from here on stand for bytes; the checkpoint's tokenizer has nothing there but fillers."""
+VISION = {"internvl": "InternVisionModel"}
+"""The converter's class for a tower, by the `model_type` of checkpoints that it knows in their first layout alone; it
+reads the tensors' names of both."""
 BLANK_LINE = "\n\n"
 """Before SmolVLM's images llama.cpp puts this as one token, which the models it knows have."""
 
@@ -47,18 +51,22 @@ def main() -> None:
     if kind == "mmproj" and config["model_type"] == "llava":
         write_clip(source, config, target)
     else:
-        convert(kind, source, target)
+        convert(kind, source, target, VISION.get(config["model_type"]))
 
 
-def convert(kind: str, source: Path, target: Path) -> None:
-    """llama.cpp's converter, with the vocabulary written here."""
+def convert(kind: str, source: Path, target: Path, tower: str | None) -> None:
+    """llama.cpp's converter, with the vocabulary written here; `tower`: its class where it would not find one."""
     import convert_hf_to_gguf  # type: ignore[import-not-found]
 
     find = convert_hf_to_gguf.get_model_class
+    tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    characters = tokenizer["model"]["type"] == "WordLevel"
 
     def with_vocab(architecture: str, mmproj: bool = False) -> Any:
-        found = find(architecture, mmproj=mmproj)
+        found = find(tower or architecture if mmproj else architecture, mmproj=mmproj)
         if not mmproj:
+            found.get_vocab_base_pre = lambda *_: "gpt-2"
+        if not mmproj and characters:
             found.set_vocab = set_vocab
         return found
 

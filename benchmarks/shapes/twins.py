@@ -30,6 +30,10 @@ class Twin:
     """Entries of preprocessor_config.json."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Entries of processor_config.json."""
+    config_entries: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of config.json beside the published ones."""
+    text: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of its text_config, likewise."""
 
     def config(self) -> Any:
         """transformers' own, in bfloat16."""
@@ -38,10 +42,11 @@ class Twin:
             folder = Path(name) / "tiny"
             self.tiny(folder)
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            text = {"dtype": "bfloat16", **config["text_config"], **_whole(published.text)}
+            text = {"dtype": "bfloat16", **config["text_config"], **_whole(published.text), **self.text}
             parts = {"text_config": text, "vision_config": {**config["vision_config"], **published.vision}}
             tied = published.text["tie_word_embeddings"]
-            whole = {**config, **published.more, **parts, "tie_word_embeddings": tied, "dtype": "bfloat16"}
+            more = {**published.more, **self.config_entries}
+            whole = {**config, **more, **parts, "tie_word_embeddings": tied, "dtype": "bfloat16"}
             (folder / "config.json").write_text(json.dumps(whole), encoding="utf-8")
             return AutoConfig.from_pretrained(folder)
 
@@ -53,10 +58,27 @@ class Twin:
             for file in tiny.iterdir():
                 if file.suffix != ".safetensors" and file.name != "config.json":
                     shutil.copy(file, folder)
+        _fill_vocabulary(folder / "tokenizer.json", PUBLISHED[self.alias].text["vocab_size"])
         for name, more in (("preprocessor_config.json", self.processor), ("processor_config.json", self.settings)):
             if more:
                 file = folder / name
-                file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **more}), encoding="utf-8")
+                found = json.loads(file.read_text(encoding="utf-8"))
+                file.write_text(json.dumps(_merged(found, more)), encoding="utf-8")
+
+
+def _fill_vocabulary(file: Path, size: int) -> None:
+    """With tokens that no text has, so that tokenizer and head know of the same ones: converters cut the larger."""
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    vocab = tokenizer["model"]["vocab"]
+    first = 1 + max(*vocab.values(), *(one["id"] for one in tokenizer["added_tokens"]))
+    vocab.update({f"<extra_{number}>": number for number in range(first, size)})
+    file.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+def _merged(found: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """`more` over what was found, and so in a dictionary of both."""
+    inner = {name: {**found[name], **value} for name, value in more.items() if isinstance(found.get(name), dict)}
+    return {**found, **more, **inner}
 
 
 def _whole(text: Dimensions) -> Dimensions:
@@ -64,6 +86,7 @@ def _whole(text: Dimensions) -> Dimensions:
     return {"head_dim": text["hidden_size"] // text["num_attention_heads"], **text}
 
 
+_SQUARE = {"size": {"shortest_edge": 1024}, "crop_size": {"height": 1024, "width": 1024}}
 _TWINS = {
     "lfm2-vl-450m": Twin(
         "lfm2-vl",
@@ -74,6 +97,27 @@ _TWINS = {
         "qwen3-vl",
         checkpoints.qwen3_vl,
         {"patch_size": 16, "size": {"shortest_edge": 65536, "longest_edge": 16777216}},
+    ),
+    "internvl3-1b": Twin(
+        "internvl3",
+        checkpoints.internvl,
+        {"size": {"height": 448, "width": 448}},
+        {"image_seq_length": 256},
+        {"image_seq_length": 256, "downsample_ratio": 0.5},
+    ),
+    "fastvlm-0.5b": Twin(
+        "fastvlm",
+        checkpoints.fast_vlm,
+        settings={"image_processor": _SQUARE},
+        text={"layer_types": ["full_attention"] * 24},
+    ),
+    "gemma3-4b": Twin(
+        "gemma3",
+        checkpoints.gemma3,
+        {"size": {"height": 896, "width": 896}, "image_seq_length": 256},
+        {"image_seq_length": 256},
+        {"mm_tokens_per_image": 256},
+        {"query_pre_attn_scalar": 256, "sliding_window": 1024, "sliding_window_pattern": 6},
     ),
 }
 TWINS: dict[str, Shape] = {name: Shape(twin.config, twin.save_processor) for name, twin in _TWINS.items()}
