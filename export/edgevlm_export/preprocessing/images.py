@@ -146,7 +146,9 @@ def _paddleocr(processor: CheckpointProcessor, config: PreTrainedConfig) -> nati
     """PaddleOCR-VL."""
     vision = config.vision_config
     grid = vision.image_size // vision.patch_size
-    return dataclasses.replace(_native(processor, config), position_grid=grid, grid_corners=False, enlarge=True)
+    token = image_token(processor, "<|IMAGE_PLACEHOLDER|>")
+    options = _native(processor, config)
+    return dataclasses.replace(options, image_token=token, position_grid=grid, grid_corners=False, enlarge=True)
 
 
 def _pixtral(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.Options:
