@@ -39,6 +39,12 @@ FIRST_BYTE = 300
 VISION = {"internvl": "InternVisionModel"}
 """The converter's class for a tower, by the `model_type` of checkpoints that it knows in their first layout alone; it
 reads the tensors' names of both."""
+_SIGLIP = {
+    "model.vision_tower.": "vision_tower.vision_model.",
+    "model.multi_modal_projector.": "multi_modal_projector.",
+}
+PUBLISHED_NAMES = {"lfm2_vl": _SIGLIP, "gemma3": _SIGLIP}
+"""Beginnings of names as transformers 5 writes them and as its converter knows them, by `model_type`."""
 BLANK_LINE = "\n\n"
 """Before SmolVLM's images llama.cpp puts this as one token, which the models it knows have."""
 
@@ -51,11 +57,11 @@ def main() -> None:
     if kind == "mmproj" and config["model_type"] == "llava":
         write_clip(source, config, target)
     else:
-        convert(kind, source, target, VISION.get(config["model_type"]))
+        convert(kind, source, target, config["model_type"])
 
 
-def convert(kind: str, source: Path, target: Path, tower: str | None) -> None:
-    """llama.cpp's converter, with the vocabulary written here; `tower`: its class where it would not find one."""
+def convert(kind: str, source: Path, target: Path, model_type: str) -> None:
+    """llama.cpp's converter, with the vocabulary and names of tensors that it knows."""
     import convert_hf_to_gguf  # type: ignore[import-not-found]
 
     find = convert_hf_to_gguf.get_model_class
@@ -63,10 +69,13 @@ def convert(kind: str, source: Path, target: Path, tower: str | None) -> None:
     characters = tokenizer["model"]["type"] == "WordLevel"
 
     def with_vocab(architecture: str, mmproj: bool = False) -> Any:
-        found = find(tower or architecture if mmproj else architecture, mmproj=mmproj)
-        if not mmproj:
-            found.get_vocab_base_pre = lambda *_: "gpt-2"
-        if not mmproj and characters:
+        if mmproj:
+            return with_names(
+                find(VISION.get(model_type, architecture), mmproj=True), PUBLISHED_NAMES.get(model_type, {})
+            )
+        found = find(architecture, mmproj=False)
+        found.get_vocab_base_pre = lambda *_: "gpt-2"
+        if characters:
             found.set_vocab = set_vocab
         return found
 
@@ -74,6 +83,19 @@ def convert(kind: str, source: Path, target: Path, tower: str | None) -> None:
     mmproj = ["--mmproj"] if kind == "mmproj" else []
     sys.argv = ["convert", str(source), "--outfile", str(target), "--outtype", "f16", *mmproj]
     convert_hf_to_gguf.main()
+
+
+def with_names(tower: Any, names: dict[str, str]) -> Any:
+    """The converter's class, reading tensors under other beginnings of names."""
+    read = tower.filter_tensors
+
+    def renamed(item: tuple[str, Any]) -> Any:
+        name, tensor = item
+        begins = next((begin for begin in names if name.startswith(begin)), None)
+        return read(item if begins is None else (names[begins] + name.removeprefix(begins), tensor))
+
+    tower.filter_tensors = staticmethod(renamed)
+    return tower
 
 
 def set_vocab(self: Any) -> None:

@@ -17,6 +17,8 @@ from benchmarks.shapes.base import Shape
 from tests.support import checkpoints
 from tools.published_shapes import PUBLISHED, Dimensions
 
+SPARE = 16
+"""Ids of the vocabulary left for tokens that a tokenizer's class adds."""
 Write = Callable[[Path], object]
 
 
@@ -37,24 +39,29 @@ class Twin:
 
     def config(self) -> Any:
         """transformers' own, in bfloat16."""
-        published = PUBLISHED[self.alias]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "tiny"
             self.tiny(folder)
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            text = {"dtype": "bfloat16", **config["text_config"], **_whole(published.text), **self.text}
-            parts = {"text_config": text, "vision_config": {**config["vision_config"], **published.vision}}
-            tied = published.text["tie_word_embeddings"]
-            more = {**published.more, **self.config_entries}
-            whole = {**config, **more, **parts, "tie_word_embeddings": tied, "dtype": "bfloat16"}
-            (folder / "config.json").write_text(json.dumps(whole), encoding="utf-8")
+            self._write_config(folder, folder)
             return AutoConfig.from_pretrained(folder)
 
+    def _write_config(self, tiny: Path, folder: Path) -> None:
+        """config.json in the words that the tiny one has: those of the hub, which older converters read too."""
+        published = PUBLISHED[self.alias]
+        config = json.loads((tiny / "config.json").read_text(encoding="utf-8"))
+        text = {"dtype": "bfloat16", **config["text_config"], **_whole(published.text), **self.text}
+        parts = {"text_config": text, "vision_config": {**config["vision_config"], **published.vision}}
+        tied = published.text["tie_word_embeddings"]
+        more = {**published.more, **self.config_entries}
+        whole = {**config, **more, **parts, "tie_word_embeddings": tied, "dtype": "bfloat16"}
+        (folder / "config.json").write_text(json.dumps(whole), encoding="utf-8")
+
     def save_processor(self, folder: Path) -> None:
-        """Tokenizer, chat template and processor."""
+        """Tokenizer, chat template and processor; and the configuration as the hub has it."""
         with tempfile.TemporaryDirectory() as name:
             tiny = Path(name) / "tiny"
             self.tiny(tiny)
+            self._write_config(tiny, folder)
             for file in tiny.iterdir():
                 if file.suffix != ".safetensors" and file.name != "config.json":
                     shutil.copy(file, folder)
@@ -71,7 +78,7 @@ def _fill_vocabulary(file: Path, size: int) -> None:
     tokenizer = json.loads(file.read_text(encoding="utf-8"))
     vocab = tokenizer["model"]["vocab"]
     first = 1 + max(*vocab.values(), *(one["id"] for one in tokenizer["added_tokens"]))
-    vocab.update({f"<extra_{number}>": number for number in range(first, size)})
+    vocab.update({f"<extra_{number}>": number for number in range(first, size - SPARE)})
     file.write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
@@ -91,7 +98,15 @@ _TWINS = {
     "lfm2-vl-450m": Twin(
         "lfm2-vl",
         checkpoints.lfm2_vl,
-        {"encoder_patch_size": 16, "tile_size": 512, "max_tiles": 10, "min_image_tokens": 64, "max_image_tokens": 256},
+        {
+            "encoder_patch_size": 16,
+            "tile_size": 512,
+            "max_tiles": 10,
+            "min_image_tokens": 64,
+            "max_image_tokens": 256,
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+        },
     ),
     "qwen3-vl-2b": Twin(
         "qwen3-vl",
