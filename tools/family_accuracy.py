@@ -48,15 +48,17 @@ the raw figures into [families.json](../benchmarks/results/families.json).
 TAIL = """
 ## What TensorRT-RTX compiles
 
-Every family's small model, exported with `--target tensorrt-rtx`, has all three engines from TensorRT-RTX 1.7.1.116 on a
-machine without a GPU, for compute capabilities 8.6 and 12.0: its parser takes every operator of the standard dialect that
-a family needs, sliding windows, blocks of image tokens, states and columns included. `make test-full` compiles them again
-(tests/export/compile/test_families.py). No engine has run on a GPU yet; [jetson.md](jetson.md) says what is verified.
+Every family's small model, exported with `--target tensorrt-rtx`, has all three engines from TensorRT-RTX 1.7.1.116 on
+a machine without a GPU, for compute capabilities 8.6 and 12.0: its parser takes every operator of the standard dialect
+that a family needs, sliding windows, blocks of image tokens, states and columns included. `make test-full` compiles
+them again (tests/export/compile/test_families.py). No engine has run on a GPU yet; [jetson.md](jetson.md) says what is
+verified.
 
 ## What has no family
 
-`glm4v` (GLM-4.1V) needs what no graph or image kind here has: positions interpolated from sixteen places each (bicubic), a
-convolution that merges patches behind the tower, and a decoder that rotates neighbouring pairs of the first half of a head.
+`glm4v` (GLM-4.1V) needs what no graph or image kind here has: positions interpolated from sixteen places each
+(bicubic), a convolution that merges patches behind the tower, and a decoder that rotates neighbouring pairs of the
+first half of a head.
 """
 
 
