@@ -22,6 +22,7 @@ from typing import Any
 
 import click
 
+from benchmarks.comparisons import COMPARISONS, Comparison
 from benchmarks.folders import ensure
 from benchmarks.peers import PEERS, UnknownPeer, checkpoints, chosen
 from benchmarks.peers.base import Room, default_work
@@ -48,25 +49,6 @@ WORK = HERE.parent / "build" / "benchmarks"
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One model in several precisions, beside PyTorch."""
-
-    title: str
-    model: str
-    """Alias or folder; or, with `shape`, the name of a shape of `benchmarks.shapes`."""
-    precisions: tuple[str, ...] = ("fp32", "int8", "int4")
-    shape: bool = False
-    """Random weights: nothing is said about answers, and parity is not checked when exporting."""
-    export_options: tuple[str, ...] = ()
-    reference_dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    """PyTorch's rows."""
-    image_size: tuple[int, int] | None = None
-    """Width and height; None takes the model's own."""
-    large: bool = False
-    """Takes long, and up to 20 GB of memory and 40 GB of disk: measured when named, not by default."""
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """How much is measured."""
 
@@ -79,54 +61,6 @@ class Settings:
     threads: int | None = None
     compiled: bool = False
     """PyTorch also compiled."""
-
-
-UNCHECKED = ("--no-self-test", "--no-certificate", "--max-kl", "inf")
-"""Random weights say nothing about answers."""
-COMPARISONS: dict[str, Comparison] = {
-    "inspector": Comparison("`inspector`, the model that ships (about 2 million parameters)", "inspector"),
-    "clip-l-336-qwen2-0.5b": Comparison(
-        "CLIP-L/336 + Qwen2-0.5B shape, random weights",
-        "clip-l-336-qwen2-0.5b",
-        precisions=("fp32", "int8", "int4", "int4-prefill-int8", "int4-all-block128"),
-        shape=True,
-        export_options=UNCHECKED,
-    ),
-    "smolvlm-256m": Comparison(
-        "SmolVLM-256M shape, random weights, one tile of 512x512",
-        "smolvlm-256m",
-        shape=True,
-        export_options=UNCHECKED,
-    ),
-    **{
-        name: Comparison(
-            f"{title} shape, random weights",
-            name,
-            precisions=("int8", "int4-nearest"),
-            shape=True,
-            export_options=UNCHECKED,
-            image_size=size,
-            reference_dtypes=dtypes,
-            large=True,
-        )
-        for name, title, size, dtypes in (
-            ("lfm2-vl-450m", "LFM2-VL-450M", (512, 512), ("float32", "bfloat16")),
-            ("qwen3-vl-2b", "Qwen3-VL-2B", (512, 512), ("bfloat16",)),
-            ("internvl3-1b", "InternVL3-1B", (448, 448), ("float32", "bfloat16")),
-            ("fastvlm-0.5b", "FastVLM-0.5B", (1024, 1024), ("float32", "bfloat16")),
-            ("gemma3-4b", "Gemma-3-4B", (896, 896), ()),
-        )
-    },
-    "llava-1.5-7b": Comparison(
-        "LLaVA-1.5-7B shape, random weights",
-        "llava-1.5-7b",
-        precisions=("int8", "int4-nearest"),
-        shape=True,
-        export_options=UNCHECKED,
-        reference_dtypes=("bfloat16",),
-        large=True,
-    ),
-}
 
 
 @click.command()
@@ -177,7 +111,7 @@ def main(
         comparison = COMPARISONS[name]
         party = Party(Room(peers_work, comparison.model), beside) if beside and comparison.shape else None
         if export_only:
-            export(comparison, room, precisions, resume, party)
+            export(comparison, room, precisions, resume, party, timed=False)
             continue
         measured = compare(comparison, room, Settings(**settings), precisions, resume, party)
         _write(file, {"title": COMPARISONS[name].title, **measured})
@@ -210,10 +144,15 @@ def compare(
 
 
 def export(
-    comparison: Comparison, room: Path, precisions: Sequence[str], resume: bool, party: Party | None
+    comparison: Comparison,
+    room: Path,
+    precisions: Sequence[str],
+    resume: bool,
+    party: Party | None,
+    timed: bool = True,
 ) -> tuple[str, dict[str, Any]]:
-    """The model's folder, and of every precision what the export of its bundle took: those that are there stay when
-    a run is resumed."""
+    """The model's folder, and of every precision what the export of its bundle took, its time where that is to be
+    told: bundles that are there stay when a run is resumed."""
     room.mkdir(parents=True, exist_ok=True)
     if party is not None:
         checkpoints.ensure(party.room)
@@ -225,9 +164,12 @@ def export(
     exports = {}
     for precision in precisions or comparison.precisions:
         bundle = _bundle(room, precision)
-        there = precision in known and bundle.is_dir()
-        exports[precision] = known[precision] if there else _export(model, precision, bundle, comparison.export_options)
-        _write(file, {**known, **exports})
+        if not (precision in known and bundle.is_dir()):
+            known[precision] = _export(model, precision, bundle, comparison.export_options)
+            if not timed:
+                del known[precision]["seconds"]
+            _write(file, known)
+        exports[precision] = known[precision]
     return model, exports
 
 

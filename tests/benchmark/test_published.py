@@ -64,6 +64,21 @@ def test_from_export_to_table(comparisons, tmp_path):
     assert (results / "tiny.json").stat().st_mtime_ns == before
 
 
+def test_bundles_made_before_are_measured(comparisons, tmp_path):
+    folders = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    asked = [*SHORT, *folders, "--only", "tiny", "--precision", "fp16", "--questions", "0"]
+    made = CliRunner().invoke(published.main, [*asked, "--export-only"])
+    assert made.exit_code == 0, made.output
+    bundle = tmp_path / "work" / "tiny" / "tiny-fp16"
+    before = (bundle / "manifest.json").stat().st_mtime_ns
+    done = CliRunner().invoke(published.main, [*asked, "--resume", "--keep"])
+    assert done.exit_code == 0, done.output
+    assert (bundle / "manifest.json").stat().st_mtime_ns == before
+    found = json.loads((tmp_path / "results" / "tiny.json").read_text())
+    assert list(found["exports"]["fp16"]) == ["bytes_total", "peak_rss_mib"]
+    assert found["bench"]["engines"][0]["label"] == "tiny-fp16"
+
+
 def test_tables_keep_their_order(tmp_path):
     from benchmarks.tables import write_readme
 
