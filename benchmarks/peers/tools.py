@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.base import ENVIRONMENT, Measures, PeerError, Room, Task
+from benchmarks.peers.state import LOG
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TURN_SECONDS = 900
@@ -82,7 +83,7 @@ def run(command: Sequence[object], log: Path, environment: Mapping[str, str] | N
             raise PeerError(f"cannot run {Path(words[0]).name}: {error.strerror or error}") from error
     if done.returncode != 0:
         last = _last_line(log.read_text(encoding="utf-8", errors="replace"))
-        raise PeerError(f"{Path(words[0]).name} ended with {done.returncode}: {last} (all of it: {log})")
+        raise PeerError(f"{Path(words[0]).name} ended with {done.returncode}: {last}{LOG}{log})")
 
 
 def build_jobs() -> int:
