@@ -53,10 +53,10 @@ COMPARISONS: dict[str, Comparison] = {
             large=True,
         )
         for name, title, size, dtypes in (
-            ("lfm2-vl-450m", "LFM2-VL-450M", (512, 512), ("float32", "bfloat16")),
+            ("lfm2-vl-450m", "LFM2-VL-450M", (512, 512), ("bfloat16",)),
             ("qwen3-vl-2b", "Qwen3-VL-2B", (512, 512), ("bfloat16",)),
             ("internvl3-1b", "InternVL3-1B", (448, 448), ("bfloat16",)),
-            ("fastvlm-0.5b", "FastVLM-0.5B", (1024, 1024), ("float32", "bfloat16")),
+            ("fastvlm-0.5b", "FastVLM-0.5B", (1024, 1024), ("bfloat16",)),
             ("gemma3-4b", "Gemma-3-4B", (896, 896), ()),
         )
     },

@@ -51,8 +51,8 @@ TAIL = """
 Every family's small model, exported with `--target tensorrt-rtx`, has all three engines from TensorRT-RTX 1.7.1.116 on
 a machine without a GPU, for compute capabilities 8.6 and 12.0: its parser takes every operator of the standard dialect
 that a family needs, sliding windows, blocks of image tokens, states and columns included. `make test-full` compiles
-them again (tests/export/compile/test_families.py). No engine has run on a GPU yet; [jetson.md](jetson.md) says what is
-verified.
+them again (tests/export/compile/test_families.py). PaliGemma 2 is refused when it is exported: the dialect has no
+attention under a soft cap. No engine has run on a GPU yet; [jetson.md](jetson.md) says what is verified.
 
 ## What has no family
 
