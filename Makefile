@@ -70,20 +70,23 @@ demo-camera: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-# TensorRT-RTX compiles for GPUs without one; its wheels are for x86-64 Linux and Windows alone.
+# TensorRT-RTX compiles for GPUs without one; its wheels are for x86-64 Linux and Windows alone. The package of that name is
+# a list of these two and has no wheel.
 $(RTX_STAMP): $(STAMP)
-	if [ "$$(uname -m)" = x86_64 ]; then $(PIP) tensorrt-rtx; fi
+	if [ "$$(uname -m)" = x86_64 ]; then $(PIP) tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs; fi
 	@touch $@
 
-# timm comes with torchvision, whose wheels are for CUDA builds of torch and which other tests must not see.
+# timm comes with torchvision, whose wheels are for CUDA builds of torch and which other tests must not see: with this folder
+# on PYTHONPATH both can be imported.
 $(TIMM): $(STAMP)
 	rm -rf $@
 	$(PIP) --no-deps --target $@ timm torchvision
+	cp tests/support/torchvision_ops.py $@
+	sed -i '1i import torchvision_ops' $@/torchvision/__init__.py
 
 test-full: $(RTX_STAMP) $(TIMM)
 	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
-	PYTHONPATH=$(TIMM) $(BIN)/python -m pytest -p tests.support.torchvision_ops -m "slow or not slow" -k fast_vlm \
-	  tests/export/parity $(PYTEST_ARGS)
+	PYTHONPATH=$(TIMM) $(BIN)/python -m pytest -m "slow or not slow" -k fast_vlm tests/export/parity $(PYTEST_ARGS)
 
 test-arm64: $(STAMP)
 	$(BIN)/python -m tests.arm64 $(ARM64_ARGS)

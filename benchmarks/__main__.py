@@ -3,6 +3,7 @@
     python -m benchmarks --only inspector
     python -m benchmarks --resume                # what an interrupted run has not finished
     python -m benchmarks --peers all --only clip-l-336-qwen2-0.5b     # beside the peers that were prepared
+    python -m benchmarks --only lfm2-vl-450m --export-only            # what needs no quiet machine; --resume measures
 
 For each comparison: export every precision, measure all of them beside PyTorch in one run, ask the inspection
 questions where the model knows them. `benchmarks/results/` then has one JSON file per comparison with every round, and
@@ -21,6 +22,7 @@ from typing import Any
 
 import click
 
+from benchmarks.comparisons import COMPARISONS, Comparison
 from benchmarks.folders import ensure
 from benchmarks.peers import PEERS, UnknownPeer, checkpoints, chosen
 from benchmarks.peers.base import Room, default_work
@@ -47,25 +49,6 @@ WORK = HERE.parent / "build" / "benchmarks"
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One model in several precisions, beside PyTorch."""
-
-    title: str
-    model: str
-    """Alias or folder; or, with `shape`, the name of a shape of `benchmarks.shapes`."""
-    precisions: tuple[str, ...] = ("fp32", "int8", "int4")
-    shape: bool = False
-    """Random weights: nothing is said about answers, and parity is not checked when exporting."""
-    export_options: tuple[str, ...] = ()
-    reference_dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    """PyTorch's rows."""
-    image_size: tuple[int, int] | None = None
-    """Width and height; None takes the model's own."""
-    large: bool = False
-    """Takes long, and up to 20 GB of memory and 40 GB of disk: measured when named, not by default."""
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """How much is measured."""
 
@@ -78,48 +61,6 @@ class Settings:
     threads: int | None = None
     compiled: bool = False
     """PyTorch also compiled."""
-
-
-UNCHECKED = ("--no-self-test", "--no-certificate", "--max-kl", "inf")
-"""Random weights say nothing about answers."""
-COMPARISONS: dict[str, Comparison] = {
-    "inspector": Comparison("`inspector`, the model that ships (about 2 million parameters)", "inspector"),
-    "clip-l-336-qwen2-0.5b": Comparison(
-        "CLIP-L/336 + Qwen2-0.5B shape, random weights",
-        "clip-l-336-qwen2-0.5b",
-        precisions=("fp32", "int8", "int4", "int4-prefill-int8", "int4-all-block128"),
-        shape=True,
-        export_options=UNCHECKED,
-    ),
-    "smolvlm-256m": Comparison(
-        "SmolVLM-256M shape, random weights, one tile of 512x512",
-        "smolvlm-256m",
-        shape=True,
-        export_options=UNCHECKED,
-    ),
-    **{
-        name: Comparison(
-            f"{title} shape, random weights",
-            name,
-            precisions=("int8", "int4-nearest"),
-            shape=True,
-            export_options=UNCHECKED,
-            image_size=(512, 512),
-            reference_dtypes=("bfloat16",),
-            large=True,
-        )
-        for name, title in (("lfm2-vl-450m", "LFM2-VL-450M"), ("qwen3-vl-2b", "Qwen3-VL-2B"))
-    },
-    "llava-1.5-7b": Comparison(
-        "LLaVA-1.5-7B shape, random weights",
-        "llava-1.5-7b",
-        precisions=("int8", "int4-nearest"),
-        shape=True,
-        export_options=UNCHECKED,
-        reference_dtypes=("bfloat16",),
-        large=True,
-    ),
-}
 
 
 @click.command()
@@ -140,6 +81,7 @@ COMPARISONS: dict[str, Comparison] = {
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=HERE / "results")
 @click.option("--work", type=click.Path(path_type=Path, file_okay=False), default=WORK, help="Room for bundles.")
 @click.option("--keep", is_flag=True, help="Do not remove checkpoints and bundles.")
+@click.option("--export-only", is_flag=True, help="Make checkpoints and bundles, and keep them for --resume.")
 def main(
     only: tuple[str, ...],
     resume: bool,
@@ -147,6 +89,7 @@ def main(
     results: Path,
     work: Path,
     keep: bool,
+    export_only: bool,
     **settings: Any,
 ) -> None:
     """Measure the published comparisons and write their tables."""
@@ -167,6 +110,9 @@ def main(
         room = work / name
         comparison = COMPARISONS[name]
         party = Party(Room(peers_work, comparison.model), beside) if beside and comparison.shape else None
+        if export_only:
+            export(comparison, room, precisions, resume, party, timed=False)
+            continue
         measured = compare(comparison, room, Settings(**settings), precisions, resume, party)
         _write(file, {"title": COMPARISONS[name].title, **measured})
         if not keep:
@@ -184,18 +130,8 @@ def compare(
     party: Party | None = None,
 ) -> dict[str, Any]:
     """Export, measure, ask; bundles stay in `room`."""
-    room.mkdir(parents=True, exist_ok=True)
-    if party is not None:
-        checkpoints.ensure(party.room)
-        model = str(party.room.checkpoint)
-    else:
-        model = _checkpoint(comparison.model, room) if comparison.shape else comparison.model
-    bundles = {p: room / f"{room.name}-{p}" for p in precisions or comparison.precisions}
-    exports = {
-        precision: _export(model, precision, bundle, comparison.export_options)
-        for precision, bundle in bundles.items()
-        if not (resume and bundle.is_dir())
-    }
+    model, exports = export(comparison, room, precisions, resume, party)
+    bundles = {precision: _bundle(room, precision) for precision in exports}
     return {
         "settings": asdict(settings),
         "exports": exports,
@@ -205,6 +141,40 @@ def compare(
         if comparison.shape or not settings.questions
         else {p: _evaluate(bundle, model, settings) for p, bundle in bundles.items()},
     }
+
+
+def export(
+    comparison: Comparison,
+    room: Path,
+    precisions: Sequence[str],
+    resume: bool,
+    party: Party | None,
+    timed: bool = True,
+) -> tuple[str, dict[str, Any]]:
+    """The model's folder, and of every precision what the export of its bundle took, its time where that is to be
+    told: bundles that are there stay when a run is resumed."""
+    room.mkdir(parents=True, exist_ok=True)
+    if party is not None:
+        checkpoints.ensure(party.room)
+        model = str(party.room.checkpoint)
+    else:
+        model = _checkpoint(comparison.model, room) if comparison.shape else comparison.model
+    file = room / "exports.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if resume and file.exists() else {}
+    exports = {}
+    for precision in precisions or comparison.precisions:
+        bundle = _bundle(room, precision)
+        if not (precision in known and bundle.is_dir()):
+            known[precision] = _export(model, precision, bundle, comparison.export_options)
+            if not timed:
+                del known[precision]["seconds"]
+            _write(file, known)
+        exports[precision] = known[precision]
+    return model, exports
+
+
+def _bundle(room: Path, precision: str) -> Path:
+    return room / f"{room.name}-{precision}"
 
 
 def _checkpoint(shape: str, room: Path) -> str:

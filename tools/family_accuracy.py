@@ -45,6 +45,23 @@ the raw figures into [families.json](../benchmarks/results/families.json).
 """
 
 
+TAIL = """
+## What TensorRT-RTX compiles
+
+Every family's small model, exported with `--target tensorrt-rtx`, has all three engines from TensorRT-RTX 1.7.1.116 on
+a machine without a GPU, for compute capabilities 8.6 and 12.0: its parser takes every operator of the standard dialect
+that a family needs, sliding windows, blocks of image tokens, states and columns included. `make test-full` compiles
+them again (tests/export/compile/test_families.py). PaliGemma 2 is refused when it is exported: the dialect has no
+attention under a soft cap. No engine has run on a GPU yet; [jetson.md](jetson.md) says what is verified.
+
+## What has no family
+
+`glm4v` (GLM-4.1V) needs what no graph or image kind here has: positions interpolated from sixteen places each
+(bicubic), a convolution that merges patches behind the tower, and a decoder that rotates neighbouring pairs of the
+first half of a head.
+"""
+
+
 def measure(name: str, precision: str) -> dict[str, Any]:
     """Export one configuration; its certificate's figures."""
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +101,7 @@ def main(names: list[str]) -> None:
             print(row(known[name, precision]), flush=True)
             entries = [known[key] for key in ((n, p) for n in CASES for p in PRECISIONS) if key in known]
             RAW.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            PAGE.write_text(HEAD + "\n".join(map(row, entries)) + "\n", encoding="utf-8")
+            PAGE.write_text(HEAD + "\n".join(map(row, entries)) + "\n" + TAIL, encoding="utf-8")
 
 
 if __name__ == "__main__":

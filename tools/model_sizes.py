@@ -1,6 +1,6 @@
 """What the aliases' checkpoints become: writes `edgevlm_export/checkpoints/sizes.json` for `edgevlm models`.
 
-    python -m tools.model_sizes
+    PYTHONPATH=.venv/timm python -m tools.model_sizes     # FastVLM's tower is timm's: make .venv/timm
 
 From shapes alone (`published_shapes.py`): every parameter in the format that the plan of that precision holds it in,
 without layers that `--max-kl` lifts. Memory is what the process of one question takes on a CPU: the weights, keys and

@@ -98,6 +98,25 @@ def _qwen3_5(
     return Published("qwen3_5", text, vision, parameters, tolerance=0.15)
 
 
+_FASTVIT_HD = {
+    "model_type": "timm_wrapper",
+    "architecture": "fastvit_mci3",
+    "do_pooling": True,
+    "global_pool": "avg",
+    "hidden_size": 3072,
+    "initializer_range": 0.02,
+    "model_args": {"inference_mode": True},
+}
+
+
+def _fastvlm(
+    parameters: float, size: tuple[int, int, int], heads: tuple[int, int], vocab: int, tied: bool
+) -> Published:
+    """`parameters`: Qwen2's and the tower's 0.125 as the paper counts it; the checkpoint's name says Qwen2's alone."""
+    text = _text("qwen2", size, heads, vocab, tie_word_embeddings=tied)
+    return Published("fast_vlm", text, _FASTVIT_HD, parameters, {"image_seq_length": 256})
+
+
 _CLIP = _vision("clip_vision_model", (1024, 4096, 24), 16, 336, 14)
 _SO400M = _vision("siglip_vision_model", (1152, 4304, 27), 16, 384, 14)
 _SMOL = _vision("smolvlm_vision", (768, 3072, 12), 12, 512, 16)
@@ -139,6 +158,9 @@ PUBLISHED: dict[str, Published] = {
         0.894,
     ),
     "vip-llava": Published("vipllava", _text("llama", (4096, 11008, 32), (32, 32), 32064), _CLIP, 7.08),
+    "fastvlm": _fastvlm(0.494, (896, 4864, 24), (14, 2), 152000, True),
+    "fastvlm-1.5b": _fastvlm(1.54, (1536, 8960, 28), (12, 2), 152000, True),
+    "fastvlm-7b": _fastvlm(7.62, (3584, 18944, 28), (28, 4), 152128, False),
     "smolvlm": Published("smolvlm", _SMOLLM["2.2B"], _SMOL_LARGE, 2.25, {"scale_factor": 3}),
     "smolvlm-256m": Published("smolvlm", _SMOLLM["256M"], _SMOL, 0.256, {"scale_factor": 4}),
     "smolvlm-500m": Published("smolvlm", _SMOLLM["500M"], _SMOL, 0.507, {"scale_factor": 4}),
@@ -178,6 +200,12 @@ PUBLISHED: dict[str, Published] = {
     "qwen3.5-0.8b": _qwen3_5(0.8, (1024, 3584, 24), (8, 2), True, (768, 3072, 12, 12)),
     "qwen3.5-4b": _qwen3_5(4, (2560, 9216, 32), (16, 4), True, (1024, 4096, 24, 16)),
     "qwen3.5-9b": _qwen3_5(9, (4096, 12288, 32), (16, 4), False, (1152, 4304, 27, 16)),
+    "paddleocr-vl": Published(
+        "paddleocr_vl",
+        _text("paddleocr_vl_text", (1024, 3072, 18), (16, 2), 103424, head_dim=128),
+        _vision("paddleocr_vl_vision", (1152, 4304, 27), 16, 384, 14, spatial_merge_size=2),
+        0.9,
+    ),
     "gemma3": Published(
         "gemma3",
         _text("gemma3_text", (2560, 10240, 34), (8, 4), 262208, tie_word_embeddings=True, head_dim=256),

@@ -23,11 +23,18 @@ ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
 
 
 def ensure(room: Room) -> None:
-    """Make both folders, where they are missing."""
+    """Make both folders, where they are missing; of language models that stand alone, as `ARCHITECTURES` has them, the
+    second."""
     from benchmarks.shapes import make_checkpoint
 
     folders.ensure(room.checkpoint, lambda folder: make_checkpoint(folder, room.shape))
-    folders.ensure(room.decoder, lambda folder: write_decoder(room.checkpoint, folder))
+    if _config(room.checkpoint)["text_config"]["model_type"] in ARCHITECTURES:
+        folders.ensure(room.decoder, lambda folder: write_decoder(room.checkpoint, folder))
+
+
+def _config(checkpoint: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    return found
 
 
 def write_decoder(checkpoint: Path, folder: Path) -> None:
@@ -35,7 +42,7 @@ def write_decoder(checkpoint: Path, folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     folder.mkdir(parents=True)
-    whole = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    whole = _config(checkpoint)
     (folder / "config.json").write_text(json.dumps(decoder_config(whole), indent=1), encoding="utf-8")
     for name in _TOKENIZER:
         if (checkpoint / name).exists():

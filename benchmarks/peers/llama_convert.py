@@ -1,10 +1,11 @@
 """GGUF files from a checkpoint, by llama.cpp's own converter; run in llama.cpp's environment.
 
-    python llama_convert.py LLAMA_CPP text DECODER_FOLDER OUT.gguf
+    python llama_convert.py LLAMA_CPP text FOLDER OUT.gguf
     python llama_convert.py LLAMA_CPP mmproj CHECKPOINT OUT.gguf
 
-The checkpoints of `benchmarks.shapes` have a tokenizer of single characters, which llama.cpp's converter does not know:
-it is written here. CLIP towers of LLaVA, for which llama.cpp kept only a script of the old checkpoint layout, are
+`FOLDER` has the language model, alone or in the whole one. The checkpoints of `benchmarks.shapes` have tokenizers that
+llama.cpp's converter does not know: those of single characters are written here, those of bytes and merges are called
+GPT-2's. CLIP towers of LLaVA, for which llama.cpp kept only a script of the old checkpoint layout, are
 written tensor by tensor under the names its loader reads.
 """
 
@@ -35,6 +36,15 @@ CLIP_NAMES = {
 TOWER, PROJECTOR = "model.vision_tower.", "model.multi_modal_projector."
 FIRST_BYTE = 300
 """Tokens from here on stand for bytes; the checkpoint's tokenizer has nothing there but fillers."""
+VISION = {"internvl": "InternVisionModel"}
+"""The converter's class for a tower, by the `model_type` of checkpoints that it knows in their first layout alone; it
+reads the tensors' names of both."""
+_SIGLIP = {
+    "model.vision_tower.": "vision_tower.vision_model.",
+    "model.multi_modal_projector.": "multi_modal_projector.",
+}
+PUBLISHED_NAMES = {"lfm2_vl": _SIGLIP, "gemma3": _SIGLIP}
+"""Beginnings of names as transformers 5 writes them and as its converter knows them, by `model_type`."""
 BLANK_LINE = "\n\n"
 """Before SmolVLM's images llama.cpp puts this as one token, which the models it knows have."""
 
@@ -47,18 +57,25 @@ def main() -> None:
     if kind == "mmproj" and config["model_type"] == "llava":
         write_clip(source, config, target)
     else:
-        convert(kind, source, target)
+        convert(kind, source, target, config["model_type"])
 
 
-def convert(kind: str, source: Path, target: Path) -> None:
-    """llama.cpp's converter, with the vocabulary written here."""
+def convert(kind: str, source: Path, target: Path, model_type: str) -> None:
+    """llama.cpp's converter, with the vocabulary and names of tensors that it knows."""
     import convert_hf_to_gguf  # type: ignore[import-not-found]
 
     find = convert_hf_to_gguf.get_model_class
+    tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    characters = tokenizer["model"]["type"] == "WordLevel"
 
     def with_vocab(architecture: str, mmproj: bool = False) -> Any:
-        found = find(architecture, mmproj=mmproj)
-        if not mmproj:
+        if mmproj:
+            return with_names(
+                find(VISION.get(model_type, architecture), mmproj=True), PUBLISHED_NAMES.get(model_type, {})
+            )
+        found = find(architecture, mmproj=False)
+        found.get_vocab_base_pre = lambda *_: "gpt-2"
+        if characters:
             found.set_vocab = set_vocab
         return found
 
@@ -66,6 +83,19 @@ def convert(kind: str, source: Path, target: Path) -> None:
     mmproj = ["--mmproj"] if kind == "mmproj" else []
     sys.argv = ["convert", str(source), "--outfile", str(target), "--outtype", "f16", *mmproj]
     convert_hf_to_gguf.main()
+
+
+def with_names(tower: Any, names: dict[str, str]) -> Any:
+    """The converter's class, reading tensors under other beginnings of names."""
+    read = tower.filter_tensors
+
+    def renamed(item: tuple[str, Any]) -> Any:
+        name, tensor = item
+        begins = next((begin for begin in names if name.startswith(begin)), None)
+        return read(item if begins is None else (names[begins] + name.removeprefix(begins), tensor))
+
+    tower.filter_tensors = staticmethod(renamed)
+    return tower
 
 
 def set_vocab(self: Any) -> None:

@@ -71,7 +71,7 @@ def convert(room: Room, variant: Variant) -> None:
     models.mkdir(parents=True, exist_ok=True)
     script = module(room.python(NAME), "benchmarks.peers.llama_convert", _source(room))
     for kind, origin, made in (
-        ("text", room.decoder, models / "F16.gguf"),
+        ("text", room.decoder if room.decoder.is_dir() else room.checkpoint, models / "F16.gguf"),
         ("mmproj", room.checkpoint, models / "mmproj.gguf"),
     ):
         if not made.exists():

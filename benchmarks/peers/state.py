@@ -9,6 +9,8 @@ from benchmarks.peers import PEERS, get_peer
 from benchmarks.peers.base import Room, Variant
 
 FILE = "prepared.json"
+LOG = " (all of it: "
+"""Before the place of a log, at the end of what `tools.run` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +54,10 @@ def ready_rows(room: Room, peers: tuple[str, ...]) -> list[tuple[str, Variant, d
 
 
 def missing_rows(room: Room, peers: tuple[str, ...]) -> dict[str, str]:
-    """Why each row of `peers` that cannot be measured is missing, by `peer row`."""
-    return {f"{peer} {name}": why for peer in peers if peer in PEERS for name, why in load(room, peer).missing.items()}
+    """Why each row of `peers` that cannot be measured is missing, by `peer row`; not where this machine has the log."""
+    return {
+        f"{peer} {name}": why.partition(LOG)[0]
+        for peer in peers
+        if peer in PEERS
+        for name, why in load(room, peer).missing.items()
+    }

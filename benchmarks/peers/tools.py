@@ -1,4 +1,7 @@
-"""What the peers' parent sides have in common: environments, commands with a log, processes that measure."""
+"""What the peers' parent sides have in common: environments, commands with a log, processes that measure.
+
+The peers' own Pythons import this file as well, and have no edgevlm: that is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.base import ENVIRONMENT, Measures, PeerError, Room, Task
-from edgevlm_runtime import child
-from edgevlm_runtime.engines.cores import physical_cores
+from benchmarks.peers.state import LOG
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TURN_SECONDS = 900
@@ -40,11 +42,15 @@ def make_environment(
 
 def module(python: Path | None, *arguments: object) -> list[str]:
     """The command that runs a module in the environment of `python`, or in ours."""
+    from edgevlm_runtime import child
+
     return child.command(["-m", *arguments], python)
 
 
 def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
     """Installed versions in the environment of `python`. Raises `PeerError` when one is missing."""
+    from edgevlm_runtime import child
+
     words = child.command(["-c", _VERSIONS, *packages], python)
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=_with(None))
     if done.returncode != 0:
@@ -77,11 +83,13 @@ def run(command: Sequence[object], log: Path, environment: Mapping[str, str] | N
             raise PeerError(f"cannot run {Path(words[0]).name}: {error.strerror or error}") from error
     if done.returncode != 0:
         last = _last_line(log.read_text(encoding="utf-8", errors="replace"))
-        raise PeerError(f"{Path(words[0]).name} ended with {done.returncode}: {last} (all of it: {log})")
+        raise PeerError(f"{Path(words[0]).name} ended with {done.returncode}: {last}{LOG}{log})")
 
 
 def build_jobs() -> int:
     """Compilers that may run at once: one for each core. Without a bound, make starts one for each file."""
+    from edgevlm_runtime.engines.cores import physical_cores
+
     return physical_cores()
 
 
@@ -90,6 +98,8 @@ def output_of(command: Sequence[object], environment: Mapping[str, str] | None =
 
     Raises `PeerError` with its last line when it fails or takes more than TURN_SECONDS.
     """
+    from edgevlm_runtime import child
+
     words = [str(word) for word in command]
     process = subprocess.Popen(
         child.command(["-c", _WITH_MEMORY, *words]),
@@ -140,6 +150,8 @@ def _build_bounds() -> dict[str, str]:
 
 def _with(environment: Mapping[str, str] | None) -> dict[str, str]:
     """The environment of a peer's process: it finds this package by its folder, and reports to nobody."""
+    from edgevlm_runtime import child
+
     paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     return child.environment({**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(environment or {})})
 

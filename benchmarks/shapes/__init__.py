@@ -47,10 +47,17 @@ def make_checkpoint(folder: Path, shape: str) -> int:
 
 
 def parameters(config: Any) -> dict[str, torch.Tensor]:
-    """What the checkpoint holds, without values; of tied parameters only the owner."""
+    """What the checkpoint holds, without values; of tied parameters only the owner. Statistics of batch normalisation,
+    which are stored as well, are none of them."""
     model = skeleton.build(config)
     tied = tied_weights(model)
     return {name: parameter for name, parameter in model.named_parameters() if name not in tied}
+
+
+def statistics(config: Any) -> dict[str, torch.Tensor]:
+    """Means and variances of batch normalisation, without values."""
+    buffers = skeleton.stored_buffers(skeleton.build(config))
+    return {name: buffer for name, buffer in buffers.items() if "running_" in name}
 
 
 def _shards(config: Any) -> Iterator[dict[str, torch.Tensor]]:
@@ -60,9 +67,10 @@ def _shards(config: Any) -> Iterator[dict[str, torch.Tensor]]:
     pool = torch.randn(POOL_VALUES, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16) * 0.02
     shard: dict[str, torch.Tensor] = {}
     size = 0
-    for number, (name, parameter) in enumerate(parameters(config).items()):
+    stored = {**parameters(config), **statistics(config)}
+    for number, (name, parameter) in enumerate(stored.items()):
         values_wanted = parameter.numel()
-        is_norm = parameter.ndim == 1 and name.endswith("weight")
+        is_norm = parameter.ndim == 1 and name.endswith(("weight", "running_var"))
         begin = POOL_STRIDE * number % POOL_VALUES
         repeated = pool.repeat(-(-(begin + values_wanted) // POOL_VALUES))[begin : begin + values_wanted]
         values = repeated.reshape(parameter.shape) + float(is_norm)

@@ -14,10 +14,11 @@ from benchmarks.shapes.llava import LLAVA_IMAGE_TOKEN
 from benchmarks.shapes.smolvlm import SMOLVLM_IMAGE_TOKEN
 from edgevlm.benchmark.run import describe_machine
 from edgevlm.json_text import plain
-from tests.support import traces
+from tests.support import checkpoints, traces
 
 SHORT = ["--repeats", "1", "--warmup", "0", "--new-tokens", "3", "--text-tokens", "30"]
 MEGA = 10**6
+needs_timm = pytest.mark.skipif(not checkpoints.TIMM, reason="timm and torchvision are not installed")
 
 
 @pytest.fixture
@@ -63,6 +64,21 @@ def test_from_export_to_table(comparisons, tmp_path):
     assert (results / "tiny.json").stat().st_mtime_ns == before
 
 
+def test_bundles_made_before_are_measured(comparisons, tmp_path):
+    folders = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    asked = [*SHORT, *folders, "--only", "tiny", "--precision", "fp16", "--questions", "0"]
+    made = CliRunner().invoke(published.main, [*asked, "--export-only"])
+    assert made.exit_code == 0, made.output
+    bundle = tmp_path / "work" / "tiny" / "tiny-fp16"
+    before = (bundle / "manifest.json").stat().st_mtime_ns
+    done = CliRunner().invoke(published.main, [*asked, "--resume", "--keep"])
+    assert done.exit_code == 0, done.output
+    assert (bundle / "manifest.json").stat().st_mtime_ns == before
+    found = json.loads((tmp_path / "results" / "tiny.json").read_text())
+    assert list(found["exports"]["fp16"]) == ["bytes_total", "peak_rss_mib"]
+    assert found["bench"]["engines"][0]["label"] == "tiny-fp16"
+
+
 def test_tables_keep_their_order(tmp_path):
     from benchmarks.tables import write_readme
 
@@ -98,6 +114,9 @@ def test_unknown(comparisons):
         ("smolvlm-256m", (250, 260)),
         ("lfm2-vl-450m", (445, 455)),
         ("qwen3-vl-2b", (2120, 2140)),
+        ("internvl3-1b", (930, 945)),
+        pytest.param("fastvlm-0.5b", (615, 625), marks=needs_timm),
+        ("gemma3-4b", (4290, 4310)),
     ],
 )
 def test_shapes_have_the_size_of_their_models(shape, millions):
@@ -122,9 +141,18 @@ def test_shapes_tokenize_a_character_each(shape, image_token, tmp_path):
     assert len(ids) == len("a scratch?")
 
 
-@pytest.mark.parametrize(("shape", "tokens"), [("lfm2-vl-450m", 256), ("qwen3-vl-2b", 256)])
-def test_twins_see_an_image_of_512_pixels_as_published(shape, tokens, tmp_path):
-    """Patches of 16 pixels, four of them one token."""
+@pytest.mark.parametrize(
+    ("shape", "side"),
+    [
+        ("lfm2-vl-450m", 512),
+        ("qwen3-vl-2b", 512),
+        ("internvl3-1b", 448),
+        pytest.param("fastvlm-0.5b", 1024, marks=needs_timm),
+        ("gemma3-4b", 896),
+    ],
+)
+def test_twins_see_an_image_as_published(shape, side, tmp_path):
+    """All of them give it 256 tokens: 512 pixels are 32 patches of 16, four of them one token, and so on."""
     from edgevlm_export.preprocessing import load_processor, translate
     from edgevlm_runtime.images import make_processor
 
@@ -132,5 +160,6 @@ def test_twins_see_an_image_of_512_pixels_as_published(shape, tokens, tmp_path):
     SHAPES[shape].save_processor(tmp_path)
     config.save_pretrained(tmp_path)
     image = translate(load_processor(tmp_path, config), config).image
-    prepared = make_processor(image)(Image.new("RGB", (512, 512)))
-    assert prepared.tokens == tokens
+    prepared = make_processor(image)(Image.new("RGB", (side, side)))
+    assert prepared.tokens == 256
+    assert published.COMPARISONS[shape].image_size == (side, side)

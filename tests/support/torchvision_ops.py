@@ -1,7 +1,7 @@
-"""A pytest plugin (`-p`) with which torchvision can be imported beside a CPU build of torch.
+"""Imported first, this lets torchvision be imported beside a CPU build of torch (Makefile's TIMM has it do so).
 
 Its wheels are for CUDA builds: the library that registers its operators does not load, and then the import fails where
-Python code adds to these operators. They are declared here, as far as that code names them; no test calls one.
+Python code adds to these operators. They are declared here, as far as that code names them; nobody calls one.
 """
 
 from __future__ import annotations

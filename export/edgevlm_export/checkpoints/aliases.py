@@ -65,6 +65,9 @@ ALIASES: dict[str, ModelAlias] = {
     "vip-llava": ModelAlias(
         "llava-hf/vip-llava-7b-hf", "vipllava", "ViP-LLaVA, 7B, Vicuna decoder", "Llama 2 Community"
     ),
+    "fastvlm": ModelAlias("KamilaMila/FastVLM-0.5B", "fast_vlm", "FastVLM, 0.5B", "Apple AMLR"),
+    "fastvlm-1.5b": ModelAlias("KamilaMila/FastVLM-1.5B", "fast_vlm", "FastVLM, 1.5B", "Apple AMLR"),
+    "fastvlm-7b": ModelAlias("KamilaMila/FastVLM-7B", "fast_vlm", "FastVLM, 7B", "Apple AMLR"),
     "smolvlm": ModelAlias("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm", "SmolVLM2, 2.2B", "Apache-2.0"),
     "smolvlm-256m": ModelAlias("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", "smolvlm", "SmolVLM2, 256M", "Apache-2.0"),
     "smolvlm-500m": ModelAlias("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "smolvlm", "SmolVLM2, 500M", "Apache-2.0"),
@@ -86,6 +89,9 @@ ALIASES: dict[str, ModelAlias] = {
     "qwen3.5-0.8b": ModelAlias("Qwen/Qwen3.5-0.8B", "qwen3_5", "Qwen3.5, 0.8B", "Apache-2.0"),
     "qwen3.5-4b": ModelAlias("Qwen/Qwen3.5-4B", "qwen3_5", "Qwen3.5, 4B", "Apache-2.0"),
     "qwen3.5-9b": ModelAlias("Qwen/Qwen3.5-9B", "qwen3_5", "Qwen3.5, 9B", "Apache-2.0"),
+    "paddleocr-vl": ModelAlias(
+        "PaddlePaddle/PaddleOCR-VL", "paddleocr_vl", "PaddleOCR-VL, 0.9B, reads documents", "Apache-2.0"
+    ),
     "gemma3": ModelAlias("google/gemma-3-4b-it", "gemma3", "Gemma 3, 4B", "Gemma"),
     "gemma3-12b": ModelAlias("google/gemma-3-12b-it", "gemma3", "Gemma 3, 12B", "Gemma"),
     "gemma4": ModelAlias("google/gemma-4-E2B-it", "gemma4", "Gemma 4, E2B", "Apache-2.0"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # `edgevlm models` lists families without waiting for torch
 LINES = {
     "llavas": ("llava", "vipllava", "llava_next", "llava_onevision", "fast_vlm", "mistral3"),
     "shuffled": ("smolvlm", "idefics3", "internvl", "lfm2_vl"),
-    "qwens": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"),
+    "qwens": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "paddleocr_vl"),
     "gemmas": ("gemma3", "gemma4", "paligemma"),
 }
 """Folders here, and the `model_type`s with a file of that name in them."""

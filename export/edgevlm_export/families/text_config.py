@@ -27,6 +27,7 @@ DECODERS = frozenset(
         "qwen3_vl_text",
         "lfm2",
         "qwen3_5_text",
+        "paddleocr_vl_text",
     }
 )
 """`model_type`s of text models whose layers the decoder graph's operators reproduce, each proven by a test."""

@@ -142,6 +142,15 @@ def _native(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.
     )
 
 
+def _paddleocr(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.Options:
+    """PaddleOCR-VL."""
+    vision = config.vision_config
+    grid = vision.image_size // vision.patch_size
+    token = image_token(processor, "<|IMAGE_PLACEHOLDER|>")
+    options = _native(processor, config)
+    return dataclasses.replace(options, image_token=token, position_grid=grid, grid_corners=False, enlarge=True)
+
+
 def _pixtral(processor: CheckpointProcessor, config: PreTrainedConfig) -> native.Options:
     """Pixtral; Mistral 3, whose patches are merged."""
     source, vision, settings = processor.image_processor, config.vision_config, processor.settings
@@ -251,6 +260,7 @@ _TRANSLATORS: dict[str, tuple[str, Callable[[CheckpointProcessor, PreTrainedConf
     "Idefics3ImageProcessor": ("tiles", _tiles),
     "GotOcr2ImageProcessor": "edgevlm_export.preprocessing.dynamic_tiles:TRANSLATOR",
     "Qwen2VLImageProcessor": ("native", _native),
+    "PaddleOCRVLImageProcessor": ("native", _paddleocr),
     "Lfm2VlImageProcessor": ("naflex", _naflex),
     "PixtralImageProcessor": ("native", _pixtral),
     "Gemma4ImageProcessor": ("pooled", _pooled),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -12,6 +15,7 @@ from benchmarks import targets
 from benchmarks.peers import PEERS, UnknownPeer, checkpoints, chosen, get_peer, prepare, state
 from benchmarks.peers.base import FIRST_TOKEN, Measures, PeerError, Room, Task, Variant
 from benchmarks.peers.guests import MEASURES, Party, PeerGuest, medians
+from benchmarks.peers.tools import REPOSITORY
 from benchmarks.peers_tables import missing, peer_lines, remarks
 from benchmarks.tables import COLUMNS
 from edgevlm.benchmark.process import EngineProcess
@@ -202,3 +206,11 @@ def test_a_peers_line_has_every_column_and_blanks_have_reasons():
     assert first[COLUMNS.index("first token ms (p95)")] == "-"
     assert second[-1] == "2.00"
     assert "- openvino float32: p (it 1); time to first token: no images" in remarks(FOUND)
+
+
+@pytest.mark.parametrize("file", ["child", *PEERS.values()])
+def test_a_peers_own_python_can_import_its_file(file):
+    """It has the standard library and what the peer installs, and nothing of ours."""
+    script = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import benchmarks.peers.{file}"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -95,6 +95,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
         for name in checkpoints.QWEN3_5_SHAPES
     },
     **{
+        f"paddleocr_vl-{name}": lambda folder, name=name: checkpoints.paddleocr_vl(folder, name, **VARIED)
+        for name in checkpoints.PADDLEOCR_VL_SHAPES
+    },
+    **{
         f"qwen2_5_vl-{name}": lambda folder, name=name: checkpoints.qwen2_5_vl(folder, name, **VARIED)
         for name in checkpoints.QWEN_SHAPES
     },

@@ -24,6 +24,7 @@ FAMILIES = (
     "qwen2_5_vl-window-4",
     "qwen2_vl-tied",
     "qwen3_vl-wide-heads",
+    "paddleocr_vl-published",
     "mistral3-published",
     "internvl-qwen2-published",
     "gemma4-small",

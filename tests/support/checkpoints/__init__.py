@@ -16,6 +16,7 @@ from tests.support.checkpoints.gemmas import GEMMA3_SHAPES, PALIGEMMA_SHAPES, ge
 from tests.support.checkpoints.internvls import INTERNVL_SHAPES, internvl
 from tests.support.checkpoints.lfm2s import LFM2_SHAPES, lfm2_vl
 from tests.support.checkpoints.llavas import TOWERS, VIPLLAVA_SHAPES, llava, vipllava
+from tests.support.checkpoints.paddleocrs import PADDLEOCR_VL_SHAPES, paddleocr_vl
 from tests.support.checkpoints.pixtrals import MISTRAL3_SHAPES, PIXTRAL_SHAPES, mistral3, pixtral
 from tests.support.checkpoints.published import LAYOUTS, Layout, published
 from tests.support.checkpoints.qwens import (
@@ -44,6 +45,7 @@ __all__ = [
     "LLAVA_NEXT_SHAPES",
     "LLAVA_ONEVISION_SHAPES",
     "MISTRAL3_SHAPES",
+    "PADDLEOCR_VL_SHAPES",
     "PALIGEMMA_SHAPES",
     "PIXTRAL_SHAPES",
     "QWEN2_VL_SHAPES",
@@ -66,6 +68,7 @@ __all__ = [
     "llava_next",
     "llava_onevision",
     "mistral3",
+    "paddleocr_vl",
     "paligemma",
     "pixtral",
     "published",

@@ -1,4 +1,4 @@
-"""Native resolution: Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Pixtral image processors.
+"""Native resolution: Qwen2-VL, Qwen2.5-VL, Qwen3-VL, PaddleOCR-VL and Pixtral image processors.
 
     Processor(Options(image_token="<|image_pad|>", patch_size=14, merge_size=2, window_size=112))
 
@@ -12,7 +12,8 @@ Feeds
     position_ids  int64 [W*L, 2], the patch's row and column in the image; zeros in padding
     valid         bool  [W*L], False in padding; with windows only
     grid_indices  int64 [W*L, 4], grid_weights float32 [W*L, 4], with a grid of learned positions only: the places of
-                  the grid, row by row, around the patch, and their weights; the image's corners lie on the grid's
+                  the grid, row by row, around the patch, and their weights; with `grid_corners` the image's corner
+                  patches lie on the grid's corners, else its edges on the edges
 
 `order` gives, for each image token in raster order, its row in the merged output [W*L / merge_size**2]; it is None
 where both orders are the same. `grid` is rows and columns of image tokens; text may stand behind each row of them. The
@@ -54,6 +55,10 @@ class Options:
     """Pillow's resampling code."""
     position_grid: int = 0
     """Side of the tower's square grid of learned positions that images' own are interpolated from; 0 for none."""
+    grid_corners: bool = True
+    """Whether the first and last patch have the grid's outermost positions; else both are spread over one area."""
+    enlarge: bool = False
+    """Bring an image that is lower or narrower than one image token up to it first, its aspect ratio kept."""
     within: tuple[int, int] | None = None
     """Height and width that a larger image is brought into; in place of min_pixels and max_pixels."""
     row_end: str = ""
@@ -112,7 +117,8 @@ class Processor:
             order[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
         feeds = {"patches": patches, "position_ids": position_ids}
         if self.options.position_grid:
-            indices, weights = _interpolation(self._positions(grid), self.options.position_grid)
+            options = self.options
+            indices, weights = _interpolation(self._positions(grid), options.position_grid, options.grid_corners)
             feeds["grid_indices"], _ = self._in_windows(indices, rows)
             feeds["grid_weights"], _ = self._in_windows(weights, rows)
         if self.options.window_cells:
@@ -189,16 +195,22 @@ def _window_rows(grid: tuple[int, int], cells: int) -> NDArray[np.int64]:
     return split.transpose(0, 2, 1, 3).reshape(-1)
 
 
-def _interpolation(positions: NDArray[np.int64], side: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _interpolation(
+    positions: NDArray[np.int64], side: int, corners: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Places around each patch in a grid of `side` rows and columns, and their weights, [tokens, merge_size**2, 4].
 
-    Bilinear, with the first and last patch on the grid's edges: `get_vision_interpolation_indices_and_weights` of
+    Bilinear, with `corners` as torch's `align_corners`: `get_vision_interpolation_indices_and_weights` of
     transformers.vision_utils, in its arithmetic.
     """
     near, shares = [], []
     for axis in (0, 1):
         places = positions[..., axis]
-        exact = places.astype(np.float32) * np.float32(side - 1) / np.float32(max(int(places.max()), 1))
+        last = np.float32(places.max())
+        if corners:
+            exact = places.astype(np.float32) * np.float32(side - 1) / max(last, np.float32(1))
+        else:
+            exact = (places.astype(np.float32) + np.float32(0.5)) * np.float32(side) / (last + 1) - np.float32(0.5)
         floor = np.floor(exact)
         steps = np.arange(2)
         near.append((floor[..., None].astype(np.int64) + steps).clip(0, side - 1))
@@ -214,6 +226,10 @@ def _smart_size(width: int, height: int, options: Options) -> tuple[int, int]:
     The arithmetic of `smart_resize` in transformers, its rounding half to even and its limit on the aspect ratio.
     """
     factor = options.factor
+    if options.enlarge and height < factor:
+        width, height = round(width * factor / height), factor
+    if options.enlarge and width < factor:
+        width, height = factor, round(height * factor / width)
     if max(height, width) / min(height, width) > _MAX_ASPECT_RATIO:
         raise ImageError(
             f"the image is too thin ({width} x {height} pixels): this model takes aspect ratios up to "
