@@ -141,6 +141,7 @@ class Watch:
         """Judge the frame under way, let sinks send what is left, all within bounds; what did not get out, by sink."""
         self.health.running = False
         self._stop.set()
+        self._trigger.close()  # whoever asks now is not told that it was taken
         for job in self.jobs.clear():
             if self._deadlines.finish(job) is None:
                 self.decisions.skip(job)
