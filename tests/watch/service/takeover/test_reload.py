@@ -241,6 +241,7 @@ def test_a_running_watch_changes_its_bundle_between_two_frames_and_back_when_the
     finally:
         stop.set()
         running.join(60)
+    assert "reload" not in [one.name for one in threading.enumerate()]
     found = records(tmp_path)
     assert bundles() == [old.bundle.content_digest, new]
     assert problems(tmp_path) == ()
