@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hmac
 from http.cookies import CookieError, SimpleCookie
-from ipaddress import ip_address
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from edgevlm.web.loopback import is_loopback
 
 OPEN = ("/health", "/ready")
 """What a supervisor asks without a token: it tells nothing but yes or no."""
@@ -23,17 +24,6 @@ HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine's own address or name."""
-    bare = host.strip("[]")
-    if bare == "localhost" or bare.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(bare).is_loopback
-    except ValueError:
-        return False
 
 
 class Guard:

@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from edgevlm.web.guard import is_loopback
+from edgevlm.web.loopback import is_loopback
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.reading import why
 

@@ -97,7 +97,6 @@ class _Live:
     async def events(self, request: Request) -> Response:
         if self._viewers >= VIEWERS:
             return PlainTextResponse(f"{VIEWERS} pages are open: close one\n", 503)
-        self._viewers += 1
         return StreamingResponse(self._changes(request), media_type="text/event-stream")
 
     async def mark(self, request: Request) -> Response:
@@ -115,6 +114,7 @@ class _Live:
 
     async def _changes(self, request: Request) -> AsyncIterator[bytes]:
         """Server-sent events: the state at once, then whenever something has changed."""
+        self._viewers += 1  # not before: what is never begun, since the page was gone by then, has no end either
         try:
             seen, last, quiet = -1, 0, 0.0
             while not await request.is_disconnected():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from edgevlm.watch.frames.regions import Region
 from edgevlm.watch.judging.question import Golden, Question
 from edgevlm.watch.rules.base import UNSURE
+from edgevlm.web.loopback import is_loopback
 from edgevlm_runtime.options import is_real, need
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -33,7 +33,8 @@ class Deadline:
     """By when there is a verdict in any case."""
 
     ms: float | None = None
-    """Milliseconds from the capture of the frame; None waits as long as it takes."""
+    """Milliseconds from the capture of the frame, or from the request for a verdict where that came before; None waits
+    as long as it takes."""
     default: str = UNSURE
     """The verdict when that has passed."""
 
@@ -149,16 +150,6 @@ class Plan:
         limited = self.max_frames is None or self.max_frames >= 1
         need(limited, "max_frames", self.max_frames, "a whole number of at least 1")
         need(len(self.questions) > 0, "questions", self.questions, "at least one")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _positive(value: object) -> bool:

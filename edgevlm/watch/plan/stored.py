@@ -22,8 +22,9 @@ import msgspec
 
 from edgevlm.watch.frames.regions import Region
 from edgevlm.watch.judging.question import Golden, Question
+from edgevlm.watch.links.urls import shown
 from edgevlm.watch.plan.plan import Deadline, Part, Plan, Reuse
-from edgevlm.watch.plan.secrets import is_secret, without_user
+from edgevlm.watch.plan.secrets import HEADERS, is_secret
 from edgevlm.watch.records import files
 from edgevlm.watch.rules import RULES
 from edgevlm_runtime.errors import EdgeVLMError, one_line
@@ -72,12 +73,16 @@ def to_json(plan: Plan, copy: Callable[[Path], str]) -> str:
 
 
 def without_secrets(value: Any) -> Any:
-    """Plain data without passwords and tokens, and addresses in it without their users."""
+    """Plain data without passwords, tokens and headers, and addresses in it as they are shown."""
     if isinstance(value, dict):
-        return {name: without_secrets(item) for name, item in value.items() if not is_secret(name)}
+        return {name: without_secrets(item) for name, item in value.items() if not is_secret(name) and name != HEADERS}
     if isinstance(value, list):
         return [without_secrets(item) for item in value]
-    return without_user(value) if isinstance(value, str) else value
+    return _address(value) if isinstance(value, str) else value
+
+
+def _address(text: str) -> str:
+    return shown(text) if "://" in text else text
 
 
 def from_json(data: Mapping[str, Any], file: Path) -> Plan:

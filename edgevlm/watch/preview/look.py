@@ -10,7 +10,7 @@ from edgevlm.watch.plan.plan import Part
 from edgevlm.watch.plan.secrets import without_user
 from edgevlm.watch.sources import SOURCES
 from edgevlm.watch.status import Status
-from edgevlm_runtime.errors import EdgeVLMError, one_line
+from edgevlm_runtime.errors import EdgeVLMError, one_line, reason
 
 WAIT_S = 10.0
 """A camera that has not sent a picture by then is taken for unreachable."""
@@ -27,7 +27,7 @@ class Seen:
 
 
 def look(source: Part, wait_s: float = WAIT_S) -> Seen:
-    """Wait for the first picture, at most so many seconds. Raises `EdgeVLMError` for what trying again cannot mend.
+    """Wait for the first picture, at most so many seconds. Raises `EdgeVLMError` for a package that is missing.
 
     A source that gives none is no error: cameras are switched on later, and folders fill.
     """
@@ -44,6 +44,8 @@ def look(source: Part, wait_s: float = WAIT_S) -> Seen:
             found.put(Seen(None, "it has no pictures"))
         except EdgeVLMError as error:
             found.put(error)
+        except Exception as error:  # noqa: BLE001 -- a library's: said as a trouble of the source
+            found.put(Seen(None, without_user(f"it failed: {reason(error)}")))
 
     threading.Thread(target=first, name="look", daemon=True).start()
     try:

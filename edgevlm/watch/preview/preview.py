@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from edgevlm.watch.frames.regions import cut
 from edgevlm.watch.judging.cost import Cost, measure
 from edgevlm.watch.judging.question import Question
+from edgevlm.watch.links.urls import shown
 from edgevlm.watch.plan.checks import check_size, words
 from edgevlm.watch.plan.plan import Page, Part, Plan
 from edgevlm.watch.plan.secrets import is_secret
 from edgevlm.watch.preview.look import look
 from edgevlm.watch.preview.report import Piece, PreviewReport, QuestionPreview
-from edgevlm.watch.sources.reading.address import shown
 from edgevlm_runtime import VLM
 from edgevlm_runtime.asking.session import system_message, user_message
 from edgevlm_runtime.images.load import load_image

@@ -77,6 +77,7 @@ class Decisions:
                 job.frame, job.firing, verdict, answers, status=state, late_for=late_for, dropped=dropped
             )
             self._outlet.deliver(Delivery(record, job.frame, job.before))
+            self._board.show(record, job.frame)
             self.statuses[state] += 1
             if state != LATE:
                 self.verdicts[verdict] += 1
@@ -85,5 +86,4 @@ class Decisions:
         self._status.measure("latency_ms", record.latency_ms)
         if state != LATE:
             self._status.count(f"verdicts.{verdict}")
-        self._board.show(record, job.frame)
         return record

@@ -61,7 +61,8 @@ class Intake:
         return firing
 
     def _job(self, frame: Frame, firing: Firing) -> Job:
-        deadline = None if self.deadline_ms is None else frame.captured + self.deadline_ms / 1e3
+        asked = min(frame.captured, firing.fired)  # whoever asked while the camera was away has waited since then
+        deadline = None if self.deadline_ms is None else asked + self.deadline_ms / 1e3
         return self._jobs.fitted(Job(frame, firing, self._ring.before(frame), deadline))
 
     def _put(self, job: Job, refused: Callable[[Job], None]) -> None:

@@ -49,7 +49,7 @@ class Loop:
             job = self._jobs.take(IDLE_S)
             if job is None:
                 idle()
-            elif live and len(self._jobs) and self._deadlines.passed(job):
+            elif live and job.firing.addressed and len(self._jobs) and self._deadlines.passed(job):
                 self._deadlines.finish(job)  # its default went out while it waited, and others wait now
                 self._status.count("late_not_judged")
             else:

@@ -53,6 +53,8 @@ JUDGING_S = 30.0
 """How long the end waits for the frame under way."""
 REPLAYED = 200
 """Kept frames that are asked again before another bundle is taken over, where the plan says so: the newest ones."""
+RELOAD_S = 5.0
+"""How long the end waits for a bundle that is being loaded: a process that ends inside of it may crash."""
 DRAIN_S = 15.0
 """How long the end waits for sinks to send what is left."""
 
@@ -104,6 +106,7 @@ class Watch:
         frames = Feed(self._source, status, at_start=plan.at_start).frames(self._stop)
         take = partial(self.intake.run, frames, self.decisions.skip)
         judge = partial(self.loop.run, live=self._source.live, max_frames=plan.max_frames, idle=self.book.flush)
+        self._reload_thread: Worker | None = None
         self._source_thread = Worker("source", take, self.woken)
         self._judging_thread = Worker("judging", judge, self.woken)
 
@@ -123,7 +126,8 @@ class Watch:
             replay = partial(flips, last=REPLAYED, stop=self._stop)
             reload = Reload(self.judges, self.status, replay, show, plan_file, read_plan)
             looking = partial(follow, reload.paths, self._stop, reload.changed)
-            Worker("reload", looking, threading.Event()).start()
+            self._reload_thread = Worker("reload", looking, threading.Event())
+            self._reload_thread.start()
 
     def check(self) -> None:
         """What has to be looked at now and then. Raises what a thread has ended with."""
@@ -141,6 +145,7 @@ class Watch:
         """Judge the frame under way, let sinks send what is left, all within bounds; what did not get out, by sink."""
         self.health.running = False
         self._stop.set()
+        self._trigger.close()  # whoever asks now is not told that it was taken
         for job in self.jobs.clear():
             if self._deadlines.finish(job) is None:
                 self.decisions.skip(job)
@@ -150,7 +155,10 @@ class Watch:
         if self._left_behind:
             show(f"the frame under way has no answer after {JUDGING_S:g} s: it is left")
         self._deadlines.close()
-        return self.outlet.close(DRAIN_S)
+        undelivered = self.outlet.close(DRAIN_S)
+        if self._reload_thread is not None:
+            self._reload_thread.join(RELOAD_S)
+        return undelivered
 
     def close(self) -> None:
         """Give everything back."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgevlm.watch.links.installed import installed
-from edgevlm.watch.links.urls import without_user
+from edgevlm.watch.links.urls import without_path
 from edgevlm.watch.sinks.spooling.kept import Kept
 from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError, reason
@@ -104,7 +104,7 @@ class Courier:
         except _Again as failure:
             self._failures += 1
             self._status.count("sink_webhook_repeated")
-            where = without_user(self._url)
+            where = without_path(self._url)
             self._status.raise_condition(CONNECTION, f"{where} does not take records ({failure}): they wait on disk")
             self._pause(_pause_s(self._failures) if failure.after_s is None else failure.after_s)
             return
@@ -113,7 +113,7 @@ class Courier:
         self._status.clear_condition(CONNECTION)
         if answer in REFUSES_THE_RECORD:
             self._status.count("sink_webhook_refused")
-            self._status.raise_condition(REFUSED, f"{without_user(self._url)} answered {answer} to a record: given up")
+            self._status.raise_condition(REFUSED, f"{without_path(self._url)} answered {answer} to a record: given up")
         else:
             self._status.count("sink_webhook_delivered")
             self._status.clear_condition(REFUSED)

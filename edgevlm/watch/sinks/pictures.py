@@ -105,9 +105,12 @@ class Pictures:
         """Nothing is kept before there is a verdict."""
 
     def deliver(self, delivery: Delivery) -> None:
-        """Raises `OSError` where the picture cannot be written."""
+        """Raises `OSError` where the picture cannot be written, `EdgeVLMError` where it was let go before."""
         verdict, wanted = delivery.record.verdict, self._options.of
-        if verdict in wanted or ALL in wanted:
+        if not delivery.has_picture:
+            if self._for_marks or verdict in wanted or ALL in wanted:
+                raise EdgeVLMError("a picture is not kept: too many waited for the disk to hold all in memory")
+        elif verdict in wanted or ALL in wanted:
             self._bytes += self._save(delivery, self._folder)
             self._within_bound()
         elif self._for_marks:

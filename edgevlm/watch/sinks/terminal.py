@@ -55,7 +55,7 @@ class Terminal:
 
     def _line(self, record: Record) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.decided_at))
-        part = _printable(record.trigger_text) or record.frame.name or f"frame {record.frame.sequence}"
+        part = _printable(record.trigger_text) or _printable(record.frame.name) or f"frame {record.frame.sequence}"
         sure = probability(record)
         shown = "-   " if sure is None else f"{sure:.2f}"
         status = "" if record.status == "in time" else f"  {record.status}"
@@ -73,5 +73,5 @@ def probability(record: Record) -> float | None:
 
 
 def _printable(text: str) -> str:
-    """What came with a trigger, on one line, without what a terminal would obey."""
+    """What came with a trigger, or a file's name, on one line, without what a terminal would obey."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))

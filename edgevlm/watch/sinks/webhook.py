@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edgevlm.watch.links.urls import check_url, without_user
+from edgevlm.watch.links.urls import check_url, without_path
 from edgevlm.watch.sinks.base import About, Delivery, Pending
 from edgevlm.watch.sinks.courier import Courier
 from edgevlm.watch.sinks.messages import record_json
@@ -97,7 +97,7 @@ class WebhookSink:
     def _running(self) -> Courier:
         if self._courier is None:
             options, status = self._options, self._about.status
-            shown, target = without_user(options.url), _target(options.url)
+            shown, target = without_path(options.url), _target(options.url)
             kept = Kept("webhook", shown, target, options.spool_mb, self._about.folder, status)
             self._courier = Courier(options.url, kept, status, options.timeout_s, options.ca, self._headers)
             self._courier.start()

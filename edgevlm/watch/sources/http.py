@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgevlm.watch.links.installed import installed
+from edgevlm.watch.links.urls import shown
 from edgevlm.watch.sources.base import Source
-from edgevlm.watch.sources.reading.address import credentials, need_url, shown, with_credentials
+from edgevlm.watch.sources.reading.address import credentials, need_url, with_credentials
 from edgevlm.watch.status import Status
 from edgevlm_runtime.options import is_real, need
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -12,13 +11,12 @@ from typing import TypeAlias
 from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.status import Status
 from edgevlm.watch.triggers.base import Firing, Trigger
+from edgevlm.watch.triggers.waiting import LONGEST_TEXT, Waiting
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import is_real, need
 
-LONGEST = 1000
-"""Characters of a text that are kept."""
-MOST_WAITING = 100
-"""Notes for which there was no frame yet; the oldest is dropped and counted."""
+MOST_BYTES = 4 * LONGEST_TEXT
+"""Of a note, that are read."""
 CLOSE_S = 2.0
 CONDITION = "trigger file"
 
@@ -52,7 +50,7 @@ class Notes:
 
     def __init__(self, options: Options, status: Status) -> None:
         self._options, self._status = options, status
-        self._waiting: deque[Firing] = deque()
+        self._waiting = Waiting("file", status)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -66,16 +64,14 @@ class Notes:
 
     def fire(self, frame: Frame) -> Firing | None:
         """The oldest note, if there is one."""
-        try:
-            return self._waiting.popleft()
-        except IndexError:
-            return None
+        return self._waiting.take()
 
     def close(self) -> None:
         """Stop looking."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(CLOSE_S)
+        self._waiting.close()
 
     def _look(self, taken: Version | None) -> None:
         seen, since = taken, time.monotonic()
@@ -91,18 +87,14 @@ class Notes:
     def _take(self) -> bool:
         try:
             with self._options.path.open("rb") as file:
-                found = file.read(4 * LONGEST)
+                found = file.read(MOST_BYTES)
         except FileNotFoundError:
             return False
         except OSError as error:
             self._status.raise_condition(CONDITION, f"{self._options.path} cannot be read: {error.strerror}", bad=True)
             return False
         self._status.clear_condition(CONDITION)
-        text = " ".join(found.decode("utf-8", errors="replace").replace("\0", " ").split())
-        if len(self._waiting) >= MOST_WAITING:
-            self._waiting.popleft()
-            self._status.count("triggers_dropped")
-        self._waiting.append(Firing("file", text[:LONGEST], addressed=True))
+        self._waiting.put(" ".join(found.decode("utf-8", errors="replace").replace("\0", " ").split()))
         return True
 
 

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import socket
 import threading
@@ -23,6 +22,7 @@ from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.status import Status
 from edgevlm.watch.triggers.base import Firing
 from edgevlm.watch.triggers.waiting import Waiting
+from edgevlm.web.loopback import is_loopback
 from edgevlm_runtime.errors import EdgeVLMError, reason
 from edgevlm_runtime.options import need
 
@@ -86,19 +86,12 @@ class HttpTrigger:
         if server is not None:
             server.shutdown()
             server.server_close()
+        self._waiting.close()
 
 
 def make_trigger(options: Options, status: Status) -> HttpTrigger:
     """The trigger; nothing is touched yet."""
     return HttpTrigger(options, status)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _Server(ThreadingHTTPServer):

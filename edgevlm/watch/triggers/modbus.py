@@ -91,6 +91,7 @@ class ModbusTrigger:
         self._stop.set()
         if thread is not None:
             thread.join(2 * self._options.timeout_s + 1)
+        self._waiting.close()
 
     def _run(self, link: ModbusLink) -> None:
         pause = FIRST_PAUSE_S

@@ -79,6 +79,7 @@ class MqttTrigger:
             ending = threading.Thread(target=client.loop_stop, daemon=True)  # it may be inside a look-up of a name
             ending.start()
             ending.join(JOIN_S)
+        self._waiting.close()
 
     def _on_connect(self, client: Client, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
         if code.is_failure:

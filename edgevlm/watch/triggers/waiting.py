@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 
 from edgevlm.watch.status import Status
 from edgevlm.watch.triggers.base import Firing
+
+log = logging.getLogger(__name__)
 
 MOST = 64
 LONGEST_TEXT = 1024
@@ -35,6 +38,15 @@ class Waiting:
             self._status.count(f"trigger_{self._kind}_dropped")
             self._status.raise_condition(condition, f"{MOST} wait for a frame: further ones are not taken", bad=True)
         return room
+
+    def close(self) -> None:
+        """No frame comes any more: those that still wait are counted and told, once."""
+        with self._lock:
+            left = len(self._firings)
+            self._firings.clear()
+        if left:
+            self._status.count(f"trigger_{self._kind}_dropped", left)
+            log.warning("trigger %s: %d that asked for a verdict get none: no frame came after them", self._kind, left)
 
     def take(self) -> Firing | None:
         """The oldest."""

@@ -9,7 +9,7 @@ import pytest
 
 from edgevlm.watch.links.installed import installed
 from edgevlm.watch.links.mqtt import level
-from edgevlm.watch.links.urls import check_url, without_user
+from edgevlm.watch.links.urls import check_url, shown, without_path
 from edgevlm.watch.sinks import SINKS
 from edgevlm.watch.status import Status
 from edgevlm.watch.triggers import TRIGGERS
@@ -74,16 +74,33 @@ def test_other_errors_of_an_import_stay():
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "said"),
     [
-        ("http://host/a?b=c", "http://host/a?b=c"),
-        ("https://me:secret@host:1/a", "https://host:1/a"),
-        ("http://me@secret@host/a", "http://host/a"),
-        ("http://me:secret@[bad/", "..."),
+        ("rtsp://me:s3cret@cam:554/stream1", "rtsp://cam:554/stream1"),
+        ("rtsp://cam/stream1", "rtsp://cam/stream1"),
+        ("http://cam/snap.cgi?usr=me&pwd=s3cret", "http://cam/snap.cgi?..."),
+        ("rtsp://cam/user=me&password=s3cret&channel=1/live", "rtsp://cam/.../live"),
+        ("rtsp://me:s3c@ret@cam/a", "rtsp://cam/a"),
+        ("rtsp://me:s3cret@[fe80::1]:554/a", "rtsp://[fe80::1]:554/a"),
+        ("http://me:s3cret@[broken/", "..."),
+        ("http://cam/a#s3cret", "http://cam/a"),
     ],
 )
-def test_urls_are_shown_without_who_logs_in(url, shown):
-    assert without_user(url) == shown
+def test_nothing_secret_of_a_url_is_shown(url, said):
+    assert shown(url) == said
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://me:s3cret@hooks:1/services/s3cret?key=s3cret", "https://hooks:1/..."),
+        ("http://host/", "http://host"),
+        ("http://host", "http://host"),
+        ("http://me:s3cret@[broken/", "..."),
+    ],
+)
+def test_of_where_verdicts_are_posted_to_the_machine_is_shown(url, said):
+    assert without_path(url) == said
 
 
 NO_URLS = ("", "host", "file:///etc/passwd", "http:///a", "http://h:0/", "http://h/a b", "http://h\n/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
@@ -13,9 +14,10 @@ import httpx2 as httpx
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
 
-from edgevlm.watch.page.app import VIEWERS, page_server
-from edgevlm.web.guard import is_loopback
+from edgevlm.watch.page.app import VIEWERS, _Live, page_server
+from edgevlm.web.loopback import is_loopback
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.boards import HandBoard, record
 
@@ -90,6 +92,14 @@ def test_pages_that_were_closed_leave_their_place(client: httpx.Client) -> None:
             for _ in range(VIEWERS):
                 _open_page(client, open_pages)
             assert client.get("/events").status_code == 503
+
+
+def test_pages_that_are_gone_before_they_begin_take_no_place(board: HandBoard) -> None:
+    """A server may give a connection up before it asks for the first byte of its answer."""
+    request = Request({"type": "http", "method": "GET", "path": "/events", "headers": []})
+    live = _Live(board)
+    answers = [asyncio.run(live.events(request)) for _ in range(2 * VIEWERS)]
+    assert {answer.status_code for answer in answers} == {200}
 
 
 def _open_page(client: httpx.Client, open_pages: ExitStack) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -98,6 +99,26 @@ def test_with_a_token_the_page_opens_by_its_address(board: HandBoard) -> None:
         page.wait("document.querySelector('#kept').innerText.startsWith('kept')")
     server.stop()
     assert len(board.marks) == 1
+
+
+def test_a_watch_that_was_started_again_is_shown_from_its_beginning(board: HandBoard) -> None:
+    """Without a file of records their numbers begin anew."""
+    first = page_server(board, "127.0.0.1", 0, None)
+    address = first.start()
+    board.add(record(2), GREEN)
+    with LivePage(address) as page:
+        page.wait("document.querySelectorAll('#strip button').length === 2")
+        first.stop()
+        again = HandBoard()
+        again.about = replace(again.about, started_at=board.about.started_at + 60)
+        again.add(record(1, "reject"), BLUE)
+        second = page_server(again, "127.0.0.1", int(address.rstrip("/").rpartition(":")[2]), None)
+        second.start()
+        try:
+            page.wait("document.querySelector('#verdict').innerText === 'reject'")
+            page.wait("document.querySelectorAll('#strip button').length === 1")
+        finally:
+            second.stop()
 
 
 def _colour(page: LivePage) -> tuple[int, int, int]:

@@ -40,7 +40,8 @@ def plan(tmp_path: Path) -> Plan:
         bundle=here / "bundle",
         loading={"threads": 2, "image_cache_dir": here / "cache"},
         source=Part(
-            kind="rtsp", options=Camera(url="rtsp://me:hidden1@cam/1", password="hidden2", tags=frozenset("ab"))
+            kind="rtsp",
+            options=Camera(url="rtsp://me:hidden1@cam/1?key=hidden5", password="hidden2", tags=frozenset("ab")),
         ),
         trigger=Part(kind="mqtt", options={"topic": "parts", "broker_token": "hidden3"}),
         regions=(
@@ -73,6 +74,7 @@ def plan(tmp_path: Path) -> Plan:
         deadline=Deadline(ms=500, default="reject"),
         reuse=Reuse(below=0.1, at_most=3),
         records=Records(file=tmp_path / "records" / "r.jsonl"),
+        sinks=(Part(kind="webhook", options={"what": "hook", "headers": {"Cookie": "hidden6"}}),),
         page=Page(host="0.0.0.0", token="hidden4"),
     )
     return replace(made, digest=digest(made, here))
@@ -97,7 +99,8 @@ def test_nothing_secret_is_written(plan: Plan) -> None:
     assert plan.records.file is not None
     written = stored.keep(plan, plan.records.file).read_text("ascii")
     assert "hidden" not in written
-    assert "rtsp://***@cam/1" in written
+    assert "rtsp://cam/1?..." in written
+    assert '"hook"' in written
 
 
 def test_pictures_are_kept_with_it(plan: Plan, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from edgevlm.watch.plan.plan import Part
@@ -21,6 +23,17 @@ def test_a_picture(tmp_path):
 
 def test_a_folder_that_is_empty(tmp_path):
     assert look(part("folder", path=tmp_path), wait_s=0.1) == Seen(None, "no picture within 0.1 s")
+
+
+def test_a_library_that_fails_in_its_own_way(monkeypatch):
+    class Broken:
+        def pictures(self, stop):
+            raise ZeroDivisionError("of rtsp://me:secret@cam/1")
+
+    kind = SimpleNamespace(open_source=lambda options, status: Broken())
+    monkeypatch.setitem(SOURCES.built_in, "broken", kind)
+    seen = look(Part(kind="broken", options=None), wait_s=60)
+    assert seen == Seen(None, "it failed: of rtsp://***@cam/1")
 
 
 def test_a_camera_that_is_not_there():

@@ -7,7 +7,10 @@ from itertools import pairwise
 
 import pytest
 
+from edgevlm.watch.service.jobs import Job
 from edgevlm.watch.sinks.base import Delivery, Pending
+from edgevlm.watch.status import Status
+from edgevlm.watch.triggers.base import Firing
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.polling import until
 from tests.support.watching import FakeJudge, HangingSink, Line, frame, judgement
@@ -126,6 +129,59 @@ def test_a_part_that_waits_has_its_deadline_too_and_is_not_judged_when_others_wa
     assert [(one.frame.sequence, one.late_for) for one in records[3:]] == [(1, 1), (3, 3)]
     assert judge.seen == [1, 3]
     assert line.status.snapshot().counters["late_not_judged"] == 1
+
+
+def test_a_frame_that_nobody_asked_for_and_that_waited_too_long_is_judged_all_the_same():
+    """Its deadline passes before its turn, and a newer one waits by then: nobody was promised a verdict on it."""
+    line = Line(FakeJudge(), deadline_ms=1)
+    take = line.jobs.take
+
+    def slow_take(timeout):
+        job = take(timeout)
+        if job is not None and job.frame.sequence == 1:
+            line.take(frame(2))
+        return job
+
+    line.jobs.take = slow_take
+    line.take(frame(1, captured=time.monotonic() - 1))
+    line.start()
+    until(lambda: 2 in [one.frame.sequence for one in line.sink.records], "the newer one")
+    assert [(one.frame.sequence, one.status) for one in line.finish() if one.frame.sequence == 1] == [
+        (1, "default"),
+        (1, "late"),
+    ]
+
+
+def test_whoever_asked_before_there_was_a_frame_has_waited_since_then():
+    line = Line(FakeJudge(), addressed=True, deadline_ms=60_000)
+    asked = Firing("test", "part 7", addressed=True, fired=time.monotonic() - 61)
+    line.intake._trigger.fire = lambda _: asked
+    line.start()
+    line.take(frame(1))
+    records = line.finish()
+    assert [(one.status, one.trigger_text) for one in records] == [("default", "part 7"), ("late", "part 7")]
+
+
+def test_the_board_has_records_in_their_order_whoever_is_held_up():
+    """The timer's default and the judge's answer come at the same time, from two threads."""
+    line = Line(FakeJudge())
+    begun, released = threading.Event(), threading.Event()
+
+    class HeldUp(Status):
+        def count(self, name: str, by: int = 1) -> None:
+            if threading.current_thread() is first:
+                begun.set()
+                assert released.wait(60)
+            super().count(name, by)
+
+    line.decisions._status = HeldUp()
+    first = threading.Thread(target=line.decisions.default, args=(Job(frame(1), Firing("test")),))
+    first.start()
+    assert begun.wait(60)
+    line.decisions.answer(Job(frame(2), Firing("test")), judgement(), None)
+    released.set()
+    first.join(60)
+    assert [one.number for one in line.board.records()] == [1, 2]
 
 
 def test_with_a_deadline_a_picture_of_a_file_does_not_grow_old_while_it_waits():

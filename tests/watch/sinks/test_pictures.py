@@ -72,6 +72,21 @@ def test_every_pixel_of_the_verdicts_that_were_chosen(tmp_path: Path, opened: Bo
     assert found.frame.digest == record.frame.sha256
 
 
+def test_a_picture_that_was_let_go_is_no_picture(tmp_path: Path, opened: Book) -> None:
+    """Of a sink that is far behind: the record is there, its pixels are not."""
+    bench = Bench(tmp_path, opened, of=("reject",))
+    frame = noisy(1)
+    for verdict in ("reject", "ok"):
+        record = opened.add(frame, Firing("every"), verdict, (answer(verdict),))
+        gone = Delivery(record, frame).without_picture()
+        if verdict == "ok":
+            bench.sink.deliver(gone)
+        else:
+            with pytest.raises(EdgeVLMError, match="a picture is not kept: too many waited"):
+                bench.sink.deliver(gone)
+    assert bench.names() == []
+
+
 def test_all_of_them(tmp_path: Path, opened: Book) -> None:
     bench = Bench(tmp_path, opened, of=("all",))
     for verdict in ("ok", "reject", "unsure"):

@@ -51,7 +51,12 @@ def test_a_default_has_no_probability_and_says_what_it_is(tmp_path: Path, capsys
 
 @pytest.mark.parametrize(
     ("part", "name", "shown"),
-    [("", "a.png", "a.png"), ("", "", "frame 3"), ("one\ntwo \x1b[31m", "", "one two ?[31m")],
+    [
+        ("", "a.png", "a.png"),
+        ("", "", "frame 3"),
+        ("one\ntwo \x1b[31m", "", "one two ?[31m"),
+        ("", "a\x1b.png", "a?.png"),
+    ],
 )
 def test_what_a_part_is_called(
     part: str, name: str, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -9,7 +9,8 @@ import pytest
 
 from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.status import Status
-from edgevlm.watch.triggers.file import LONGEST, MOST_WAITING, Options, make_trigger
+from edgevlm.watch.triggers.file import Options, make_trigger
+from edgevlm.watch.triggers.waiting import LONGEST_TEXT, MOST
 from edgevlm_runtime.errors import EdgeVLMError
 
 FRAME = Frame(1, 0.0, 0.0, np.zeros((2, 2, 3), np.uint8))
@@ -88,7 +89,7 @@ def test_an_empty_one_and_one_of_no_text(tmp_path, started):
     note.write_bytes(b"\xff\x00\xfe ok" + b"x" * 100_000)
     text = next_firing(trigger).text
     assert text.isprintable()
-    assert len(text) == LONGEST
+    assert len(text) == LONGEST_TEXT
     assert "okx" in text
 
 
@@ -104,16 +105,17 @@ def test_notes_that_nobody_takes_are_bounded_and_counted(tmp_path, started):
     status = Status()
     trigger = started(status=status, settle_s=0.0, look_s=0.0005)
     number, ends = 0, time.monotonic() + 60
-    while status.snapshot().counters.get("triggers_dropped", 0) < 5:
+    while status.snapshot().counters.get("trigger_file_dropped", 0) < 5:
         assert time.monotonic() < ends
         number += 1
         (tmp_path / "go.txt").write_text(f"part {number}")
         time.sleep(0.002)
+    assert [one.name for one in status.snapshot().conditions] == ["trigger file queue"]
     trigger.close()
-    count = 0
-    while trigger.fire(FRAME) is not None:
-        count += 1
-    assert count == MOST_WAITING
+    assert trigger.fire(FRAME) is None
+    counters = status.snapshot().counters
+    assert counters["trigger_file_fired"] == MOST
+    assert counters["trigger_file_dropped"] >= 5 + MOST, "those that waited at the end are counted too"
 
 
 def test_a_folder_that_is_not_there(tmp_path):

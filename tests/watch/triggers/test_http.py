@@ -50,6 +50,19 @@ def test_a_request_fires_once_with_its_text():
         assert all(firing.addressed and firing.kind == "http" for firing in firings[:3])
 
 
+def test_requests_that_no_frame_came_for_are_told_at_the_end(caplog):
+    status = Status()
+    trigger = make_trigger(Options(port=0), status)
+    trigger.start()
+    for _ in range(2):
+        assert request(trigger, body=b"part 7") == 202
+    trigger.close()
+    trigger.close()
+    assert caplog.messages == ["trigger http: 2 that asked for a verdict get none: no frame came after them"]
+    assert status.snapshot().counters == {"trigger_http_fired": 2, "trigger_http_dropped": 2}
+    assert trigger.fire(frame()) is None
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "headers", "status"),
     [

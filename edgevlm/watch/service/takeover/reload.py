@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from edgevlm.watch.judging.judge import Judge
+from edgevlm.watch.plan.digest import pictures
 from edgevlm.watch.plan.plan import Plan
 from edgevlm.watch.service.takeover.judges import CONDITION, Judges, Seated
 from edgevlm.watch.status import Status
@@ -60,11 +61,9 @@ class Reload:
     """Both None where the plan was made of flags: only the bundle can change then."""
 
     def paths(self) -> list[Path]:
-        """What changes are looked for in: the bundle, the plan, its pictures."""
+        """What changes are looked for in: the bundle, the plan, its pictures and files of questions."""
         plan = self.judges.now.plan
-        masks = [region.mask for region in plan.regions if region.mask is not None]
-        golden = plan.golden.images if plan.golden is not None else ()
-        return [plan.bundle, *([self.plan_file] if self.plan_file is not None else []), *masks, *golden]
+        return [plan.bundle, *([self.plan_file] if self.plan_file is not None else []), *pictures(plan)]
 
     def changed(self) -> None:
         """Something has changed on disk: take it over, or say why not. Raises nothing."""

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from edgevlm.watch.links.urls import shown
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import need
-
-HIDDEN = "..."
-
-
-def shown(url: str) -> str:
-    """An address to be read by anybody: without user, password and query, nor parts of a path like user=me&password=it,
-    as some cameras have them."""
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return HIDDEN
-    path = "/".join(HIDDEN if "=" in part or "@" in part else part for part in parts.path.split("/"))
-    return urlunsplit((parts.scheme, host, path, "", "")) + ("?" + HIDDEN if parts.query else "")
 
 
 def need_url(name: str, url: object, schemes: tuple[str, ...]) -> None:

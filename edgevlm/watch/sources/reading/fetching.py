@@ -9,8 +9,9 @@ from typing import Self
 
 import httpx2
 
+from edgevlm.watch.links.urls import shown
 from edgevlm.watch.sources.base import SourceLost
-from edgevlm.watch.sources.reading.address import credentials, shown, without_credentials
+from edgevlm.watch.sources.reading.address import credentials, without_credentials
 from edgevlm_runtime.errors import EdgeVLMError, reason
 
 NOT_MODIFIED, UNAUTHORIZED, FORBIDDEN = 304, 401, 403

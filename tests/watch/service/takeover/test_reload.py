@@ -149,6 +149,17 @@ def test_another_question_is_taken_over_without_loading_anything(watched: Watche
     assert watched.followed == [now.plan]
 
 
+def test_every_file_that_questions_need_is_looked_at(tmp_path: Path, bundle: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
+    question = '[[question]]\nname = "holes"\ntext = "How many?"\nschema_file = "schema.json"\n'
+    watched = Watched(tmp_path, bundle, more=FOLLOWED + question)
+    try:
+        assert {bundle, watched.file, schema} <= set(watched.reload.paths())
+    finally:
+        watched.judges.close()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -230,6 +241,7 @@ def test_a_running_watch_changes_its_bundle_between_two_frames_and_back_when_the
     finally:
         stop.set()
         running.join(60)
+    assert "reload" not in [one.name for one in threading.enumerate()]
     found = records(tmp_path)
     assert bundles() == [old.bundle.content_digest, new]
     assert problems(tmp_path) == ()
