@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 import edgevlm_runtime
+from benchmarks import watching
 from edgevlm.machine import memory, package_versions, processor
 from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.judging.cost import drawn_frame, spent
@@ -121,7 +122,12 @@ def golden(vlm: VLM, model: Model) -> Figures:
     return {"kept": _row(kept), "session_for_each_frame": _row(anew), "no_golden_picture": _row(without)}
 
 
-SECTIONS: dict[str, Callable[[VLM, Model], Figures]] = {"judging": judging, "golden": golden}
+SECTIONS: dict[str, Callable[[VLM, Model], Figures]] = {
+    "judging": judging,
+    "golden": golden,
+    "live": watching.live,
+    "steady": watching.steady,
+}
 
 
 def _frames(count: int, seed: int = 1) -> list[Frame]:

@@ -92,9 +92,9 @@ port = {port}
 @click.option("--port", type=click.IntRange(0, 65535), default=8750, show_default=True, help="Of the page; 0: any.")
 def main(out: Path, seconds: float, port: int) -> None:
     """Watch a line of parts with the shipped model."""
+    from edgevlm.watch.judging.opening import open_bundle
     from edgevlm.watch.plan.read import read
     from edgevlm.watch.service.run import run
-    from edgevlm_runtime import load
 
     shutil.rmtree(out / "pictures", ignore_errors=True)
     for old in out.glob("records*"):
@@ -111,7 +111,7 @@ def main(out: Path, seconds: float, port: int) -> None:
         clock = threading.Timer(seconds, stop.set)
         clock.daemon = True
         clock.start()
-        summary = run(read(plan), load(bundle), stop=stop, show=click.echo)
+        summary = run(read(plan), open_bundle(bundle, {}), stop=stop, show=click.echo)
     right, of = _compare(out, parts)
     click.echo(f"\n{summary.judged} frames judged, {right} of {of} verdicts right; records, pictures, plan: {out}")
     if of == 0 or right < 0.9 * of:
