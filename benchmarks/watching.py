@@ -19,7 +19,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,8 +118,10 @@ def ages(judged: Sequence[Figures], sent: dict[int, list[float]]) -> Figures:
                 "sent_answered_ms": round(1e3 * (one["ended"] - at), 2),
             }
         )
-    intervals = [1e3 * (after - before) for before, after in pairwise(sorted(sum(sent.values(), [])))]
+    every = sorted(chain.from_iterable(sent.values()))
+    intervals = [1e3 * (after - before) for before, after in pairwise(every)]
     return {
+        "frames": len(rows),
         "camera_fps": FPS,
         "interval_ms": round(interval, 2),
         "longest_interval_sent_ms": round(max(intervals), 2),
