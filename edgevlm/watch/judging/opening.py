@@ -10,8 +10,8 @@ from edgevlm_runtime import VLM, load
 from edgevlm_runtime.options import MIB
 
 IMAGES_KEPT = 16 * MIB
-"""Bytes of image embeddings in memory. No frame of a camera is like one before it, so that the runtime's own bound would
-fill up, within hours or days, with what nobody asks for again."""
+"""Bytes of image embeddings in memory. No frame of a camera is like one before it: the runtime's own bound would fill,
+within hours or days, with what nobody asks for again."""
 
 
 def open_bundle(folder: Path, loading: Mapping[str, Any]) -> VLM:
