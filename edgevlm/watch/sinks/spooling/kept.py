@@ -80,13 +80,12 @@ class Kept:
         elif waiting == 0 and not self._disk_full:
             self._status.clear_condition(self._condition)
         self._status.measure(f"sink_{self._kind}_waiting", waiting)
-        self._save_last()
-        self.spool.save()
+        self._save()
 
     def close(self) -> None:
         """Write the same a last time, and let go of the spool. Raises `EdgeVLMError`."""
         try:
-            self._save_last()
+            self._save()
         finally:
             self.spool.close()
 
@@ -95,15 +94,21 @@ class Kept:
         entry = self.spool.last
         known = read_number(self._folder, RECORD) if entry is None else number_of(entry)
         if known is None:
-            known = newest(records)
+            known, self._saved = newest(records), -1  # to be written in any case
         self._last = known
         for record in missed(records, known):
             self._add(record_json(record))
             self._last = self._caught_up = record.number
         self._save_last()
 
+    def _save(self) -> None:
+        """The number of the last record first: entries said it until they are deleted."""
+        try:
+            self._save_last()
+        finally:
+            self.spool.save()
+
     def _save_last(self) -> None:
-        """Before entries are deleted: they said it until then."""
         if self._last == self._saved:
             return
         try:

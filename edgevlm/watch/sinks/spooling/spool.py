@@ -152,8 +152,7 @@ class Spool:
             if self._position == self._saved:
                 return
             try:
-                write_number(self._folder, POSITION, self._position)
-                self._saved = self._position
+                self._write_position()
                 self._delete_acknowledged()
             except OSError as error:
                 raise EdgeVLMError(f"cannot write to the spool {self._folder}: {reason(error)}") from error
@@ -167,6 +166,16 @@ class Spool:
                 self.save()
             finally:
                 self._let_go()
+
+    def _write_position(self) -> None:
+        try:
+            write_number(self._folder, POSITION, self._position)
+        except OSError:  # a full disk: what nobody waits for makes room, and its absence says as much as the number
+            saved, self._saved = self._saved, self._position
+            self._delete_acknowledged()
+            self._saved = saved
+            write_number(self._folder, POSITION, self._position)
+        self._saved = self._position
 
     def _pass_gaps(self) -> None:
         """Nobody waits for numbers that are in no file: the position was lost, or somebody deleted a file."""
