@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Self
 
 
@@ -21,6 +23,8 @@ class Hook:
     received: list[tuple[dict[str, str], bytes, int | str, float]] = field(default_factory=list)
     """Headers, body, what was answered, and when by a clock that does not jump."""
     port: int = 0
+    certificate: tuple[Path, Path] | None = None
+    """With its key: it speaks TLS."""
 
     def __enter__(self) -> Self:
         hook = self
@@ -50,6 +54,10 @@ class Hook:
         self.ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
+        if self.certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*self.certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._server.block_on_close = False
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()

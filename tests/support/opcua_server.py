@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -80,6 +81,16 @@ class OpcUaServer:
         self._stop.set()
         self._thread.join(60)
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It keeps its connections and answers nothing."""
+        end = threading.Event()
+        self._loop.call_soon_threadsafe(end.wait, 300)
+        try:
+            yield
+        finally:
+            end.set()
+
     def values(self, *names: str) -> list[Any]:
         """Read by a client that shares nothing with the sink's."""
         with Client(self.url, timeout=30) as client:
@@ -94,13 +105,14 @@ class OpcUaServer:
             return [client.get_node(f"ns=2;s={name}").read_data_value().Value.VariantType for name in names]
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
         server = Server(user_manager=Door(self.user, self.password))
         await server.init()
         server.set_endpoint(self.url)
         server.set_security_policy(list(self.policies))
         if self.cert is not None and self.key is not None:
-            await server.load_certificate(self.cert)
-            await server.load_private_key(self.key)
+            await server.load_certificate(self.cert, "pem")
+            await server.load_private_key(self.key, format="pem")
         await server.register_namespace("urn:line")
         for name, (value, kind) in VARIABLES.items():
             node = await server.nodes.objects.add_variable(f"ns=2;s={name}", name, value, kind)

@@ -22,11 +22,11 @@ from edgevlm.watch.service.decisions import Decisions
 from edgevlm.watch.service.health import Health
 from edgevlm.watch.service.intake import Intake
 from edgevlm.watch.service.jobs import Jobs
-from edgevlm.watch.service.judges import Judges, Seated
 from edgevlm.watch.service.loop import Loop
+from edgevlm.watch.service.takeover.judges import Judges, Seated
 from edgevlm.watch.service.workers import Worker
 from edgevlm.watch.sinks.base import Delivery, Pending
-from edgevlm.watch.sinks.outlet import Outlet
+from edgevlm.watch.sinks.delivery.outlet import Outlet
 from edgevlm.watch.status import Status
 from edgevlm.watch.triggers.base import Firing
 

@@ -19,6 +19,7 @@ from edgevlm.watch.links.urls import check_url
 from edgevlm.watch.links.variants import converted
 from edgevlm_runtime.errors import EdgeVLMError, reason
 from edgevlm_runtime.options import need
+from edgevlm_runtime.reading import read_bytes, why
 
 if TYPE_CHECKING:
     from asyncua import ua
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
 POLICIES = ("", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss")
 MODES = ("SignAndEncrypt", "Sign")
+EXCHANGES = 4
+"""Time for a write that has to connect first, in `timeout_s`."""
+LARGEST_CERTIFICATE = 1 << 20
 GOODBYE_S = 2.0
+"""For each step of the end."""
 _T = TypeVar("_T")
 
 
@@ -86,10 +91,10 @@ class OpcUaLink:
         """Whether the last write was answered."""
         return self._client is not None
 
-    def write(self, values: Mapping[str, Any]) -> None:
+    def write(self, values: Mapping[str, Any], within_s: float | None = None) -> None:
         """Write values by node id, in one request. Raises `EdgeVLMError`; the next one then connects anew."""
         try:
-            self._run(self._write(values), 4 * self._server.timeout_s)
+            self._run(self._write(values), within_s or EXCHANGES * self._server.timeout_s)
         except EdgeVLMError:
             raise  # it answered: the connection is sound
         except FutureTimeout:
@@ -163,7 +168,31 @@ class OpcUaLink:
             client.set_user(server.user)
             client.set_password(server.password or "")
         if server.policy:
-            parts = [server.policy, server.mode, server.cert, server.key, server.server_cert]
-            await client.set_security_string(",".join(str(part) for part in parts if part is not None))
-        await client.connect()
+            await _secure(client, server)
+        try:
+            await client.connect()
+        except BaseException:  # given up from outside, too
+            client.disconnect_socket()
+            raise
         return client
+
+
+async def _secure(client: Client, server: Server) -> None:
+    """Set policy and certificates. Raises `EdgeVLMError` for those that cannot be read."""
+    from asyncua import ua
+    from asyncua.crypto import security_policies
+    from asyncua.crypto.uacrypto import CertProperties
+
+    def read(path: Path) -> CertProperties:
+        data = read_bytes(path, LARGEST_CERTIFICATE)
+        return CertProperties(data, "pem" if b"-----BEGIN" in data else "der")  # whatever its name ends in
+
+    policy = getattr(security_policies, f"SecurityPolicy{server.policy}")
+    assert server.cert is not None
+    assert server.key is not None
+    try:
+        ours, key = read(server.cert), read(server.key)
+        theirs = None if server.server_cert is None else read(server.server_cert)
+    except OSError as error:
+        raise EdgeVLMError(f"cannot read {error.filename}: {why(error)}") from error
+    await client.set_security(policy, ours, key, None, theirs, ua.MessageSecurityMode[server.mode])

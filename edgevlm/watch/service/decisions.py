@@ -12,7 +12,7 @@ from edgevlm.watch.records.record import AnswerInfo, Record
 from edgevlm.watch.service.board import Board
 from edgevlm.watch.service.jobs import Job, Jobs
 from edgevlm.watch.sinks.base import Delivery
-from edgevlm.watch.sinks.outlet import Outlet
+from edgevlm.watch.sinks.delivery.outlet import Outlet
 from edgevlm.watch.status import Status
 from edgevlm.watch.triggers.base import Firing
 

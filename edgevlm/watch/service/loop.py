@@ -14,9 +14,9 @@ from edgevlm.watch.service.deadlines import Deadlines
 from edgevlm.watch.service.decisions import Decisions
 from edgevlm.watch.service.health import Pulse
 from edgevlm.watch.service.jobs import Job, Jobs
-from edgevlm.watch.service.judges import Judges, unanswered
+from edgevlm.watch.service.takeover.judges import Judges, unanswered
 from edgevlm.watch.sinks.base import Pending
-from edgevlm.watch.sinks.outlet import Outlet
+from edgevlm.watch.sinks.delivery.outlet import Outlet
 from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError, reason
 

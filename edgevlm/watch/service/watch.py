@@ -2,10 +2,10 @@
 
 thread       does
 source       reads pictures, fires the trigger, lets jobs wait          intake.py, jobs.py
-judging      one job after the other: verdict, record, sinks, board     loop.py, judges.py, decisions.py
+judging      one job after the other: verdict, record, sinks, board     loop.py, takeover/judges.py, decisions.py
 deadlines    the default verdict of frames whose time is over           deadlines.py
-sink NAME    what that sink gets                                        sinks/line.py
-reload       a bundle or plan that changed on disk                      reload.py, changes.py
+sink NAME    what that sink gets                                        sinks/delivery/line.py
+reload       a bundle or plan that changed on disk                      takeover/reload.py, changes.py
 page         the live page                                              page/app.py
 main         waits for the end, tells the supervisor                    run.py
 """
@@ -31,17 +31,17 @@ from edgevlm.watch.records.record import Record
 from edgevlm.watch.replay.run import flips
 from edgevlm.watch.service import parts
 from edgevlm.watch.service.board import Board
-from edgevlm.watch.service.changes import follow
 from edgevlm.watch.service.deadlines import Deadlines
 from edgevlm.watch.service.decisions import Decisions
 from edgevlm.watch.service.health import Health
 from edgevlm.watch.service.intake import Intake
 from edgevlm.watch.service.jobs import Jobs
-from edgevlm.watch.service.judges import Judges, Seated
 from edgevlm.watch.service.loop import Loop
-from edgevlm.watch.service.reload import Reload, seat
+from edgevlm.watch.service.takeover.changes import follow
+from edgevlm.watch.service.takeover.judges import Judges, Seated
+from edgevlm.watch.service.takeover.reload import Reload, seat
 from edgevlm.watch.service.workers import Worker
-from edgevlm.watch.sinks.outlet import Outlet
+from edgevlm.watch.sinks.delivery.outlet import Outlet
 from edgevlm.watch.sources.feed import Feed
 from edgevlm.watch.status import Status
 from edgevlm_runtime import VLM, __version__

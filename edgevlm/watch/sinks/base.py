@@ -68,7 +68,7 @@ class Delivery:
 class Sink(Protocol):
     """Made by the `make_sink(options, about)` of its file, which touches nothing yet.
 
-    All methods are called from one thread, the sink's own (`sinks.outlet`), so they may take their time: a sink that
+    All methods are called from one thread, the sink's own (`sinks.delivery`), so they may take their time: a sink that
     hangs keeps nobody but itself. What they raise is counted, shown as a condition, and the next call comes anyway.
     """
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgevlm.watch.links.opcua import OpcUaLink, Server
+from edgevlm.watch.links.opcua import GOODBYE_S, OpcUaLink, Server
 from edgevlm.watch.sinks.base import About, Delivery, Pending
 from edgevlm.watch.sinks.latest import Latest, check_keep, codes_of
 from edgevlm.watch.sinks.messages import LATE, decisive_answer
@@ -106,7 +106,7 @@ class OpcUaSink:
             return
         try:
             if link.connected:
-                link.write(self._by_node({"pending": False, "ready": False}))
+                link.write(self._by_node({"pending": False, "ready": False}), GOODBYE_S)
         except EdgeVLMError:
             self._about.status.count("sink_opcua_failed")
         link.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import msgspec
 import pytest
 
 from edgevlm.watch.links.installed import installed
@@ -100,3 +101,25 @@ LEVELS = {"line 1": "line-1", "a/b+c#d": "a-b-c-d", "$SYS": "SYS", "#": "watch",
 @pytest.mark.parametrize(("name", "expected"), LEVELS.items())
 def test_a_name_is_one_level_of_a_topic(name, expected):
     assert level(name) == expected
+
+
+TABLES = {
+    ("sink", "mqtt"): {"host": "broker", "tls": True, "ca": "/ca.pem", "good": ["accept"], "spool_mb": 8, "port": 1},
+    ("sink", "webhook"): {"url": "https://host/a", "headers": {"X-A": "b"}, "ca": "/ca.pem", "timeout_s": 3},
+    ("sink", "modbus"): {"host": "plc", "codes": {"accept": 1}, "pending_coil": 3},
+    ("sink", "opcua"): {"url": "opc.tcp://h:1", "code_node": "i=1", "policy": "", "codes": {"accept": 1}},
+    ("trigger", "mqtt"): {"topic": "a/#", "text_key": "part", "user": "me", "password": "secret"},
+    ("trigger", "http"): {"port": 9000, "host": "0.0.0.0", "token": "long-enough"},
+    ("trigger", "modbus"): {"host": "plc", "coil": 4, "text_register": 8, "text_form": "ascii"},
+}
+
+
+@pytest.mark.parametrize(("part", "kind"), TABLES)
+def test_options_are_made_of_a_table(part, kind):
+    """As a plan is read: numbers, texts, lists and tables of TOML."""
+    module = (SINKS if part == "sink" else TRIGGERS).get(kind)
+    table = TABLES[part, kind]
+    made = msgspec.convert(table, module.Options, dec_hook=lambda wanted, value: wanted(value))
+    for name, value in table.items():
+        found = getattr(made, name)
+        assert (str(found) if name == "ca" else list(found) if isinstance(value, list) else found) == value

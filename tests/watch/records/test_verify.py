@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgevlm.watch.records import files
@@ -79,6 +79,7 @@ def test_removed_records_are_named(chain: list[Path], scratch: Path, gone: set[i
     for number in sorted(gone, reverse=True):
         within, at = lines[number]
         del within[at]
+    assume(lines.files[0][1])  # a whole file less at the beginning is what `keep_mb` leaves: a note, no problem
     found = lines.problems()
     assert {problem.kind for problem in found} == {"missing"}
     named: set[int] = set()

@@ -21,8 +21,10 @@ from PIL import Image
 from edgevlm.watch.sinks import publisher
 from edgevlm.watch.sinks.mqtt import MqttSink, Options, make_sink
 from edgevlm_runtime.errors import EdgeVLMError
+from tests.support.certificates import certificate
 from tests.support.made_records import about, condition, counter, delivery, pending
 from tests.support.mosquitto import Mosquitto, Subscriber, publish, retained, running
+from tests.support.needed import program
 from tests.support.polling import until
 
 BASE = "edgevlm/line-1"
@@ -138,6 +140,7 @@ import sys, time
 from pathlib import Path
 from edgevlm.watch.sinks import publisher
 from edgevlm.watch.sinks.mqtt import Options, make_sink
+from tests.support.certificates import certificate
 from tests.support.made_records import about, delivery
 sink = make_sink(Options(port=int(sys.argv[1]), keepalive_s=5), about(Path(sys.argv[2])))
 sink.start()
@@ -197,16 +200,17 @@ def test_records_that_the_broker_refuses_wait_until_it_takes_them(tmp_path, monk
 def test_password_and_tls(tmp_path):
     folder = tmp_path / "broker"
     folder.mkdir(mode=0o755)
-    ca, wrong = certificate(folder, "localhost", "server"), certificate(folder, "localhost", "other")
+    (ca, key), (wrong, _) = certificate(folder, "server"), certificate(folder, "other")
     (folder / "passwords").touch()
-    subprocess.run(["mosquitto_passwd", "-b", str(folder / "passwords"), "line", "pass word"], check=True)
+    tool = program("mosquitto_passwd", "mosquitto")
+    subprocess.run([tool, "-b", str(folder / "passwords"), "line", "pass word"], check=True)
     for file in folder.iterdir():
         file.chmod(0o644)
     options = (
         "allow_anonymous false",
         f"password_file {folder / 'passwords'}",
         f"certfile {ca}",
-        f"keyfile {folder / 'server.key'}",
+        f"keyfile {key}",
     )
     right = {"host": "localhost", "tls": True, "ca": ca, "user": "line", "password": "pass word"}
     cases = [({}, ""), ({"password": "wrong"}, "Not authorized"), ({"ca": wrong}, "certificate verify failed")]
@@ -224,14 +228,6 @@ def test_password_and_tls(tmp_path):
                     assert "pass word" not in text
                     time.sleep(0.5)
                 assert delivered(watch) == 0
-
-
-def certificate(folder, host: str, name: str):
-    """A certificate signed by itself, and its key NAME.key."""
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}"]
-    command += ["-addext", f"subjectAltName=DNS:{host}", "-keyout", f"{name}.key", "-out", f"{name}.crt"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder / f"{name}.crt"
 
 
 def test_beyond_the_spool_the_oldest_go_counted_and_shown(tmp_path, broker):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from edgevlm.watch.links.variants import converted
 from edgevlm.watch.sinks import latest
 from edgevlm.watch.sinks.opcua import OpcUaSink, Options, make_sink
 from edgevlm_runtime.errors import EdgeVLMError
+from tests.support.certificates import certificate
 from tests.support.made_records import about, condition, counter, delivery, pending
 from tests.support.opcua_server import OpcUaServer
 
@@ -126,20 +126,9 @@ def test_user_and_password(tmp_path):
                 assert "pass" not in condition(watch, NAME)
 
 
-def certificate(folder, name: str, uri: str):
-    """A certificate signed by itself with this application URI, and its key."""
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    usage = "keyUsage=critical,digitalSignature,nonRepudiation,keyEncipherment,dataEncipherment,keyCertSign"
-    command += ["-addext", f"subjectAltName=URI:{uri},DNS:localhost", "-addext", usage]
-    command += ["-addext", "extendedKeyUsage=clientAuth,serverAuth"]
-    command += ["-keyout", f"{name}.key.pem", "-out", f"{name}.pem"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder / f"{name}.pem", folder / f"{name}.key.pem"
-
-
 def test_signed_and_encrypted(tmp_path):
-    cert, key = certificate(tmp_path, "server", "urn:freeopcua:python:server")
-    ours, our_key = certificate(tmp_path, "client", "urn:edgevlm:watch")
+    cert, key = certificate(tmp_path, "server", uri="urn:freeopcua:python:server")
+    ours, our_key = certificate(tmp_path, "client", uri="urn:edgevlm:watch")
     policies = (ua.SecurityPolicyType.NoSecurity, ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt)
     with OpcUaServer(policies=policies, cert=cert, key=key) as server:
         for more in ({}, {"server_cert": cert}):
@@ -149,11 +138,13 @@ def test_signed_and_encrypted(tmp_path):
                 sink.deliver(delivery(5, "reject"))
                 assert condition(watch, NAME) == ""
                 assert server.values("Text", "UInt32") == ["reject", 5]
-        watch = about(tmp_path)
-        unknown = {"policy": "Aes256Sha256RsaPss", "cert": ours, "key": our_key}
-        with sink_to(server, watch, **unknown) as sink:
-            sink.deliver(delivery(6))
-            assert condition(watch, NAME)
+        secured = {"policy": "Basic256Sha256", "cert": ours, "key": our_key}
+        nowhere = {"cert": tmp_path / "nowhere.pem"}
+        for wrong, said in (({"policy": "Aes256Sha256RsaPss"}, "unreachable"), (nowhere, "cannot read")):
+            watch = about(tmp_path)
+            with sink_to(server, watch, **{**secured, **wrong}) as sink:
+                sink.deliver(delivery(6))
+                assert said in condition(watch, NAME)
 
 
 def test_a_server_that_hangs_does_not_hold_the_end_up(tmp_path):
@@ -170,6 +161,18 @@ def test_a_server_that_hangs_does_not_hold_the_end_up(tmp_path):
         sink.close()
         assert time.monotonic() - begun < 30
         assert condition(watch, NAME)
+
+
+def test_a_server_that_stops_answering_does_not_hold_the_end_up(tmp_path, line):
+    watch = about(tmp_path)
+    with sink_to(line, watch, timeout_s=60) as sink:
+        sink.deliver(delivery(1))
+        assert counter(watch, "sink_opcua_delivered") == 1
+        with line.hanging():
+            begun = time.monotonic()
+            sink.close()
+            assert time.monotonic() - begun < 30
+    assert line.values("Text") == ["accept"]
 
 
 @pytest.mark.parametrize(

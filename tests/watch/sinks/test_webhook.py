@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from functools import partial
 
 import pytest
 
 from edgevlm.watch.sinks import courier
 from edgevlm.watch.sinks.webhook import Options, WebhookSink, make_sink
 from edgevlm_runtime.errors import EdgeVLMError
+from tests.support.certificates import certificate
 from tests.support.hooked import Hook
 from tests.support.made_records import about, condition, counter, delivery, pending
 from tests.support.polling import until
@@ -130,6 +132,23 @@ def test_a_server_that_hangs_does_not_hold_the_end_up(tmp_path):
         sink.close()
         sink.close()
         assert time.monotonic() - begun < 20
+
+
+def test_tls_with_a_certificate_of_our_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    (ca, key), (wrong, _) = certificate(tmp_path, "server"), certificate(tmp_path, "other")
+    with Hook(certificate=(ca, key)) as hook:
+        for trusted in (ca, wrong, None):
+            watch = about(tmp_path / "watch" / str(trusted and trusted.name))
+            url = f"https://localhost:{hook.port}/hook"
+            sink = make_sink(Options(url=url, ca=trusted, drain_s=0 if trusted is not ca else 30), watch)
+            sink.start()
+            sink.deliver(delivery(1))
+            if trusted is not ca:
+                text = until(partial(condition, watch, "sink webhook connection"), "the condition")
+                assert "certificate verify failed" in text
+            sink.close()
+            assert counter(watch, "sink_webhook_delivered") == int(trusted is ca)
 
 
 def test_no_secret_is_ever_shown(tmp_path, caplog):

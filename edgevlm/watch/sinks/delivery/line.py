@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from edgevlm.watch.sinks.base import Delivery, Sink
-from edgevlm.watch.sinks.waiting import MOST_WAITING, Entry, Waiting
+from edgevlm.watch.sinks.delivery.waiting import MOST_WAITING, Entry, Waiting
 from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import reason
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgevlm.watch.service.changes import follow, look
+from edgevlm.watch.service.takeover.changes import follow, look
 from tests.support.polling import until
 
 

@@ -1,7 +1,7 @@
 """The bounds of what waits for a sink."""
 
 from edgevlm.watch.sinks.base import Delivery, Pending
-from edgevlm.watch.sinks.waiting import Waiting
+from edgevlm.watch.sinks.delivery.waiting import Waiting
 from tests.support.watching import delivery, frame
 
 SIDE = 100

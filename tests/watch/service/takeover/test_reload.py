@@ -14,10 +14,10 @@ from edgevlm.watch.judging.judge import Judge
 from edgevlm.watch.plan.plan import Plan
 from edgevlm.watch.plan.read import read
 from edgevlm.watch.records.record import Record
-from edgevlm.watch.service import changes
-from edgevlm.watch.service.judges import Judges
-from edgevlm.watch.service.reload import Reload, seat
 from edgevlm.watch.service.run import run
+from edgevlm.watch.service.takeover import changes
+from edgevlm.watch.service.takeover.judges import Judges
+from edgevlm.watch.service.takeover.reload import Reload, seat
 from edgevlm.watch.status import Status
 from edgevlm_runtime import VLM
 from edgevlm_runtime.errors import EdgeVLMError

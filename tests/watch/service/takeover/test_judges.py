@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edgevlm.watch.service.judges import PROBATION, Judges, Seated
+from edgevlm.watch.service.takeover.judges import PROBATION, Judges, Seated
 from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.watching import FakeJudge, frame, judgement

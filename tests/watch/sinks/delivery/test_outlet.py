@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from edgevlm.watch.sinks import line
 from edgevlm.watch.sinks.base import Delivery, Pending
-from edgevlm.watch.sinks.outlet import Outlet
+from edgevlm.watch.sinks.delivery import line
+from edgevlm.watch.sinks.delivery.outlet import Outlet
 from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.polling import until

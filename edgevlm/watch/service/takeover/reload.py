@@ -20,7 +20,7 @@ from pathlib import Path
 from edgevlm.watch.judging.judge import Judge
 from edgevlm.watch.judging.opening import open_bundle
 from edgevlm.watch.plan.plan import Plan
-from edgevlm.watch.service.judges import CONDITION, Judges, Seated
+from edgevlm.watch.service.takeover.judges import CONDITION, Judges, Seated
 from edgevlm.watch.status import Status
 from edgevlm_runtime import VLM
 from edgevlm_runtime.checks.selftest import run_self_test

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from edgevlm.watch.sinks.base import Delivery, Pending, Sink
-from edgevlm.watch.sinks.line import Line
+from edgevlm.watch.sinks.delivery.line import Line
 from edgevlm.watch.status import Status
 
 
