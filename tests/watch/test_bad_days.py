@@ -29,7 +29,7 @@ from edgevlm.cli import cli
 from edgevlm.watch.plan.plan import Page
 from edgevlm.watch.plan.read import read
 from edgevlm.watch.service.run import Summary, run
-from edgevlm.watch.sinks import line
+from edgevlm.watch.sinks.delivery import line
 from tests.support import http_camera, videos
 from tests.support.hooked import Hook
 from tests.support.polling import free_port, until

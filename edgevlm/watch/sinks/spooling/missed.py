@@ -11,7 +11,7 @@ import msgspec
 from edgevlm.watch.records import files
 from edgevlm.watch.records.reading import Line, lines
 from edgevlm.watch.records.record import Record
-from edgevlm.watch.sinks.waiting import MOST_WAITING
+from edgevlm.watch.sinks.delivery.waiting import MOST_WAITING
 from edgevlm_runtime.errors import EdgeVLMError
 
 
