@@ -3,8 +3,9 @@
     python -m benchmarks.camera judging inspector=DIR clip-l-336-qwen2-0.5b=DIR     # bundles, in int8
 
 Each section is a function from a loaded bundle to figures, named in `SECTIONS`; results go into
-benchmarks/results/camera.json, a section and model replacing what was there of them. Frames are drawn (640x480 patches,
-no two alike), so every one is encoded. Variants take turns, frame by frame, so that a slow minute hits all of them.
+benchmarks/results/camera.json, a section and model replacing what was there of them, and from there into
+docs/measured.md. Frames are drawn (640x480 patches, no two alike), so every one is encoded. Variants take turns, frame
+by frame, so that a slow minute hits all of them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 import edgevlm_runtime
+from benchmarks import camera_table, watching
 from edgevlm.machine import memory, package_versions, processor
 from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.judging.cost import drawn_frame, spent
@@ -33,6 +35,7 @@ from edgevlm.watch.rules.choice import Options
 from edgevlm_runtime import VLM
 
 RESULTS = Path(__file__).parent / "results" / "camera.json"
+PAGE = Path(__file__).parents[1] / "docs" / "measured.md"
 SIZE = (640, 480)
 COUNTS = (1, 2, 4)
 Figures = dict[str, Any]
@@ -121,7 +124,12 @@ def golden(vlm: VLM, model: Model) -> Figures:
     return {"kept": _row(kept), "session_for_each_frame": _row(anew), "no_golden_picture": _row(without)}
 
 
-SECTIONS: dict[str, Callable[[VLM, Model], Figures]] = {"judging": judging, "golden": golden}
+SECTIONS: dict[str, Callable[[VLM, Model], Figures]] = {
+    "judging": judging,
+    "golden": golden,
+    "live": watching.live,
+    "steady": watching.steady,
+}
 
 
 def _frames(count: int, seed: int = 1) -> list[Frame]:
@@ -158,6 +166,7 @@ def _write(section: str, name: str, figures: Figures) -> None:
     stored["machine"], stored["targets"] = machine, TARGETS
     stored.setdefault(section, {})[name] = figures
     RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    camera_table.write(RESULTS, PAGE)
 
 
 @click.command()

@@ -142,7 +142,7 @@ def command(
       edgevlm watch line-1.toml --dry-run
       edgevlm watch line-1.toml
     """
-    from edgevlm_runtime import load
+    from edgevlm.watch.judging.opening import open_bundle
 
     context = click.get_current_context()
     if words[0] == INIT and len(words) <= 2:
@@ -156,7 +156,7 @@ def command(
     else:
         plan = _from_flags(words, context.meta[ORDER], choices, {**given, **overriding})
     with stdout_kept_clean():
-        vlm = load(plan.bundle, **plan.loading)
+        vlm = open_bundle(plan.bundle, plan.loading)
     if not dry_run:
         _run(plan, vlm, file, overriding, as_json)
     elif not _dry_run(plan, vlm, file, as_json):

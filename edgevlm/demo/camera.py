@@ -20,24 +20,16 @@ from typing import TYPE_CHECKING
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
-from edgevlm.demo import export_model, start
+from edgevlm.demo import export_model, film, start
 
 if TYPE_CHECKING:
     from edgevlm_export.inspection import Part
 
-PARTS = 64
-FPS = 10
+PARTS = film.MOST
 SHOWN_S = 0.8
 """How long each part stays before the camera."""
-SIDE = 384
-"""Pixels of a part's picture in a frame, four times what the model sees."""
-FRAME = (512, 448)
-"""Width and height; the part is at the top left, its number as light and dark squares at the bottom."""
-BITS, SQUARE = 6, 64
-FIRST = 6000
-"""Of the test split's parts: `python -m edgevlm.demo` and the benchmarks show others."""
+SIDE = film.PART * film.TIMES
 SYSTEM_PYTHON = "/usr/bin/python3"
 """The one that Debian's bindings of GStreamer are for."""
 PLAN = """\
@@ -92,17 +84,18 @@ port = {port}
 @click.option("--port", type=click.IntRange(0, 65535), default=8750, show_default=True, help="Of the page; 0: any.")
 def main(out: Path, seconds: float, port: int) -> None:
     """Watch a line of parts with the shipped model."""
+    from edgevlm.watch.judging.opening import open_bundle
     from edgevlm.watch.plan.read import read
     from edgevlm.watch.service.run import run
-    from edgevlm_runtime import load
 
     shutil.rmtree(out / "pictures", ignore_errors=True)
     for old in out.glob("records*"):
         old.unlink()
     bundle = export_model(out)
-    parts = _parts()
+    parts = film.parts(PARTS)
     video = out / "line.mp4"
-    _film(parts, video)
+    click.echo(f"Rendering {len(parts)} parts into {video} ...")
+    film.write(parts, video, SHOWN_S)
     with _camera(video) as source:
         plan = out / "plan.toml"
         plan.write_text(_plan(bundle, source, port), encoding="utf-8")
@@ -111,55 +104,12 @@ def main(out: Path, seconds: float, port: int) -> None:
         clock = threading.Timer(seconds, stop.set)
         clock.daemon = True
         clock.start()
-        summary = run(read(plan), load(bundle), stop=stop, show=click.echo)
+        summary = run(read(plan), open_bundle(bundle, {}), stop=stop, show=click.echo)
     right, of = _compare(out, parts)
     click.echo(f"\n{summary.judged} frames judged, {right} of {of} verdicts right; records, pictures, plan: {out}")
     if of == 0 or right < 0.9 * of:
         click.echo("That is fewer than it should be.", err=True)
         click.get_current_context().exit(1)
-
-
-def _parts() -> list[Part]:
-    from edgevlm_export import inspection
-
-    return [inspection.part(seed) for seed in inspection.seeds("test")[FIRST : FIRST + PARTS]]
-
-
-def _film(parts: list[Part], video: Path) -> None:
-    """The parts one after the other, as H.264."""
-    import av
-
-    click.echo(f"Rendering {len(parts)} parts into {video} ...")
-    with av.open(str(video), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height = FRAME
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "10", "preset": "veryfast", "tune": "zerolatency", "g": str(FPS)}
-        for number, part in enumerate(parts):
-            frame = av.VideoFrame.from_ndarray(_picture(number, part), format="rgb24")
-            for _ in range(round(SHOWN_S * FPS)):
-                container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def _picture(number: int, part: Part) -> NDArray[np.uint8]:
-    """A frame [height, width, 3]: the part, and its number in squares, the lowest bit first."""
-    from PIL import Image
-
-    from edgevlm_export import inspection
-
-    width, height = FRAME
-    frame = np.zeros((height, width, 3), np.uint8)
-    frame[:SIDE, :SIDE] = np.asarray(inspection.draw(part).resize((SIDE, SIDE), Image.Resampling.NEAREST))
-    for bit in range(BITS):
-        frame[SIDE:, bit * SQUARE : (bit + 1) * SQUARE] = 255 * (number >> bit & 1)
-    return frame
-
-
-def _number(pixels: NDArray[np.uint8]) -> int:
-    """What `_picture` has painted beside the part."""
-    middle = pixels[(SIDE + FRAME[1]) // 2, SQUARE // 2 : BITS * SQUARE : SQUARE].mean(axis=-1)
-    return sum(1 << bit for bit in range(BITS) if middle[bit] > 128)
 
 
 @contextmanager
@@ -174,7 +124,7 @@ def _camera(video: Path) -> Iterator[str]:
         click.echo("ugly plugins of gstreamer1.0, in a clone of edgevlm): the video file is played instead.")
         yield lines
         return
-    command = [SYSTEM_PYTHON, str(script), "--fps", str(FPS), str(video)]
+    command = [SYSTEM_PYTHON, str(script), "--fps", str(film.FPS), str(video)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         try:
             address = server.stdout.readline().strip() if server.stdout else ""
@@ -206,7 +156,7 @@ def _compare(out: Path, parts: list[Part]) -> tuple[int, int]:
     kept = {file.name.partition("-")[0].lstrip("0"): file for file in (out / "pictures").rglob("*.png")}
     right = of = 0
     for record in records(out / "records.jsonl"):
-        number = _number(np.asarray(load_image(kept[str(record.number)])))
+        number = film.number_of(np.asarray(load_image(kept[str(record.number)])))
         truth = "reject" if parts[number].defect else "accept"
         of += 1
         right += record.verdict == truth

@@ -100,9 +100,12 @@ class MqttSink:
         if self._publisher is None:
             options = self._options
             target = (options.host, options.reached_port, self._base)
-            about = self._about
-            kept = Kept("mqtt", options.address, target, options.spool_mb, about.folder, about.status)
-            client = open_client(options, f"edgevlm-{level(self._about.name)}-sink")
+            kept = Kept("mqtt", options.address, target, options.spool_mb, self._about)
+            try:
+                client = open_client(options, f"edgevlm-{level(self._about.name)}-sink")
+            except BaseException:
+                kept.close()
+                raise
             publisher = Publisher(client, kept, self._about.status, self._base, options.address)
             if options.discovery:
                 publisher.show(discovery.topic(options.discovery, self._about.name), self._discovered())

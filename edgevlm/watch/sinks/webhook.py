@@ -96,11 +96,16 @@ class WebhookSink:
 
     def _running(self) -> Courier:
         if self._courier is None:
-            options, status = self._options, self._about.status
+            options = self._options
             shown, target = without_path(options.url), _target(options.url)
-            kept = Kept("webhook", shown, target, options.spool_mb, self._about.folder, status)
-            self._courier = Courier(options.url, kept, status, options.timeout_s, options.ca, self._headers)
-            self._courier.start()
+            kept = Kept("webhook", shown, target, options.spool_mb, self._about)
+            try:
+                courier = Courier(options.url, kept, self._about.status, options.timeout_s, options.ca, self._headers)
+            except BaseException:
+                kept.close()
+                raise
+            courier.start()
+            self._courier = courier
         return self._courier
 
     def _headers(self, body: bytes, record_id: str) -> dict[str, str]:

@@ -18,11 +18,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from edgevlm.watch.judging.judge import Judge
+from edgevlm.watch.judging.opening import open_bundle
 from edgevlm.watch.plan.digest import pictures
 from edgevlm.watch.plan.plan import Plan
 from edgevlm.watch.service.takeover.judges import CONDITION, Judges, Seated
 from edgevlm.watch.status import Status
-from edgevlm_runtime import VLM, load
+from edgevlm_runtime import VLM
 from edgevlm_runtime.checks.selftest import run_self_test
 from edgevlm_runtime.errors import EdgeVLMError, reason
 
@@ -85,7 +86,7 @@ class Reload:
         """What is new, ready to judge; None where it is what judges now. Raises whatever keeps it from that."""
         now = self.judges.now
         plan = self._plan(now.plan)
-        vlm = load(plan.bundle, **plan.loading)
+        vlm = open_bundle(plan.bundle, plan.loading)
         same_bundle = vlm.bundle.digest == now.vlm.bundle.digest and plan.loading == now.plan.loading
         if same_bundle and plan.digest == now.plan.digest:
             return None

@@ -1,4 +1,5 @@
-"""How far a spool is acknowledged: a small file that is replaced in one step and is on the disk when that returns."""
+"""A number in a small file that is replaced in one step and is on the disk when that returns: how far a spool is
+acknowledged, and which record it got last."""
 
 from __future__ import annotations
 
@@ -9,26 +10,26 @@ from pathlib import Path
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.reading import read_bytes
 
-NAME = "position"
+POSITION, RECORD = "position", "record"
 LONGEST = 64
 
 
-def read_position(folder: Path) -> int:
-    """Everything up to this number is acknowledged; 0 where nothing is known, and then all is sent again."""
+def read_number(folder: Path, name: str) -> int | None:
+    """None where nothing is known."""
     try:
-        return max(0, int(read_bytes(folder / NAME, LONGEST)))
+        return max(0, int(read_bytes(folder / name, LONGEST)))
     except (EdgeVLMError, OSError, ValueError):
-        return 0
+        return None
 
 
-def write_position(folder: Path, number: int) -> None:
+def write_number(folder: Path, name: str, number: int) -> None:
     """Replace it. Raises `OSError`."""
-    partial = folder / f"{NAME}.new"
+    partial = folder / f"{name}.new"
     with partial.open("wb") as file:
         file.write(b"%d\n" % number)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(folder / NAME)
+    partial.replace(folder / name)
     sync_folder(folder)
 
 

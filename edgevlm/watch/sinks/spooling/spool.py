@@ -21,7 +21,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 
 from edgevlm.watch.sinks.spooling.lock import lock_folder
-from edgevlm.watch.sinks.spooling.position import read_position, sync_folder, write_position
+from edgevlm.watch.sinks.spooling.position import POSITION, read_number, sync_folder, write_number
 from edgevlm_runtime.errors import EdgeVLMError, reason
 from edgevlm_runtime.reading import why
 
@@ -67,7 +67,7 @@ class Spool:
             folder.mkdir(parents=True, exist_ok=True)
             self._held = lock_folder(folder)
             self._segments = [_scan(path) for path in sorted(folder.glob(f"*{SUFFIX}")) if path.stem.isdigit()]
-            self._position = self._saved = read_position(folder)
+            self._position = self._saved = read_number(folder, POSITION) or 0
             self._delete_acknowledged()
         except OSError as error:
             self._let_go()
@@ -85,6 +85,16 @@ class Spool:
         """How many are not acknowledged."""
         with self._lock:
             return self._last - self._position - len(self._early)
+
+    @property
+    def last(self) -> bytes | None:
+        """The newest entry that is whole and still on the disk. Raises `EdgeVLMError`."""
+        with self._lock:
+            for segment in reversed(self._segments):
+                for number in range(segment.end - 1, segment.first - 1, -1):
+                    if (payload := self._line(segment, number)) is not None:
+                        return payload
+            return None
 
     @property
     def size(self) -> int:
@@ -142,8 +152,7 @@ class Spool:
             if self._position == self._saved:
                 return
             try:
-                write_position(self._folder, self._position)
-                self._saved = self._position
+                self._write_position()
                 self._delete_acknowledged()
             except OSError as error:
                 raise EdgeVLMError(f"cannot write to the spool {self._folder}: {reason(error)}") from error
@@ -157,6 +166,16 @@ class Spool:
                 self.save()
             finally:
                 self._let_go()
+
+    def _write_position(self) -> None:
+        try:
+            write_number(self._folder, POSITION, self._position)
+        except OSError:  # a full disk: what nobody waits for makes room, and its absence says as much as the number
+            saved, self._saved = self._saved, self._position
+            self._delete_acknowledged()
+            self._saved = saved
+            write_number(self._folder, POSITION, self._position)
+        self._saved = self._position
 
     def _pass_gaps(self) -> None:
         """Nobody waits for numbers that are in no file: the position was lost, or somebody deleted a file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edgevlm.watch.sinks.spooling import position
+from edgevlm.watch.sinks.spooling import spool as spools
 from edgevlm.watch.sinks.spooling.spool import Spool
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support import spool_writer
@@ -211,3 +214,24 @@ def test_another_process_cannot_have_it_and_a_killed_one_lets_go(tmp_path):
 def test_an_entry_is_one_line(tmp_path: Path):
     with pytest.raises(ValueError, match="one line"):
         Spool(tmp_path, LARGE).append(b"two\nlines")
+
+
+def test_a_disk_that_it_has_filled_itself_becomes_free(tmp_path, monkeypatch):
+    """There is no room for the new position before what was acknowledged is deleted."""
+    spool = Spool(tmp_path, 1 << 20)
+    for number in range(1, 200):
+        spool.append(b"x" * 1000)
+        spool.acknowledge(number)
+    write = position.write_number
+
+    def full(folder, name, number):
+        if sum(file.stat().st_size for file in folder.iterdir()) > 100_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(folder, name, number)
+
+    monkeypatch.setattr(spools, "write_number", full)
+    spool.save()
+    assert spool.size < 100_000
+    spool.close()
+    again = Spool(tmp_path, 1 << 20)
+    assert (again.waiting, again.next) == (0, 200)
