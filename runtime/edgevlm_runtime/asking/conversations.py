@@ -21,7 +21,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from edgevlm_runtime.asking.answer import Answer
+from edgevlm_runtime.asking.answer import Answer, Token
 from edgevlm_runtime.asking.choices import Choice, ChoiceOptions, check_choices
 from edgevlm_runtime.asking.prompt_run import PromptRun
 from edgevlm_runtime.asking.question import Question
@@ -123,6 +123,10 @@ class ConversationStream:
     def cancel(self) -> None:
         """End the answer after the token being computed; from any thread."""
         self._run.cancel()
+
+    def tokens(self, start: int = 0) -> list[Token]:
+        """The tokens of the pieces so far, and of text still held back, from the `start`-th on."""
+        return self._run.tokens(start)
 
     @property
     def answer(self) -> Answer:

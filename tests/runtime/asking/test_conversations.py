@@ -127,3 +127,19 @@ def test_messages_of_another_form(vlm: VLM, messages: Any, says: str) -> None:
 def test_no_caches(vlm: VLM) -> None:
     with pytest.raises(EdgeVLMError, match="at least 1"):
         vlm.conversations(0)
+
+
+def test_tokens_are_there_while_they_come(vlm: VLM, picture: Picture) -> None:
+    seen: list[int] = []
+    with vlm.conversations(1).stream([user("tell", picture(1))], max_new_tokens=12, top_logprobs=2) as stream:
+        for piece in stream:
+            new = stream.tokens(len(seen))
+            seen.extend(token.id for token in new)
+            assert new
+            assert piece
+            assert all(len(token.top) == 2 and token.top[0][0] == token.id for token in new)
+        seen.extend(token.id for token in stream.tokens(len(seen)))
+    answer = stream.answer
+    assert tuple(seen) == answer.token_ids
+    assert [token.logprob for token in stream.tokens()] == list(answer.logprobs)
+    assert tuple(token.top for token in stream.tokens()) == answer.top_logprobs
