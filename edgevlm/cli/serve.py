@@ -66,7 +66,12 @@ class ServeReport:
     help="Requests that wait for each bundle; more get 429. Default: 16.",
 )
 @click.option(
-    "--parallel", default=1, type=Whole(1, 64), metavar="N", help="Answers of a bundle made at once. Default: 1."
+    "--parallel",
+    "threads",
+    default=1,
+    type=Whole(1, 64),
+    metavar="N",
+    help="Answers of a bundle made at once. Default: 1.",
 )
 @click.option(
     "--allow-files",

@@ -157,11 +157,10 @@ class Tokenizer:
 
     def text_of(self, id_: int) -> tuple[str, bytes | None]:
         """One token as text within a text (replacement characters for a part of a character), and as bytes, where the
-        tokenizer tells. Special tokens by their names."""
+        tokenizer tells. Special tokens by their names, and without bytes: they are none of the text."""
         token = self._token(id_)
         if token is None or id_ in self._special:
-            name = token or ""
-            return name, name.encode()
+            return token or "", None
         if self.is_byte(id_):
             one = bytes([int(token[3:5], 16)])
             return one.decode(errors="replace"), one
