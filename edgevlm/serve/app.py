@@ -45,7 +45,7 @@ class Serving:
     most_bytes: int
     """Of a body."""
     most_arriving: int
-    """Bodies being read at once."""
+    """Requests being read, and pictures of theirs being brought, at once."""
     tokens: tuple[str, ...] = field(default=(), repr=False)
     """Each lets in; none lets everybody on this machine in."""
     stopping: bool = False
@@ -119,22 +119,25 @@ class _Chat:
 
     async def post(self, request: Request) -> Response:
         """Answer, or say why not; either is counted."""
-        metrics, name = self._serving.metrics, ""
+        count = self._serving.metrics.status
+        name = ""
         try:
-            asked = await self._asked(request)
-            served = self._serving.model(asked.model)
-            name = served.name
-            response = await self._answer(request, asked, served)
+            async with self._arrival(request):
+                asked = read_request(await body.read(request, self._serving.most_bytes))
+                served = self._serving.model(asked.model)
+                name = served.name
+                job = await self._job(request, asked, served)
+            response = await self._answer(request, asked, served, job)
         except ClientDisconnect:
-            metrics.status(name, GONE)
-            return Response(status_code=GONE)
+            response = Response(status_code=GONE)
         except Refusal as refusal:
-            metrics.status(name, refusal.status)
-            raise
-        metrics.status(name, response.status_code)
+            response = refusal.response()
+        count(name, response.status_code)
         return response
 
-    async def _asked(self, request: Request) -> ChatRequest:
+    @asynccontextmanager
+    async def _arrival(self, request: Request) -> AsyncIterator[None]:
+        """While a request is read and its pictures are brought. Raises `Refusal` where too many are."""
         if self._serving.stopping:
             raise stopping()
         if self._arriving >= self._serving.most_arriving:
@@ -142,16 +145,17 @@ class _Chat:
             raise Refusal(429, "too many requests arrive at once: come again later", "queue_full", None, 1)
         self._arriving += 1
         try:
-            return read_request(await body.read(request, self._serving.most_bytes))
+            yield
         finally:
             self._arriving -= 1
 
-    async def _answer(self, request: Request, asked: ChatRequest, served: Served) -> Response:
+    async def _job(self, request: Request, asked: ChatRequest, served: Served) -> Job:
         how = wanted(asked, served.vlm)
         system = served.vlm.manifest.prompt.system_prompt
         messages = await messages_of(asked, self._serving.pictures, system)
-        job = Job(_client(request, bool(self._serving.tokens)), messages, how)
-        del messages
+        return Job(_client(request, bool(self._serving.tokens)), messages, how)
+
+    async def _answer(self, request: Request, asked: ChatRequest, served: Served, job: Job) -> Response:
         told = self._told(request, served, job)
         telling = Telling(asked, served)
         if not asked.stream:
