@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -86,7 +86,8 @@ class _Desk:
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._description = msgspec.json.encode(description(edgevlm.__version__, bool(serving.tokens)))
+        names = [one.name for one in serving.models]
+        self._description = msgspec.json.encode(description(edgevlm.__version__, names, bool(serving.tokens)))
 
     async def models(self, _: Request) -> Response:
         cards = [ModelCard(one.name, one.created) for one in self._serving.models]
@@ -166,7 +167,7 @@ class _Chat:
             raise ClientDisconnect
         return _Events(telling.events(first, told), told)
 
-    async def _told(self, request: Request, served: Served, job: Job) -> AsyncIterator[Event]:
+    async def _told(self, request: Request, served: Served, job: Job) -> AsyncGenerator[Event]:
         """What becomes of a job. Ends without `Done` when the client has gone. Raises `Refusal`."""
         metrics, first = self._serving.metrics, True
         async with _waiting(request, served, job):

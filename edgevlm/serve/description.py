@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -25,13 +26,15 @@ REFUSED = {
 GUARDED = ("401", "403", "405")
 
 
-def description(version: str, token: bool) -> dict[str, Any]:
-    """An OpenAPI 3.1 document. `token`: whether requests need one."""
+def description(version: str, models: Sequence[str], token: bool) -> dict[str, Any]:
+    """An OpenAPI 3.1 document. `models`: names of what is served; `token`: whether requests need one."""
+    names = {"type": "string", "enum": list(models)}
     _, components = msgspec.json.schema_components(STRUCTS, ref_template="#/components/schemas/{name}")
+    components["ChatRequest"]["properties"]["model"] = names
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "edgevlm serve", "version": version, "description": "Questions about images, as OpenAI's."},
-        "paths": _paths(),
+        "paths": _paths(names),
         "components": {"schemas": components},
     }
     if token:
@@ -42,8 +45,8 @@ def description(version: str, token: bool) -> dict[str, Any]:
     return document
 
 
-def _paths() -> dict[str, Any]:
-    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+def _paths(names: dict[str, Any]) -> dict[str, Any]:
+    name = {"name": "model", "in": "path", "required": True, "schema": names}
     return {
         "/v1/chat/completions": {"post": _chat()},
         "/v1/models": {"get": _get("Bundles that are served.", _json("ModelList"))},

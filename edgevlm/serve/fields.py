@@ -15,6 +15,7 @@ from edgevlm_runtime.errors import one_line
 MOST_MESSAGES = 1000
 MOST_STOPS = 16
 MOST_TOP = 20
+MOST_CHOICES = 100
 LARGEST = 2**31 - 1
 NOT_HERE: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
@@ -121,7 +122,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     response_format: AsText | AsObject | AsSchema | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    choices_of: Annotated[list[str], Meta(min_length=2, max_length=1000)] | None = None
+    choices_of: Annotated[list[str], Meta(min_length=2, max_length=MOST_CHOICES)] | None = None
     """Not OpenAI's: weigh these answers instead of generating one."""
     abstain_below: Share | None = None
     """For `choices_of`: no verdict when the likeliest is less probable."""
