@@ -12,6 +12,7 @@ COMMANDS = (
     "export",
     "compile",
     "run",
+    "serve",
     "watch",
     "replay",
     "eval",

@@ -28,6 +28,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "export": ("edgevlm_export.steps.report:ExportReport", "edgevlm.cli.export:MissedReport"),
     "compile": ("edgevlm_export.compile.run:CompileReport",),
     "run": ("edgevlm.cli.records:RunReport",),
+    "serve": ("edgevlm.cli.serve:ServeReport",),
     "watch": (
         "edgevlm.watch.service.run:Summary",
         "edgevlm.watch.preview.report:PreviewReport",

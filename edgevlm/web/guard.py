@@ -7,6 +7,7 @@ A browser on this machine also shows other people's pages: without a token, requ
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable, Sequence
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -29,9 +30,16 @@ HEADERS = (
 class Guard:
     """ASGI middleware: 401 without the token, 403 for another site's request; and headers that every answer has."""
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str | Sequence[str] | None,
+        refuse: Callable[[int, str], Response] | None = None,
+    ) -> None:
+        """`token`: the one, or several that are as good; `refuse`: makes the answer of a status and a reason."""
         self._app = app
-        self._token = token
+        self._tokens = (token,) if isinstance(token, str) else tuple(token or ())
+        self._refuse = refuse or _plain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed."""
@@ -53,27 +61,33 @@ class Guard:
         host = urlsplit(f"//{headers.get('host', '')}")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host.netloc:
-            return PlainTextResponse("another site's request\n", 403)
-        if self._token is None:
+            return self._refuse(403, "another site's request")
+        if not self._tokens:
             here = is_loopback(host.hostname or "")
-            return None if here else PlainTextResponse("ask for it by this machine's own address\n", 403)
+            return None if here else self._refuse(403, "ask for it by this machine's own address")
         query = parse_qs(scope["query_string"].decode("latin-1"))
-        if self._is_token(query.pop("token", [""])[-1]) and scope["method"] == "GET":
-            return self._let_in(scope["path"], urlencode(query, doseq=True))
+        shown = query.pop("token", [""])[-1]
+        if self._is_token(shown) and scope["method"] == "GET":
+            return self._let_in(shown, scope["path"], urlencode(query, doseq=True))
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer if scheme.lower() == "bearer" else _cookie(headers.get("cookie", ""))
         if self._is_token(given):
             return None
-        return PlainTextResponse("a token is needed: open /?token=TOKEN, or send it as a bearer token\n", 401)
+        return self._refuse(401, "a token is needed: open /?token=TOKEN, or send it as a bearer token")
 
     def _is_token(self, given: str) -> bool:
-        return self._token is not None and hmac.compare_digest(given.encode(), self._token.encode())
+        data = given.encode(errors="replace")
+        return sum(hmac.compare_digest(data, token.encode()) for token in self._tokens) > 0  # all, whichever it is
 
-    def _let_in(self, path: str, query: str) -> Response:
+    def _let_in(self, token: str, path: str, query: str) -> Response:
         """The token leaves the address, where it would stay in histories, and goes into a cookie."""
         answer = RedirectResponse(f"/{path.lstrip('/')}{'?' if query else ''}{query}", 303)
-        answer.set_cookie(COOKIE, str(self._token), httponly=True, samesite="strict")
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
         return answer
+
+
+def _plain(status: int, why: str) -> Response:
+    return PlainTextResponse(f"{why}\n", status)
 
 
 def _cookie(header: str) -> str:

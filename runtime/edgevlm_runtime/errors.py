@@ -8,6 +8,7 @@ EdgeVLMError                 what, where, what to do: one line; the command line
 |-- ImageError               not an image, truncated, or too large to decode safely
 |-- PromptError              the prompt cannot be used
 |   `-- ContextOverflow      prompt and images need more tokens than the context holds
+|-- FormError                the form that an answer shall have is wrong, too complex, or not to be had here
 |-- ProviderError            an execution provider was asked for and did not load
 |-- Cancelled                generation was cancelled by the caller
 `-- ExportError              (raised by edgevlm_export) the checkpoint cannot be exported
@@ -59,6 +60,10 @@ class PromptError(EdgeVLMError):
 
 class ContextOverflow(PromptError):
     """Prompt, images and new tokens do not fit the context."""
+
+
+class FormError(EdgeVLMError):
+    """The form that an answer shall have cannot be used."""
 
 
 class ProviderError(EdgeVLMError):

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from edgevlm_runtime.errors import EdgeVLMError, reason
+from edgevlm_runtime.errors import FormError, reason
 
 LARGEST = 1 << 18
 """Characters of an expression or schema."""
@@ -41,35 +41,35 @@ class Form:
     @classmethod
     def regex(cls, pattern: str) -> Form:
         """The whole answer matches `pattern` (Rust's syntax of regular expressions: no look-around, no
-        back-references). Raises `EdgeVLMError` for what is no text."""
+        back-references). Raises `FormError` for what is no text."""
         if not isinstance(pattern, str) or not pattern:
-            raise EdgeVLMError(f"a regular expression must be a text that is not empty, not {pattern!r}")
+            raise FormError(f"a regular expression must be a text that is not empty, not {pattern!r}")
         return cls("regex", _short(pattern))
 
     @classmethod
     def one_of(cls, texts: Sequence[str]) -> Form:
-        """The answer is one of `texts`, generated; `Session.choose` weighs choices instead. Raises `EdgeVLMError`."""
+        """The answer is one of `texts`, generated; `Session.choose` weighs choices instead. Raises `FormError`."""
         if isinstance(texts, str) or not texts or not all(isinstance(text, str) and text for text in texts):
-            raise EdgeVLMError(f"the texts an answer may be must be a list of texts, none of them empty, not {texts!r}")
+            raise FormError(f"the texts an answer may be must be a list of texts, none of them empty, not {texts!r}")
         return cls("list", _short(json.dumps(list(texts))))
 
     @classmethod
     def json(cls, schema: Mapping[str, Any] | str | None = None) -> Form:
-        """The answer is JSON: of a JSON schema (as data, or as JSON text), or any object. Raises `EdgeVLMError`."""
+        """The answer is JSON: of a JSON schema (as data, or as JSON text), or any object. Raises `FormError`."""
         given = ANY_OBJECT if schema is None else schema
         try:
             data = json.loads(_short(given)) if isinstance(given, str) else given
             text = json.dumps(data)
         except (TypeError, ValueError, RecursionError) as error:
-            raise EdgeVLMError(f"not a JSON schema: {reason(error)}") from error
+            raise FormError(f"not a JSON schema: {reason(error)}") from error
         if not isinstance(data, Mapping):
-            raise EdgeVLMError(f"a JSON schema must be an object, not {reason(ValueError(text[:80]))}")
+            raise FormError(f"a JSON schema must be an object, not {reason(ValueError(text[:80]))}")
         return cls("json", _short(text))
 
     @classmethod
     def of(cls, form: Any) -> Form:
         """A `Form` as it is; a JSON schema as a mapping; a pydantic model, msgspec struct, dataclass, `TypedDict` or
-        any other type that msgspec knows. Raises `EdgeVLMError`."""
+        any other type that msgspec knows. Raises `FormError`."""
         if isinstance(form, Form):
             return form
         if isinstance(form, Mapping):
@@ -78,7 +78,7 @@ class Form:
         try:
             schema = pydantic() if callable(pydantic) else msgspec.json.schema(form)
         except Exception as error:  # of a stranger's type
-            raise EdgeVLMError(
+            raise FormError(
                 f"no form of an answer: {reason(error)}: give a Form, a JSON schema, or a type it can be made of"
             ) from error
         return dataclasses.replace(cls.json(schema), type=form)
@@ -86,7 +86,7 @@ class Form:
     def parse(self, text: str) -> Any:
         """The answer as data: of the type it came from, else as JSON has it; other forms give the text.
 
-        Raises `EdgeVLMError` when it has not the form, as when it was cut.
+        Raises `FormError` when it has not the form, as when it was cut.
         """
         if self.kind != "json":
             return text
@@ -96,10 +96,10 @@ class Form:
             pydantic = getattr(self.type, "model_validate_json", None)
             return pydantic(text) if callable(pydantic) else msgspec.json.decode(text, type=self.type)
         except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors are ValueErrors
-            raise EdgeVLMError(f"the answer has not the form that was asked for: {reason(error)}") from error
+            raise FormError(f"the answer has not the form that was asked for: {reason(error)}") from error
 
 
 def _short(text: str) -> str:
     if len(text) > LARGEST:
-        raise EdgeVLMError(f"a form of {len(text)} characters is too long: {LARGEST} at most")
+        raise FormError(f"a form of {len(text)} characters is too long: {LARGEST} at most")
     return text

@@ -112,6 +112,8 @@ class GenerationOptions:
     """Strings that end the answer; the text ends before them. They add to the bundle's own."""
     logprobs: bool = True
     """Whether the answer carries each token's log-probability."""
+    top_logprobs: int = 0
+    """For each token, also the log-probabilities of so many likeliest tokens."""
     form: Form | None = None
     """What the answer must look like (`edgevlm_runtime.form`); a JSON schema or a type becomes one."""
 
@@ -130,6 +132,8 @@ class GenerationOptions:
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else _tuple("stop", self.stop))
         object.__setattr__(self, "suppress_tokens", _tuple("suppress_tokens", self.suppress_tokens))
         _need_bool("logprobs", self.logprobs)
+        likeliest = _whole(self.top_logprobs, 0) and (self.logprobs or not self.top_logprobs)
+        need(likeliest, "top_logprobs", self.top_logprobs, "a whole number, and 0 without logprobs")
         need(all(isinstance(s, str) and s for s in self.stop), "stop", self.stop, "strings that are not empty")
         suppressed = all(_whole(token, 0) for token in self.suppress_tokens)
         need(suppressed, "suppress_tokens", self.suppress_tokens, "token ids, 0 or more")

@@ -30,6 +30,17 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token."""
+
+    id: int
+    logprob: float | None
+    """As in `Answer.logprobs`; None when they were not asked for."""
+    top: tuple[tuple[int, float], ...]
+    """As in `Answer.top_logprobs`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to one question; `str(answer)` is its text."""
 
@@ -49,6 +60,9 @@ class Answer:
     """"hit" (no image had to be encoded), "miss" (at least one was), "none" (no image)."""
     prefix_tokens_reused: int
     """Prompt positions whose keys and values were already in the KV cache."""
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """For each token, the likeliest tokens in its place with their log-probabilities, the likeliest first; empty when
+    none were asked for."""
 
     def __str__(self) -> str:
         return self.text

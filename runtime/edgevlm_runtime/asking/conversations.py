@@ -21,8 +21,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from edgevlm_runtime.asking.answer import Answer
+from edgevlm_runtime.asking.answer import Answer, Token
 from edgevlm_runtime.asking.choices import Choice, ChoiceOptions, check_choices
+from edgevlm_runtime.asking.pictures import PreparedPictures
 from edgevlm_runtime.asking.prompt_run import PromptRun
 from edgevlm_runtime.asking.question import Question
 from edgevlm_runtime.bundle.values import generation_options
@@ -42,6 +43,7 @@ class Conversations:
         """`contexts`: KV caches kept, each for one conversation at a time."""
         self._pipeline = pipeline
         self._pool = ContextPool(pipeline, contexts)
+        self._pictures = PreparedPictures(pipeline)
 
     def ask(self, messages: Sequence[Message], *, cancel: threading.Event | None = None, **generation: Any) -> Answer:
         """The next turn. Image parts carry their picture: `{"type": "image", "image": ImageSource}`.
@@ -84,7 +86,7 @@ class Conversations:
         begun = time.perf_counter()
         options: GenerationOptions = generation_options(self._pipeline.manifest.generation, generation)
         told, pictures = _apart(messages)
-        images = [self._pipeline.prepare(picture) for picture in pictures]
+        images = [self._pictures.get(picture) for picture in pictures]
         prompt = self._pipeline.assemble(told, images, self._pipeline.context_tokens)
         question = Question("", options=options, caller=cancel)
         run = PromptRun(self._pipeline, question, lambda *_: None)
@@ -123,6 +125,10 @@ class ConversationStream:
     def cancel(self) -> None:
         """End the answer after the token being computed; from any thread."""
         self._run.cancel()
+
+    def tokens(self, start: int = 0) -> list[Token]:
+        """The tokens of the pieces so far, and of text still held back, from the `start`-th on."""
+        return self._run.tokens(start)
 
     @property
     def answer(self) -> Answer:

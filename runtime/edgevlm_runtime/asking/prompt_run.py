@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from edgevlm_runtime.asking.answer import Answer
+from edgevlm_runtime.asking.answer import Answer, Token
 from edgevlm_runtime.asking.choices import Choice, ChoiceOptions, score_choices, verdict
 from edgevlm_runtime.asking.question import Question
 from edgevlm_runtime.asking.record import AnswerRecord
@@ -97,6 +97,10 @@ class PromptRun:
         finally:
             if record.finish_reason is not None:
                 self.answer = record.answer()
+
+    def tokens(self, start: int) -> list[Token]:
+        """What was generated so far, from the `start`-th token on."""
+        return self._record.tokens(start)
 
     def choose(self, choices: tuple[str, ...], options: ChoiceOptions) -> Choice:
         """Weigh `choices` as answers instead of generating one. Raises `Cancelled`."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgevlm_runtime.asking.answer import Answer, Timings
+from edgevlm_runtime.asking.answer import Answer, Timings, Token
 from edgevlm_runtime.decoding.generate import TokenEvent
 
 
@@ -22,6 +22,7 @@ class AnswerRecord:
         self._pieces: list[str] = []
         self._token_ids: list[int] = []
         self._logprobs: list[float] = []
+        self._top: list[tuple[tuple[int, float], ...]] = []
         self._busy_ms = preprocess_ms
         self._first_ms: float | None = None
         self._last_ms = 0.0
@@ -47,6 +48,8 @@ class AnswerRecord:
                 self._first_ms = self._last_ms
         if event.logprob is not None:
             self._logprobs.append(event.logprob)
+        if event.top:
+            self._top.append(event.top)
         self.finish_reason = event.finish_reason
 
     def pause(self) -> None:
@@ -57,6 +60,17 @@ class AnswerRecord:
     def resume(self) -> None:
         """Work goes on."""
         self._resumed = time.perf_counter()
+
+    def tokens(self, start: int) -> list[Token]:
+        """What was generated so far, from the `start`-th token on."""
+        return [
+            Token(
+                self._token_ids[place],
+                self._logprobs[place] if self._logprobs else None,
+                self._top[place] if self._top else (),
+            )
+            for place in range(start, len(self._token_ids))
+        ]
 
     def answer(self) -> Answer:
         """The answer as it stands; `finish_reason` must be known."""
@@ -70,6 +84,7 @@ class AnswerRecord:
             image_tokens=self.image_tokens,
             image_cache=self.image_cache,
             prefix_tokens_reused=self.prefix_tokens,
+            top_logprobs=tuple(self._top),
         )
 
     def _timings(self) -> Timings:

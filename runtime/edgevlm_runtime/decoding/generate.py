@@ -31,6 +31,8 @@ class TokenEvent:
     logprob: float | None = None
     finish_reason: str | None = None
     """Set in the last event."""
+    top: tuple[tuple[int, float], ...] = ()
+    """As of `Pick`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def generate(
             piece += _rest(text, stops)
             # the last characters may complete a stop string, which no longer is text
             reason = STOP_STRING if stops.found is not None else reason
-        yield TokenEvent(piece, pick.token_id, pick.logprob, reason)
+        yield TokenEvent(piece, pick.token_id, pick.logprob, reason, pick.top)
         if reason is not None:
             return
 

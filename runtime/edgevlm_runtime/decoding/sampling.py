@@ -26,6 +26,8 @@ class Pick:
 
     token_id: int
     logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens and their log-probabilities, as many as were asked for, the likeliest first."""
 
 
 class Sampler:
@@ -61,7 +63,10 @@ class Sampler:
         if self._options.repetition_penalty != 1.0 and not self._seen[token]:
             self._seen[token] = True
             self._penalised = np.append(self._penalised, token)
-        return Pick(token, log_probability(logits, token) if self._options.logprobs else None)
+        if not self._options.logprobs:
+            return Pick(token, None)
+        top = likeliest(logits, self._options.top_logprobs) if self._options.top_logprobs else ()
+        return Pick(token, log_probability(logits, token), top)
 
     def _process(self, logits: Logits, allowed: NDArray[np.bool_] | None = None) -> Logits:
         """Repetition penalty, suppressed tokens, those not allowed; `logits` itself when none applies."""
@@ -127,5 +132,20 @@ def _nucleus(scores: Scores, top_p: float) -> Ids:
 
 def log_probability(logits: Logits, token: int) -> float:
     """log-softmax of `logits` [vocab] at `token`."""
+    return float(log_probabilities(logits, np.array([token]))[0])
+
+
+def log_probabilities(logits: Logits, tokens: Ids) -> Scores:
+    """log-softmax of `logits` [vocab] at `tokens` [n]."""
     top = logits.max()
-    return float(logits[token] - top - np.log(np.exp(logits - top).sum(dtype=np.float64)))
+    found: Scores = logits[tokens] - top - np.log(np.exp(logits - top).sum(dtype=np.float64))
+    return found
+
+
+def likeliest(logits: Logits, count: int) -> tuple[tuple[int, float], ...]:
+    """The `count` likeliest tokens of `logits` [vocab] with their log-softmax; of equal ones, the lower id first."""
+    count = min(count, logits.size)
+    least = np.partition(logits, logits.size - count)[logits.size - count]
+    found = np.flatnonzero(logits >= least)
+    best = found[np.argsort(-logits[found], kind="stable")[:count]]
+    return tuple(zip(best.tolist(), log_probabilities(logits, best).tolist(), strict=True))

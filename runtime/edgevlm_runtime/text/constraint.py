@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevlm_runtime.errors import EdgeVLMError, one_line, reason
+from edgevlm_runtime.errors import FormError, one_line, reason
 from edgevlm_runtime.form import Form
 from edgevlm_runtime.installing import pip_install
 from edgevlm_runtime.text.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ class Constraint:
         self._vocab = vocab
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Which tokens [vocab] may come next; at the end of the form, those that end the answer. Raises `EdgeVLMError`
+        """Which tokens [vocab] may come next; at the end of the form, those that end the answer. Raises `FormError`
         when the form is too complex to go on with."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         self._check()
@@ -54,7 +54,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise EdgeVLMError(f"the form of the answer cannot be followed: {_said(self._matcher.get_error())}")
+            raise FormError(f"the form of the answer cannot be followed: {_said(self._matcher.get_error())}")
 
 
 class Constraints:
@@ -70,25 +70,25 @@ class Constraints:
     def make(self, form: Form) -> Constraint:
         """A fresh constraint. The first takes a second for a large vocabulary.
 
-        Raises `EdgeVLMError` for an expression or schema that is wrong or too complex, and where llguidance is not
+        Raises `FormError` for an expression or schema that is wrong or too complex, and where llguidance is not
         installed.
         """
         try:
             import llguidance
         except ModuleNotFoundError as error:
             install = pip_install("edgevlm-runtime[structured]")
-            raise EdgeVLMError(f"answers of a form need llguidance, which is not installed: {install}") from error
+            raise FormError(f"answers of a form need llguidance, which is not installed: {install}") from error
         if not self._eos:
-            raise EdgeVLMError("this bundle has no end-of-sequence token: its answers cannot be held to a form")
+            raise FormError("this bundle has no end-of-sequence token: its answers cannot be held to a form")
         if self._made is None:
             self._made = self._read_tokenizer(llguidance)
         try:
             grammar = _GRAMMARS[form.kind](llguidance.LLMatcher, form.text)
         except ValueError as error:
-            raise EdgeVLMError(f"bad form of an answer: {reason(error)}") from error
+            raise FormError(f"bad form of an answer: {reason(error)}") from error
         matcher = llguidance.LLMatcher(self._made, grammar, log_level=SILENT)
         if matcher.is_error():
-            raise EdgeVLMError(f"bad form of an answer: {_said(matcher.get_error())}")
+            raise FormError(f"bad form of an answer: {_said(matcher.get_error())}")
         return Constraint(matcher, self._vocab)
 
     def _read_tokenizer(self, llguidance: Any) -> Any:
@@ -96,7 +96,7 @@ class Constraints:
         try:
             return llguidance.LLTokenizer(self._tokenizer.to_json(), n_vocab=size, eos_token=self._eos)
         except Exception as error:  # of a tokenizer that it does not know
-            raise EdgeVLMError(f"this bundle's answers cannot be held to a form: {reason(error)}") from error
+            raise FormError(f"this bundle's answers cannot be held to a form: {reason(error)}") from error
 
 
 def _regex(matcher: Any, text: str) -> Any:

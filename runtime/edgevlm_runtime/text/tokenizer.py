@@ -23,7 +23,7 @@ from edgevlm_runtime.errors import BundleError, BundleIncomplete, EdgeVLMError, 
 from edgevlm_runtime.installing import pip_install
 from edgevlm_runtime.reading import read_text, why
 from edgevlm_runtime.text.messages import check_unicode
-from edgevlm_runtime.text.tokenizer_parts import TokenCount, longest_growth, part_of
+from edgevlm_runtime.text.tokenizer_parts import TokenCount, bytes_of, longest_growth, part_of
 
 try:
     import tokenizers
@@ -154,6 +154,23 @@ class Tokenizer:
         """Whether `id_` is a byte-fallback token, such as <0xE4>."""
         token = self._token(id_) or ""
         return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
+    def text_of(self, id_: int) -> tuple[str, bytes | None]:
+        """One token as text within a text (replacement characters for a part of a character), and as bytes, where the
+        tokenizer tells. Special tokens by their names, and without bytes: they are none of the text."""
+        token = self._token(id_)
+        if token is None or id_ in self._special:
+            return token or "", None
+        if self.is_byte(id_):
+            one = bytes([int(token[3:5], 16)])
+            return one.decode(errors="replace"), one
+        text = self.decode([*self._before, id_])[len(self.decode(self._before)) :]
+        return text, bytes_of(token) if _REPLACEMENT in text else text.encode()
+
+    @cached_property
+    def _before(self) -> list[int]:
+        """A letter: what is decoded behind it is not taken for the beginning of a text, which loses its space."""
+        return [id_ for id_ in self._backend.encode("a", add_special_tokens=False).ids if self.is_visible(id_)][-1:]
 
     def _token(self, id_: int) -> str | None:
         return self._backend.id_to_token(id_) if 0 <= id_ < _IDS else None

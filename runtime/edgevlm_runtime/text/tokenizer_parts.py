@@ -203,3 +203,19 @@ def _is_space(character: str, in_bytes: bool) -> bool:
         byte = _ALPHABET.index(character)
         return byte >= 0x80 or chr(byte).isspace()
     return character.isspace() or character == _SPACE
+
+
+def _alphabet() -> dict[str, int]:
+    """The letters that byte-level tokenizers write bytes as: what prints stands for itself, others are moved up."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(0x100) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(0x100 + place): byte for place, byte in enumerate(moved)}
+
+
+_LETTERS = _alphabet()
+
+
+def bytes_of(token: str) -> bytes | None:
+    """The bytes of a token of a byte-level tokenizer; None where it is another's."""
+    found = [_LETTERS.get(letter) for letter in token]
+    return None if None in found else bytes(byte for byte in found if byte is not None)

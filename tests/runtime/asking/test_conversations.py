@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 from PIL import Image
 
 from edgevlm_runtime import VLM
+from edgevlm_runtime.asking.pictures import PreparedPictures
 from edgevlm_runtime.errors import EdgeVLMError, PromptError
+from edgevlm_runtime.pipeline import Pipeline
 
 Picture = Callable[[int], Image.Image]
 
@@ -127,3 +130,47 @@ def test_messages_of_another_form(vlm: VLM, messages: Any, says: str) -> None:
 def test_no_caches(vlm: VLM) -> None:
     with pytest.raises(EdgeVLMError, match="at least 1"):
         vlm.conversations(0)
+
+
+def test_tokens_are_there_while_they_come(vlm: VLM, picture: Picture) -> None:
+    seen: list[int] = []
+    with vlm.conversations(1).stream([user("tell", picture(1))], max_new_tokens=12, top_logprobs=2) as stream:
+        for piece in stream:
+            new = stream.tokens(len(seen))
+            seen.extend(token.id for token in new)
+            assert new
+            assert piece
+            assert all(len(token.top) == 2 and token.top[0][0] == token.id for token in new)
+        seen.extend(token.id for token in stream.tokens(len(seen)))
+    answer = stream.answer
+    assert tuple(seen) == answer.token_ids
+    assert [token.logprob for token in stream.tokens()] == list(answer.logprobs)
+    assert tuple(token.top for token in stream.tokens()) == answer.top_logprobs
+
+
+def test_the_same_bytes_are_prepared_once(vlm: VLM, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[int] = []
+    real = Pipeline.prepare
+
+    def counted(self: Pipeline, image: Any) -> Any:
+        prepared.append(1)
+        return real(self, image)
+
+    monkeypatch.setattr(Pipeline, "prepare", counted)
+    one = PreparedPictures(vlm.pipeline, capacity=2 * 8 * 8 * 3)  # two of them
+    files = [encoded(picture(number)) for number in range(3)]
+    keys = [one.get(file).key for file in (files[0], files[1], files[0], files[0])]
+    assert len(prepared) == 2
+    assert keys[0] == keys[2] == keys[3] != keys[1]
+    one.get(files[2])  # the second has to go
+    one.get(files[0])
+    assert len(prepared) == 3
+    assert one.get(files[1]).key == keys[1]
+    assert len(prepared) == 4
+    assert one.get(picture(1)).key == keys[1]
+
+
+def encoded(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()

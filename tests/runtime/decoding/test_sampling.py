@@ -204,3 +204,25 @@ def test_the_bounds_of_the_repetition_penalty(penalty: float) -> None:
     for temperature in (0.0, 1.0):
         options = GenerationOptions(repetition_penalty=penalty, temperature=temperature, seed=1)
         assert Sampler(options, np.array([0, 2]), 3).pick(logits).token_id == (1 if penalty > 1 else 0)
+
+
+@given(LOGITS, st.integers(1, 60))
+@settings(max_examples=30, deadline=None)
+def test_the_likeliest_tokens_are_torchs(logits: np.ndarray, count: int) -> None:
+    picked = Sampler(GenerationOptions(top_logprobs=count), NO_IDS, VOCAB).pick(logits)
+    wanted = torch.topk(torch.log_softmax(torch.from_numpy(logits), -1), min(count, VOCAB))
+    tokens = [token for token, _ in picked.top]
+    assert len(set(tokens)) == len(tokens)
+    assert logits[tokens].tolist() == logits[wanted.indices.numpy()].tolist()
+    assert [value for _, value in picked.top] == pytest.approx(wanted.values.tolist(), abs=1e-5)
+    assert picked.top[0] == (picked.token_id, pytest.approx(picked.logprob))
+
+
+def test_equally_likely_tokens_come_in_order() -> None:
+    picked = Sampler(GenerationOptions(top_logprobs=3), NO_IDS, VOCAB).pick(np.zeros(VOCAB, np.float32))
+    assert [token for token, _ in picked.top] == [0, 1, 2]
+
+
+def test_no_likeliest_tokens_without_log_probabilities() -> None:
+    with pytest.raises(EdgeVLMError, match="top_logprobs"):
+        GenerationOptions(top_logprobs=3, logprobs=False)

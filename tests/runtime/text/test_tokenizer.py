@@ -232,3 +232,22 @@ def test_decoding_equals_transformers(make: Callable[[], tokenizers.Tokenizer]) 
         ids = reference(text)["input_ids"]
         assert tokenizer.encode(text) == ids
         assert tokenizer.decode(ids) == reference.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+@pytest.mark.parametrize("line", LINES)
+def test_tokens_as_bytes_make_up_the_text(make: Callable[[], tokenizers.Tokenizer], line: str) -> None:
+    backend = make()
+    if backend.token_to_id("<0x00>") is not None:
+        line = line.replace("—", "-")
+    tokenizer = Tokenizer.from_json(backend.to_str())
+    pieces = [tokenizer.text_of(id_) for id_ in tokenizer.encode(line)]
+    whole = b"".join(data or b"?" for _, data in pieces)
+    assert whole.decode().strip() == tokenizer.decode(tokenizer.encode(line)).strip()
+    assert all(text == data.decode(errors="replace") for text, data in pieces if data is not None)
+
+
+def test_special_tokens_are_named() -> None:
+    tokenizer = Tokenizer.from_json(byte_level().to_str())
+    assert tokenizer.text_of(2) == ("</s>", None)
+    assert tokenizer.text_of(1 << 40) == ("", None)
