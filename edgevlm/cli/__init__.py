@@ -1,4 +1,4 @@
-"""The command line. One file for each command, imported only when that command is wanted; see `edgevlm.terminal.group`."""
+"""The command line. One file for each command, imported only when that command is wanted (`edgevlm.terminal.group`)."""
 
 from __future__ import annotations
 
