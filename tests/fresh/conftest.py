@@ -108,6 +108,12 @@ def device(clone: Path, variables: dict[str, str], tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
+def camera(clone: Path, variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """The install of a device that watches and serves."""
+    return machine("camera", clone, variables, tmp_path_factory.mktemp("camera"))
+
+
+@pytest.fixture(scope="session")
 def demonstration(workstation: Machine, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What `make demo` runs, in the workstation: what it printed, and its folder."""
     folder = tmp_path_factory.mktemp("demonstration") / "an out"
