@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -77,10 +78,14 @@ def test_tables_keep_their_order(tmp_path):
     assert titles == ["## Title c", "## Title b", "## Title a"]
 
 
-def test_a_failed_command_ends_the_run(comparisons, tmp_path):
+def test_a_failed_command_ends_the_run(comparisons, tiny_bundle, tmp_path):
+    """With the bundles of an interrupted run."""
     folders = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
-    done = CliRunner().invoke(published.main, [*SHORT, *folders, "--only", "tiny", "--new-tokens", "1"])
+    for precision in ("fp32", "fp16"):
+        shutil.copytree(tiny_bundle, tmp_path / "work" / "tiny" / f"tiny-{precision}")
+    done = CliRunner().invoke(published.main, [*SHORT, *folders, "--only", "tiny", "--new-tokens", "1", "--resume"])
     assert done.exit_code == 2
+    assert "edgevlm export" not in done.stderr
     assert not (tmp_path / "results" / "tiny.json").exists()
 
 
