@@ -67,8 +67,9 @@ demo-camera: $(STAMP)
 # Two workers with one thread each use two cores better than one worker with two: most tests are many small steps. Files
 # in the order of tests/conftest.py, the longest first, where xdist would begin with those that have the most tests.
 # (xdist's loadgroup, which would keep one configuration's tests together, does nothing under pytest 9.2.)
+# Bytecode is kept, whatever the environment says: else each worker and each command compiles everything once more.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # TensorRT-RTX compiles for GPUs without one; its wheels are for x86-64 Linux and Windows alone. The package of that name is
 # a list of these two and has no wheel.

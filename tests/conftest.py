@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -49,14 +50,15 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test is of one tier: `slow` and `fresh` are what is marked so, `unit` and `parity` go by folder."""
 
-    def within(item: pytest.Item, places: tuple[str, ...]) -> int:
+    @functools.cache
+    def within(file: Path, places: tuple[str, ...]) -> int:
         """The first place that the test is in, by number, or how many there are."""
-        return next((i for i, name in enumerate(places) if item.path.is_relative_to(TESTS / name)), len(places))
+        return next((i for i, name in enumerate(places) if file.is_relative_to(TESTS / name)), len(places))
 
     for item in items:
         if not any(item.iter_markers("slow")) and not any(item.iter_markers("fresh")):
-            item.add_marker("unit" if within(item, UNIT) < len(UNIT) else "parity")
-    items.sort(key=lambda item: within(item, LONG))
+            item.add_marker("unit" if within(item.path, UNIT) < len(UNIT) else "parity")
+    items.sort(key=lambda item: within(item.path, LONG))
 
 
 def pytest_configure(config: pytest.Config) -> None:

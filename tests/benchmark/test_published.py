@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from benchmarks.shapes import SHAPES, parameters
 from benchmarks.shapes.llava import LLAVA_IMAGE_TOKEN
 from benchmarks.shapes.smolvlm import SMOLVLM_IMAGE_TOKEN
 from edgevlm.benchmark.run import describe_machine
+from edgevlm.cli import cli
 from edgevlm.json_text import plain
 from tests.support import checkpoints, traces
 
@@ -29,6 +31,18 @@ def comparisons(tiny_checkpoint, monkeypatch):
     }
     monkeypatch.setattr(published, "COMPARISONS", made)
     monkeypatch.setenv("PYTHONPATH", traces.for_children()["PYTHONPATH"])
+    in_a_process = published._edgevlm
+
+    def command(*arguments):
+        """The first in a process of its own, as all are; the others here, where what they import is imported."""
+        if "--fp32" in arguments:
+            return in_a_process(*arguments)
+        traces.remember()
+        done = CliRunner().invoke(cli, list(map(str, arguments)), prog_name="edgevlm")
+        assert done.exit_code == 0, done.stderr
+        return json.loads(done.stdout)
+
+    monkeypatch.setattr(published, "_edgevlm", command)
 
 
 def test_from_export_to_table(comparisons, tmp_path):
@@ -93,10 +107,14 @@ def test_tables_keep_their_order(tmp_path):
     assert titles == ["## Title c", "## Title b", "## Title a"]
 
 
-def test_a_failed_command_ends_the_run(comparisons, tmp_path):
+def test_a_failed_command_ends_the_run(comparisons, tiny_bundle, tmp_path):
+    """With the bundles of an interrupted run."""
     folders = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
-    done = CliRunner().invoke(published.main, [*SHORT, *folders, "--only", "tiny", "--new-tokens", "1"])
+    for precision in ("fp32", "fp16"):
+        shutil.copytree(tiny_bundle, tmp_path / "work" / "tiny" / f"tiny-{precision}")
+    done = CliRunner().invoke(published.main, [*SHORT, *folders, "--only", "tiny", "--new-tokens", "1", "--resume"])
     assert done.exit_code == 2
+    assert done.stderr == "Error: bad value for new_tokens: 1: it must be at least 2\n"  # and nothing was exported
     assert not (tmp_path / "results" / "tiny.json").exists()
 
 

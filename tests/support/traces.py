@@ -26,8 +26,6 @@ ORDER = "initializers"
 
 def remember() -> None:
     """From now on, this process traces what nobody in the run has traced. What is heavy is imported here."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
     from edgevlm_export.graphs.trace import trace
     from edgevlm_export.planning import graph_plan
 
@@ -44,8 +42,31 @@ def remember() -> None:
 
     if graph_plan.trace is trace:
         graph_plan.trace = remembered  # type: ignore[attr-defined]
-        # a fifth of each trace: read from the sources of torchlib anew every time
-        ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
+        _keep_operators()
+
+
+def _keep_operators() -> None:
+    """What torch.onnx.export makes anew for each trace out of all operators that there are, a third of a tiny one:
+    read from the sources of torchlib, and asked of PyTorch's dispatcher.
+    """
+    from torch._export.utils import _collect_all_valid_cia_ops
+    from torch.export import decomp_utils, exported_program
+    from torch.onnx._internal.exporter import _decomp
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    make_table, tables = _decomp.create_onnx_friendly_decomposition_table, dict[frozenset[Any], dict[Any, Any]]()
+
+    def table(registered: set[Any]) -> dict[Any, Any]:
+        key = frozenset(registered)
+        if key not in tables:
+            tables[key] = make_table(registered)
+        return dict(tables[key])  # whoever gets one changes it
+
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
+    _decomp.create_onnx_friendly_decomposition_table = table
+    collected = functools.cache(_collect_all_valid_cia_ops)
+    exported_program._collect_all_valid_cia_ops = collected
+    decomp_utils._collect_all_valid_cia_ops = collected
 
 
 def for_children() -> dict[str, str]:

@@ -53,7 +53,7 @@ def test_int8_with_its_certificate(case: Case, export_bundle) -> None:
 
 
 def test_standard_operators(case: Case, export_bundle) -> None:
-    bundle = export_bundle(case.folder, target="tensorrt-rtx", max_context=400)
+    bundle = export_bundle(case.folder, target="tensorrt-rtx")
     check_reuse(case, edgevlm_runtime.load(bundle, prefill_chunk=16))
     info = edgevlm_runtime.load(bundle).manifest.graphs["vision_encoder"]
     assert info.largest("patches") > 0

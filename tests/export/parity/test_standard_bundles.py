@@ -42,7 +42,7 @@ def messages(question: str = QUESTIONS[2]) -> list[dict]:
 @pytest.mark.parametrize("case", FAMILIES)
 def test_answers_like_transformers(case, tmp_path, export_bundle):
     checkpoint = CASES[case](tmp_path / case)
-    bundle = export_bundle(checkpoint, target=TARGET, max_context=CONTEXT)
+    bundle = export_bundle(checkpoint, target=TARGET)
     vlm, reference = edgevlm_runtime.load(bundle, prefill_chunk=16), Reference.load(str(checkpoint))
     image = pictures()[2]
     with vlm.session(image) as session:

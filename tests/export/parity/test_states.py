@@ -154,7 +154,7 @@ def check_precision(case: Case, bundle: Path, options: dict[str, str], closeness
 
 
 def test_standard_operators(case: Case, export_bundle) -> None:
-    bundle = export_bundle(case.folder, target="tensorrt-rtx", max_context=400)
+    bundle = export_bundle(case.folder, target="tensorrt-rtx")
     vlm = edgevlm_runtime.load(bundle, prefill_chunk=16)
     for messages in (SINGLE["middle"], SINGLE["two"]):
         images = pictures()[: count(messages)]
