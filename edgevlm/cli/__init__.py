@@ -1,11 +1,11 @@
-"""The command line. One file for each command, imported only when that command is wanted; see `edgevlm.cli.group`."""
+"""The command line. One file for each command, imported only when it is wanted; see `edgevlm.terminal.group`."""
 
 from __future__ import annotations
 
 import click
 
-from edgevlm.cli.group import CommandGroup
 from edgevlm.terminal import streams
+from edgevlm.terminal.group import CommandGroup
 from edgevlm.terminal.output import setup_logging
 
 COMMANDS = (
