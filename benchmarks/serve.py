@@ -47,6 +47,8 @@ QUESTIONS = ("Is there a defect on this part?", "Is there a scratch?")
 SHORT = ("scratches?", "any dents?")
 """For tokenizers with one token a character."""
 ROUNDS = 30
+LONGEST = 48
+"""Tokens of a whole answer about a part."""
 HANG_UPS, WARM_UP, AT_ONCE, PICTURES = 10_000, 1_000, 8, 40
 TARGETS = {"stateless second question, as a multiple of a session's": 1.1, "growth, MB": 20.0}
 Figures = dict[str, Any]
@@ -117,8 +119,8 @@ def hang_ups(target: Target) -> Figures:
     """Requests of which half are left at a random moment: every answer is its own picture's, memory stays."""
     own = edgevlm_runtime.load(target.folder)
     parts = list(inspection.examples("test", PICTURES))
-    asked = [target.body(one.question, png(one.image), max_tokens=8) for one in parts]
-    wanted = [own.ask(one.image, one.question, max_new_tokens=8).text for one in parts]
+    asked = [target.body(one.question, png(one.image), max_tokens=LONGEST) for one in parts]
+    wanted = [own.ask(one.image, one.question, max_new_tokens=LONGEST).text for one in parts]
     truth = sum(told == one.answer for told, one in zip(wanted, parts, strict=True))
 
     def one(seed: int) -> bool | None:
