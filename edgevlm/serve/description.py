@@ -23,16 +23,17 @@ REFUSED = {
     "500": "The server failed.",
     "503": "The server is stopping.",
 }
+SCHEMAS = "#/components/schemas/"
 GUARDED = ("401", "403", "405")
 
 
 def description(version: str, models: Sequence[str], token: bool) -> dict[str, Any]:
-    """An OpenAPI 3.1 document. `models`: names of what is served; `token`: whether requests need one."""
+    """An OpenAPI 3.2 document. `models`: names of what is served; `token`: whether requests need one."""
     names = {"type": "string", "enum": list(models)}
-    _, components = msgspec.json.schema_components(STRUCTS, ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components(STRUCTS, ref_template=SCHEMAS + "{name}")
     components["ChatRequest"]["properties"]["model"] = names
     document: dict[str, Any] = {
-        "openapi": "3.1.0",
+        "openapi": "3.2.0",
         "info": {"title": "edgevlm serve", "version": version, "description": "Questions about images, as OpenAI's."},
         "paths": _paths(names),
         "components": {"schemas": components},
@@ -61,7 +62,10 @@ def _paths(names: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chat() -> dict[str, Any]:
-    answer = {**_json("Completion"), "text/event-stream": {"schema": {"type": "string"}}}
+    told = {"anyOf": [{"$ref": f"{SCHEMAS}Chunk"}, {"$ref": f"{SCHEMAS}ErrorReply"}]}
+    chunk = {"type": "string", "contentMediaType": "application/json", "contentSchema": told}
+    event = {"type": "object", "properties": {"data": {"anyOf": [chunk, {"const": "[DONE]"}]}}, "required": ["data"]}
+    answer = {**_json("Completion"), "text/event-stream": {"itemSchema": event}}
     return {
         "summary": "An answer, whole or as server-sent events (each a Chunk; the last is [DONE]).",
         "requestBody": {"required": True, "content": _json("ChatRequest")},
@@ -81,7 +85,7 @@ def _refusals(*statuses: str) -> dict[str, Any]:
 
 
 def _json(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {"application/json": {"schema": {"$ref": f"{SCHEMAS}{name}"}}}
 
 
 def _text() -> dict[str, Any]:

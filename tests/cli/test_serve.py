@@ -18,9 +18,17 @@ from click.testing import CliRunner
 
 from edgevlm.cli import cli
 from tests.cli.test_without_torch import HIDE
+from tests.runtime.conftest import make_bundle
+from tests.support import records
 from tests.support.chatting import client, user
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a model that says nonsense, quickly."""
+    return make_bundle(tmp_path_factory.mktemp("served") / "tiny")
 
 
 @contextmanager
@@ -44,10 +52,10 @@ def process(folder: Path, *arguments: object, **environment: str) -> Iterator[tu
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_from_start_to_end(tiny: Path, tmp_path: Path, picture: Any, ending: signal.Signals) -> None:
+def test_from_start_to_end(tiny: Path, tmp_path: Path, picture: Path, ending: signal.Signals) -> None:
     with process(tmp_path, tiny, "--json") as (running, address):
         with client(address) as asking:
-            asked: Any = [user("a", picture(1))]
+            asked: Any = [user("a", picture.read_bytes())]
             assert asking.chat.completions.create(model="tiny", messages=asked, max_tokens=3).choices
             chunks = asking.chat.completions.create(model="tiny", messages=HELLO, max_tokens=3, stream=True)
             assert list(chunks)[-1].choices[0].finish_reason == "length"
@@ -55,8 +63,9 @@ def test_from_start_to_end(tiny: Path, tmp_path: Path, picture: Any, ending: sig
         said, errors = running.communicate(timeout=60)
     assert running.returncode == 0, errors
     assert errors == ""
-    assert json.loads(said)["models"] == ["tiny"]
-    assert json.loads(said)["address"] == address
+    printed = json.loads(said)
+    records.check("serve", printed)
+    assert (printed["models"], printed["address"]) == (["tiny"], address)
 
 
 def test_keys_come_from_the_environment_and_files(tiny: Path, tmp_path: Path) -> None:
