@@ -13,9 +13,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from io import FileIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,6 +30,8 @@ JSON_BYTES = 8 * MIB
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 _T = TypeVar("_T")
+_KNOWN: set[Any] = set()
+_LOOKING = threading.Lock()
 
 
 def open_regular(path: str | os.PathLike[str]) -> FileIO:
@@ -109,12 +112,22 @@ def read_json(
     return decode_json(data, kind, f"not a {what}: {path}", error=error, remedy=remedy)
 
 
+def known(kind: type[_T]) -> type[_T]:
+    """`kind`, of which msgspec knows everything. It looks at a type when it first decodes one, and a second thread that
+    decodes one meanwhile crashes the process (0.22), so no type is looked at but here. Safe from any thread."""
+    with _LOOKING:
+        if kind not in _KNOWN:
+            msgspec.json.Decoder(kind)
+            _KNOWN.add(kind)
+    return kind
+
+
 def decode_json(
     data: bytes, kind: type[_T], complaint: str, *, error: type[EdgeVLMError] = EdgeVLMError, remedy: str = ""
 ) -> _T:
     """`data` as a `kind`. Raises `error`: the `complaint`, the field at fault and what is wrong with it, the remedy."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data, type=known(kind))
     except UnicodeDecodeError as problem:
         raise error(f"{complaint}: it is not a UTF-8 text ({problem.reason}){_then(remedy)}") from problem
     except RecursionError as problem:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -166,3 +168,40 @@ def test_arrays_that_are_none(tmp_path: Path, name: str) -> None:
     ARRAYS[name](file)
     with pytest.raises(OSError):  # noqa: PT011
         read_array(file)
+
+
+FRESH = """
+import dataclasses, sys, threading
+from collections.abc import Mapping
+from edgevlm_runtime.reading import decode_json
+sys.setswitchinterval(1e-6)
+SOURCE = '''
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    x: int = 1
+    y: Mapping[str, float] = dataclasses.field(default_factory=dict)
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    number: int
+    inner: tuple[Inner, ...] = ()
+    one: Inner = dataclasses.field(default_factory=Inner)
+    said: str = ""
+'''
+found = []
+for _ in range(200):
+    names = {"dataclasses": dataclasses, "Mapping": Mapping}
+    exec(SOURCE, names)
+    together = threading.Barrier(4)
+    def decode():
+        together.wait()
+        found.append(decode_json(b'{"number": 3, "inner": [{"x": 2}], "one": {"x": 1}}', names["Outer"], "no").number)
+    threads = [threading.Thread(target=decode) for _ in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+assert found == [3] * 800
+"""
+
+
+def test_threads_that_are_the_first_to_decode_a_type():
+    """msgspec alone crashes here."""
+    subprocess.run([sys.executable, "-c", FRESH], check=True)

@@ -80,7 +80,7 @@ def kill_at_random(plan: Path, state: Path, chance: random.Random, starting: boo
         else:
             until(lambda: process.poll() is not None or _newer(folder, before), "a new record")
             time.sleep(chance.uniform(0, LONGEST_S))
-        assert process.poll() is None, (folder / "said").read_text("utf-8")
+        assert process.poll() is None, (process.returncode, (folder / "said").read_text("utf-8"))
         process.send_signal(signal.SIGKILL)
         process.wait()
 
@@ -128,7 +128,8 @@ def _finish(plan: Path, state: Path, last: int, subscriber: Subscriber, hook: Ho
     def sent() -> bool:
         nonlocal runs
         with started(plan, state, "--max-frames", "1") as process:
-            assert process.wait(60) == 0, (plan.parent / "said").read_text("utf-8")
+            code = process.wait(60)
+        assert code == 0, (code, (plan.parent / "said").read_text("utf-8"))
         runs += 1
         ids = {one.id for one in every_record(plan.parent)}
         return ids <= {one["id"] for one in posted(hook)} and ids <= {one["id"] for one in subscriber.records()}

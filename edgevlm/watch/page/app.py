@@ -21,6 +21,7 @@ from edgevlm.watch.records.record import Record
 from edgevlm.web.guard import Guard
 from edgevlm.web.server import Server
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.reading import known
 
 VIEWERS = 16
 """Pages that may be open at once: each keeps a connection."""
@@ -106,7 +107,7 @@ class _Live:
             if len(body) > BODY:
                 return PlainTextResponse("a mark is shorter\n", 413)
         try:
-            given = msgspec.json.decode(body, type=Mark)
+            given = msgspec.json.decode(body, type=known(Mark))
             await asyncio.to_thread(self._board.mark, given.number, given.right, given.note)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, EdgeVLMError) as error:
             return PlainTextResponse(f"{error}\n", 400)

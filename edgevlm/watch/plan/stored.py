@@ -28,7 +28,7 @@ from edgevlm.watch.plan.secrets import HEADERS, is_secret
 from edgevlm.watch.records import files
 from edgevlm.watch.rules import RULES
 from edgevlm_runtime.errors import EdgeVLMError, one_line
-from edgevlm_runtime.reading import read_json, why
+from edgevlm_runtime.reading import known, read_json, why
 from edgevlm_runtime.saving import write_atomic
 
 FORMAT = 1
@@ -128,7 +128,7 @@ def _convert(file: Path, data: Any, kind: type[_T]) -> _T:
         return file.with_name(value) if str(value).startswith(f"{file.stem}.") else Path(value)
 
     try:
-        return msgspec.convert(data, kind, dec_hook=path)
+        return msgspec.convert(data, known(kind), dec_hook=path)
     except msgspec.MsgspecError as error:
         raise EdgeVLMError(f"{file}: not a kept plan: {one_line(error)}") from error
 

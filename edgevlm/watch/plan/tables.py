@@ -16,6 +16,7 @@ import msgspec
 from edgevlm.watch.plan.faults import Fault, Place, check_keys
 from edgevlm.watch.plan.secrets import from_environment, hide
 from edgevlm_runtime.errors import EdgeVLMError, one_line
+from edgevlm_runtime.reading import known
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def make(kind: type[T], table: Mapping[str, Any], place: Place, folder: Path, al
     _check_inner(kind, table, place)
     given = from_environment(table, place)
     try:
-        return msgspec.convert(given, kind, dec_hook=partial(_path, folder))
+        return msgspec.convert(given, known(kind), dec_hook=partial(_path, folder))
     except msgspec.ValidationError as error:
         found = _reworded(one_line(error), place)
         raise Fault(found.place, hide(found.text, given)) from None

@@ -23,6 +23,7 @@ import msgspec
 
 from edgevlm.watch.records.record import SCHEMA, Record
 from edgevlm_runtime.errors import EdgeVLMError, one_line
+from edgevlm_runtime.reading import known
 
 FIRST = "0" * 64
 """What the first record has for `previous`."""
@@ -76,7 +77,7 @@ def _convert(line: bytes, kind: type[_T]) -> _T:
         found = json.loads(line)
         if isinstance(found, dict) and isinstance(found.get("schema"), int):
             _check_schema(found["schema"])
-        return msgspec.convert(found, kind)
+        return msgspec.convert(found, known(kind))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ValueError(one_line(error)) from error
 

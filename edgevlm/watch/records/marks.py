@@ -22,7 +22,7 @@ from edgevlm.watch.records.record import Record
 from edgevlm_runtime.errors import EdgeVLMError, one_line
 from edgevlm_runtime.locks import exclusive
 from edgevlm_runtime.options import need
-from edgevlm_runtime.reading import read_bytes, why
+from edgevlm_runtime.reading import known, read_bytes, why
 
 RIGHT, WRONG = "right", "wrong"
 MOST_BYTES = 256 << 20
@@ -104,7 +104,7 @@ def read_marks(file: Path) -> dict[str, Mark]:
     found: dict[str, Mark] = {}
     for at, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
-            mark = msgspec.convert(json.loads(line), Mark)
+            mark = msgspec.convert(json.loads(line), known(Mark))
         except (msgspec.MsgspecError, ValueError, RecursionError, EdgeVLMError) as error:
             raise EdgeVLMError(f"{file}, line {at}: not a mark: {one_line(error)}") from error
         found[mark.id] = mark

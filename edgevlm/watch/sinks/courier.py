@@ -19,6 +19,7 @@ from edgevlm.watch.links.urls import without_path
 from edgevlm.watch.sinks.spooling.kept import Kept
 from edgevlm.watch.status import Status
 from edgevlm_runtime.errors import EdgeVLMError, reason
+from edgevlm_runtime.reading import known
 
 if TYPE_CHECKING:
     from httpx2 import Client
@@ -122,7 +123,7 @@ class Courier:
         """The answer's status. Raises `_Again`."""
         from httpx2 import HTTPError, InvalidURL
 
-        headers = self._headers(body, msgspec.json.decode(body, type=_Id).id)
+        headers = self._headers(body, msgspec.json.decode(body, type=known(_Id)).id)
         try:
             with self._client.stream("POST", self._url, content=body, headers=dict(headers)) as response:
                 status, after = response.status_code, response.headers.get("Retry-After")

@@ -12,7 +12,7 @@ import msgspec
 
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.errors import BundleError, BundleIncomplete
-from edgevlm_runtime.reading import read_json
+from edgevlm_runtime.reading import known, read_json
 
 CERTIFICATE_NAME = "certificate.json"
 FORMAT = 1
@@ -191,7 +191,7 @@ def encode(certificate: Certificate) -> bytes:
 
 def decode(data: bytes) -> Certificate:
     """The certificate in `data`. Raises `msgspec.DecodeError`."""
-    return msgspec.json.decode(data, type=Certificate)
+    return msgspec.json.decode(data, type=known(Certificate))
 
 
 def read_certificate(bundle: Bundle) -> Certificate | None:

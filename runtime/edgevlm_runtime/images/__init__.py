@@ -23,6 +23,7 @@ from edgevlm_runtime.errors import BundleError
 from edgevlm_runtime.images.base import ImageProcessor, PreparedImage
 from edgevlm_runtime.images.load import ImageSource, LoadOptions, load_image, open_image
 from edgevlm_runtime.images.rgb import to_rgb
+from edgevlm_runtime.reading import known as known_to_msgspec
 from edgevlm_runtime.registry import Registry
 
 __all__ = [
@@ -65,7 +66,7 @@ def make_processor(processing: ImageProcessing) -> ImageProcessor:
             "upgrade edgevlm-runtime"
         )
     try:
-        options: Any = msgspec.convert(processing.options, module.Options)
+        options: Any = msgspec.convert(processing.options, known_to_msgspec(module.Options))
     except msgspec.ValidationError as error:
         raise BundleError(
             f"image processing '{processing.kind}' has bad options: {error}: export the model again"

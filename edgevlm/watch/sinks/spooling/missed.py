@@ -13,6 +13,7 @@ from edgevlm.watch.records.reading import Line, lines
 from edgevlm.watch.records.record import Record
 from edgevlm.watch.sinks.delivery.waiting import MOST_WAITING
 from edgevlm_runtime.errors import EdgeVLMError
+from edgevlm_runtime.reading import known
 
 
 class _Number(msgspec.Struct):
@@ -22,7 +23,7 @@ class _Number(msgspec.Struct):
 def number_of(payload: bytes) -> int:
     """The number of the record that an entry holds; 0 for one that holds none."""
     try:
-        return msgspec.json.decode(payload, type=_Number).number
+        return msgspec.json.decode(payload, type=known(_Number)).number
     except msgspec.MsgspecError:
         return 0
 
