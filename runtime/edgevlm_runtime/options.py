@@ -64,6 +64,9 @@ class RuntimeOptions:
     """Turn image files and encoded bytes as their EXIF orientation says; None does as the bundle says."""
     image_bit_depth: int | None = None
     """Bits that the samples of 16-bit, 32-bit and floating-point pictures use, where their files do not say."""
+    prompt_lookup: bool = False
+    """Guess tokens from what was said before and verify several in one run (`decoding.lookup`), where it is faster. No
+    answer changes; log-probabilities are rounded otherwise."""
     verify: str = "full"
     """What is checked before the bundle is used: "full" (every file's sha256) or "size" (presence and size)."""
 
@@ -87,6 +90,7 @@ class RuntimeOptions:
         deep = depth is None or (_whole(depth, 1) and depth <= DEEPEST)
         need(deep, "image_bit_depth", depth, f"a whole number from 1 to {DEEPEST}, or None")
         _need_bool("cuda_graph", self.cuda_graph)
+        _need_bool("prompt_lookup", self.prompt_lookup)
         need(self.text_tokens in TEXT_TOKENS, "text_tokens", self.text_tokens, " or ".join(map(repr, TEXT_TOKENS)))
         need(self.verify in ("full", "size"), "verify", self.verify, '"full" or "size"')
 

@@ -17,6 +17,7 @@ from edgevlm_runtime.decoding.baked_prefix import BakedPrefix
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.decoder import Decoder
 from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
+from edgevlm_runtime.decoding.lookup import Lookups
 from edgevlm_runtime.decoding.positions import PositionScheme, make_positions
 from edgevlm_runtime.engines import load_graphs
 from edgevlm_runtime.engines.base import Engine, GraphRequest
@@ -50,6 +51,8 @@ class Pipeline:
     baked: BakedPrefix | None
     prefill_chunk: int
     """Prompt positions that a new context computes at once."""
+    lookups: Lookups | None = None
+    """Prompt lookup, where it is asked for."""
 
     @classmethod
     def load(cls, bundle: Bundle, options: RuntimeOptions) -> Pipeline:
@@ -79,6 +82,7 @@ class Pipeline:
             positions,
             BakedPrefix.load(bundle),
             options.prefill_chunk or tuning.recall(key) or tuning.DEFAULT_CHUNK,
+            Lookups() if options.prompt_lookup else None,
         )
 
     @property

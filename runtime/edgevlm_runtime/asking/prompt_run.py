@@ -12,6 +12,7 @@ from edgevlm_runtime.asking.record import AnswerRecord
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.decoder import Logits
 from edgevlm_runtime.decoding.generate import CANCELLED, Ending, TokenEvent, generate
+from edgevlm_runtime.decoding.lookup import Ahead
 from edgevlm_runtime.decoding.sampling import Sampler
 from edgevlm_runtime.errors import Cancelled
 from edgevlm_runtime.pipeline import Pipeline
@@ -129,7 +130,12 @@ class PromptRun:
         vocab = self._pipeline.manifest.decoder.vocab_size
         sampler = Sampler(self.question.options, prompt.token_ids, vocab)
         text = self._pipeline.tokenizer.stream()
-        yield from generate(logits, self._context, sampler, text, ending, constraint)
+        yield from generate(logits, self._context, sampler, text, ending, constraint, self._look(prompt))
+
+    def _look(self, prompt: Prompt) -> Callable[[int], Ahead | None]:
+        """What looks the next tokens up, for an answer of so many at most."""
+        lookups = self._pipeline.lookups
+        return lambda limit: None if lookups is None else lookups.begin(self._context, prompt, limit)
 
     def _prefill(self) -> tuple[Prompt, Logits | None]:
         """Bring the prompt into the cache; its last logits [vocab], None when cancelled."""

@@ -150,6 +150,15 @@ class Context:
             parts = [self._appended(token_ids[start:stop]) for start, stop in chunks(0, token_ids.size, size)]
         return np.concatenate(parts)
 
+    @property
+    def can_forget(self) -> bool:
+        """Whether `forget` can go back to any length: not where states are overwritten."""
+        return not self._run.kv.states
+
+    def forget(self, length: int) -> None:
+        """Keep the first `length` positions alone. Raises `EdgeVLMError` where that cannot be (`can_forget`)."""
+        self._run.kv.rewind(length)
+
     def _appended(self, token_ids: Ids) -> Logits:
         place, count = self.length, token_ids.size
         embeddings = self._inputs(token_ids, np.ones(count, dtype=np.bool_))
