@@ -55,6 +55,10 @@ class RuntimeOptions:
     """Folder in which image embeddings outlive the process; None keeps none on disk."""
     image_cache_dir_bytes: int = 1024 * MIB
     """Image embeddings kept in `image_cache_dir`."""
+    context_cache_dir: str | Path | None = None
+    """Folder in which keys and values of prompts with their images outlive the process; None keeps none on disk."""
+    context_cache_dir_bytes: int = 1024 * MIB
+    """Keys and values kept in `context_cache_dir`."""
     max_image_pixels: int = MAX_PIXELS
     """Images with more pixels are refused before they are decoded. Pillow's own limit, at twice the default, stays."""
     text_tokens: str = "special"
@@ -73,16 +77,17 @@ class RuntimeOptions:
     def __post_init__(self) -> None:
         named = isinstance(self.provider, str) and self.provider != ""
         need(named, "provider", self.provider, "the name of an execution provider")
-        folder = self.image_cache_dir
-        plain = folder is None or (isinstance(folder, str | Path) and "\0" not in str(folder) and str(folder) != "")
-        need(plain, "image_cache_dir", folder, "the path of a folder, or None")
+        for name in ("image_cache_dir", "context_cache_dir"):
+            folder = getattr(self, name)
+            plain = folder is None or (isinstance(folder, str | Path) and "\0" not in str(folder) and str(folder) != "")
+            need(plain, name, folder, "the path of a folder, or None")
         need(self.threads is None or not _whole(self.threads, MAX_THREADS + 1), "threads", self.threads, _THREADS)
         for name in ("threads", "max_context", "prefill_chunk"):
             value = getattr(self, name)
             need(value is None or _whole(value, 1), name, value, "a whole number of at least 1, or None")
         for name in ("vision_batch", "max_image_pixels"):
             need(_whole(getattr(self, name), 1), name, getattr(self, name), "a whole number of at least 1")
-        for name in ("image_cache_bytes", "image_cache_dir_bytes"):
+        for name in ("image_cache_bytes", "image_cache_dir_bytes", "context_cache_dir_bytes"):
             need(_whole(getattr(self, name), 0), name, getattr(self, name), "a number of bytes, 0 or more")
         turning = self.apply_exif_orientation
         need(turning is None or isinstance(turning, bool), "apply_exif_orientation", turning, "True, False or None")

@@ -1,6 +1,6 @@
 """The generation loop: one token at a time until something ends the answer.
 
-`lookup.Ahead` may stand between the loop and its KV cache: it gives the logits of some tokens before they are asked for.
+`lookup.Ahead` may stand between the loop and its KV cache: it gives the logits of some tokens before they are asked.
 """
 
 from __future__ import annotations
