@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.decoder import Logits
@@ -104,15 +104,20 @@ class Ahead:
 
     def step(self, token_id: int) -> Logits:
         """See `Context.step`."""
-        return self.extend([token_id])[0]
+        row: Logits = self._after([token_id])[0]
+        return row
 
-    def extend(self, token_ids: Sequence[int]) -> Logits:
+    def extend(self, token_ids: NDArray[np.int64]) -> Logits:
         """See `Context.extend`; `token_ids` [n] are part of the answer."""
-        tokens = [int(token) for token in token_ids]
+        return self._after(token_ids.tolist())
+
+    def _after(self, tokens: list[int]) -> Logits:
+        """The logits [n, vocab] after each of `tokens`."""
         self._note(tokens)
         if [token for token, _ in self._guesses[: len(tokens)]] == tokens:
             rows = np.stack([row for _, row in self._guesses[: len(tokens)]])
             del self._guesses[: len(tokens)]
+            self._inexact.append(tokens)
         else:
             rows = self._computed(tokens)
         if self._inexact:
@@ -126,6 +131,7 @@ class Ahead:
         before = self._latest.copy()
         self._guesses.clear()
         self._context.forget(self._exact_length)
+        logits = before
         for tokens in self._inexact:
             logits = self._fed(tokens)[-1]
         self._inexact.clear()
