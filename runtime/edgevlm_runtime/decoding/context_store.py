@@ -14,6 +14,7 @@ from edgevlm_runtime.bundle.decoder_info import DecoderInfo
 from edgevlm_runtime.decoding.baked_prefix import common_prefix
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.held import Contents, Held
+from edgevlm_runtime.decoding.identities import Ids
 from edgevlm_runtime.disk_cache import DiskCache
 from edgevlm_runtime.reading import open_regular
 from edgevlm_runtime.text.layout import Prompt
@@ -21,7 +22,7 @@ from edgevlm_runtime.text.layout import Prompt
 LEAST = 16
 """Positions that reading a file must save."""
 NEW = 0.25
-"""Part of a context that must not be stored yet for it to be stored."""
+"""Part of a context that must not be stored yet for it to be stored, where it has no image in it."""
 _FORMAT = "1"
 _NAME = 32
 
@@ -63,13 +64,14 @@ class ContextStore:
         ids, size = held.contents.ids, held.contents.ids.size
         contents = self._contents()
         stored = {name: _common(one, held.contents) for name, one in contents.items()}
-        if size < LEAST or size - max(stored.values(), default=0) < NEW * size:
+        if size < LEAST or not _worth(ids, max(stored.values(), default=0)):
             return
         content = hashlib.sha256(repr(held.contents.images).encode() + ids.tobytes()).hexdigest()
         name = f"{self._prefix}{content[:_NAME]}"
         if self._files.save(name, name, held.parts()) and not self._info.states:
-            for other in (other for other, common in stored.items() if common == contents[other].ids.size):
-                self._files.remove(other)  # all of it is in the new one
+            for other, common in stored.items():
+                if not _worth(contents[other].ids, common):  # the new one has it, but for little
+                    self._files.remove(other)
 
     def _contents(self) -> dict[str, Contents]:
         """What is stored now, by name."""
@@ -104,6 +106,12 @@ class ContextStore:
             if data is not None:
                 self._files.discard(name)
         return held
+
+
+def _worth(ids: Ids, stored: int) -> bool:
+    """Whether positions beyond the first `stored` are worth a file: an image, or much of all."""
+    rest = ids[stored:]
+    return bool(rest.size >= NEW * ids.size or (rest < 0).any())
 
 
 def _common(one: Contents, other: Contents) -> int:
