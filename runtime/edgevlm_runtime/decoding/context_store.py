@@ -20,7 +20,7 @@ from edgevlm_runtime.reading import open_regular
 from edgevlm_runtime.text.layout import Prompt
 
 LEAST = 16
-"""Positions that reading a file must save."""
+"""Positions that reading a file must save, where there is no image among them."""
 NEW = 0.25
 """Part of a context that must not be stored yet for it to be stored, where it has no image in it."""
 _FORMAT = "1"
@@ -44,12 +44,13 @@ class ContextStore:
     def recall(self, context: Context, prompt: Prompt) -> None:
         """Have `context` hold more of the beginning of `prompt`, where some is stored."""
         have = context.shared_prefix(prompt)
-        if have + LEAST >= len(prompt):
+        if have >= len(prompt) - 1:
             return
-        blocks = context.blocks(prompt)
-        found = {name: held.shared(prompt, blocks, bool(self._info.states)) for name, held in self._contents().items()}
+        contents, blocks = self._contents(), context.blocks(prompt)
+        found = {name: one.shared(prompt, blocks, bool(self._info.states)) for name, one in contents.items()}
         for name in sorted(found, key=found.__getitem__, reverse=True):
-            if found[name] < have + LEAST:
+            gained = contents[name].ids[have : found[name]]
+            if gained.size < LEAST and not (gained < 0).any():
                 return
             held = self._load(name)
             if held is not None:
@@ -64,7 +65,7 @@ class ContextStore:
         ids, size = held.contents.ids, held.contents.ids.size
         contents = self._contents()
         stored = {name: _common(one, held.contents) for name, one in contents.items()}
-        if size < LEAST or not _worth(ids, max(stored.values(), default=0)):
+        if (size < LEAST and not held.contents.images) or not _worth(ids, max(stored.values(), default=0)):
             return
         content = hashlib.sha256(repr(held.contents.images).encode() + ids.tobytes()).hexdigest()
         name = f"{self._prefix}{content[:_NAME]}"

@@ -7,11 +7,17 @@ from the runs there were. Nothing here changes a token.
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
+from collections.abc import Mapping
+
 LENGTHS = (3, 7, 15)
 """Tokens guessed at once."""
 MOST = LENGTHS[-1]
 RATE = 0.15
-"""What the latest measurement counts in an average."""
+"""What the latest figure counts in an average."""
+LATEST = 15
+"""Times kept of each kind of run; their median counts, for a machine has other things to do."""
 WORTH = 1.1
 """How much faster guessing must be."""
 AGAIN = 64
@@ -27,8 +33,8 @@ class Gains:
     does no harm."""
 
     def __init__(self) -> None:
-        self._step: float | None = None
-        self._runs: dict[int, float] = {}
+        self._steps: deque[float] = deque(maxlen=LATEST)
+        self._runs = {length: deque[float](maxlen=LATEST) for length in LENGTHS}
         self._true = {length: length / 2 for length in LENGTHS}
         self._again = self._owed = 0.0
         self._rounding = 0.0
@@ -46,11 +52,11 @@ class Gains:
 
     def stepped(self, seconds: float) -> None:
         """A step took so long."""
-        self._step = _mean(self._step, seconds)
+        self._steps.append(seconds)
 
     def ran(self, guesses: int, seconds: float) -> None:
         """A run with so many guesses took so long."""
-        self._runs[guesses] = _mean(self._runs.get(guesses), seconds)
+        self._runs[guesses].append(seconds)
         self._again, self._owed = _mean(self._again, self._owed), 0.0
 
     def repeated(self, seconds: float) -> None:
@@ -64,15 +70,22 @@ class Gains:
 
     def speed_up(self, guesses: int) -> float:
         """Tokens in the time of a step, when so many are guessed each time; optimistic about what was never run."""
-        if self._step is None:
+        step = _median(self._steps)
+        if not step:
             return 1.0
-        cost = self._runs.get(guesses, self._step) + self._again
-        return (1.0 + self._true[guesses]) * self._step / cost
+        cost = (_median(self._runs[guesses]) or step) + self._again
+        return (1.0 + self._true[guesses]) * step / cost
+
+    def figures(self) -> Mapping[str, Mapping[int, float]]:
+        """What was measured, by how many tokens are guessed at once."""
+        step = _median(self._steps)
+        costs = {length: _median(times) / step for length, times in self._runs.items() if times and step}
+        return {"guesses_right": dict(self._true), "run_costs_steps": costs}
 
     def length(self, most: int) -> int:
         """How many of at most `most` tokens to guess now; 0 when it does not pay."""
         lengths = [length for length in LENGTHS if length <= most]
-        if not lengths or self._step is None:
+        if not lengths or not self._steps:
             return 0
         if self._compared < PROBES:
             return lengths[-1]
@@ -83,5 +96,11 @@ class Gains:
         return best if self._declined % AGAIN == 0 else 0
 
 
-def _mean(before: float | None, latest: float) -> float:
-    return latest if before is None else before + RATE * (latest - before)
+def _mean(before: float, latest: float) -> float:
+    return before + RATE * (latest - before)
+
+
+def _median(times: deque[float]) -> float:
+    """0 for none."""
+    kept = tuple(times)  # another thread may add some
+    return statistics.median(kept) if kept else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,9 @@ def both(fresh: Fresh, **options: Any) -> tuple[edgevlm_runtime.VLM, edgevlm_run
     return fresh(**options), fresh(prompt_lookup=True, **options)
 
 
-def runs(vlm: edgevlm_runtime.VLM) -> dict[int, float]:
+def runs(vlm: edgevlm_runtime.VLM) -> Mapping[int, float]:
     assert vlm.pipeline.lookups is not None
-    return vlm.pipeline.lookups.gains._runs
+    return vlm.pipeline.lookups.gains.figures()["run_costs_steps"]
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
