@@ -66,19 +66,25 @@ KINDS = {
     "description, sampled": Kind(LONG, {"max_new_tokens": 160, "temperature": 0.7, "top_p": 0.95, "seed": 1}),
     "description, no token twice": Kind(LONG, {"max_new_tokens": 100, "repetition_penalty": 1.8}),
 }
+ASKED = {"inspector": ("json",), "clip-l-336-qwen2-0.5b": tuple(KINDS)}
+"""The shipped model's other answers are a word or two."""
 PICTURES = {"inspector": 20, "clip-l-336-qwen2-0.5b": 3}
 SAME = {"inspector": 500, "clip-l-336-qwen2-0.5b": 0}
-"""Further questions of the test set whose tokens are compared."""
+"""Further questions of the test set whose tokens are compared: as they are answered, and made to go on for `ON`."""
+ON = 40
 
 
 def measure(folder: str, name: str) -> Figures:
     """Every kind of answer, with figures of a model each that has seen nothing else."""
     found: Figures = {}
-    for kind, asked in KINDS.items():
-        found[kind] = _kind(_loaded(folder), asked, _pictures(name, PICTURES[name]))
+    for kind in ASKED[name]:
+        found[kind] = _kind(_loaded(folder), KINDS[kind], _pictures(name, PICTURES[name]))
         print(name, kind, json.dumps(found[kind]), flush=True)
     if SAME[name]:
-        found["questions of the test set"] = _questions(_loaded(folder), SAME[name])
+        found["questions"] = _questions(_loaded(folder), SAME[name])
+        ends = edgevlm_runtime.load(folder).manifest.generation.eos_token_ids
+        more = {"suppress_tokens": ends, "max_new_tokens": ON}
+        found["questions, made to go on"] = _questions(_loaded(folder), SAME[name], **more)
     return found
 
 
@@ -106,13 +112,13 @@ def _kind(models: tuple[VLM, VLM], kind: Kind, pictures: list[Any]) -> Figures:
     return {**_figures(rows), **_gains(looking)}
 
 
-def _questions(models: tuple[VLM, VLM], count: int) -> Figures:
+def _questions(models: tuple[VLM, VLM], count: int, **options: Any) -> Figures:
     rows = []
     for example in inspection.examples("test", count, questions_per_image=4, start=7000):
         answers = []
         for model in models:
             with model.session(example.image) as session:
-                answers.append(session.ask(example.question))
+                answers.append(session.ask(example.question, **options))
         rows.append((answers[0], answers[1]))
     return {**_figures(rows), **_gains(models[1])}
 

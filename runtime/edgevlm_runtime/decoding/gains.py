@@ -24,6 +24,8 @@ AGAIN = 64
 """Guesses not run before one is run all the same: what a run costs may have changed."""
 PROBES = 24
 """Rows of logits that are computed both ways before any is believed."""
+TRIES = 2 * PROBES
+"""Runs for that, each of which costs its time; later ones are as rare as those of guesses that do not pay."""
 SAFETY = 2.0
 """Rounding may be this many times the most that was seen."""
 
@@ -38,7 +40,7 @@ class Gains:
         self._true = {length: length / 2 for length in LENGTHS}
         self._again = self._owed = 0.0
         self._rounding = 0.0
-        self._compared = self._declined = 0
+        self._compared = self._declined = self._probed = 0
 
     @property
     def rounding(self) -> float | None:
@@ -87,10 +89,11 @@ class Gains:
         lengths = [length for length in LENGTHS if length <= most]
         if not lengths or not self._steps:
             return 0
-        if self._compared < PROBES:
-            return lengths[-1]
+        if self._compared < PROBES and self._probed < TRIES:
+            self._probed += 1
+            return lengths[-1] if len(lengths) == 1 else lengths[1]
         best = max(lengths, key=self.speed_up)
-        if self.speed_up(best) >= WORTH:
+        if self._compared >= PROBES and self.speed_up(best) >= WORTH:
             return best
         self._declined += 1
         return best if self._declined % AGAIN == 0 else 0

@@ -159,7 +159,7 @@ class Ahead:
         count = len(tokens)
         if self._gains.rounding is None:
             self._context.forget(place)
-            self._probe = list(zip([*tokens, *guessed][count - 1 :], rows[count - 1 :], strict=True))
+            self._probe = list(zip([*tokens, *guessed], rows, strict=True))
             rows = self._fed(tokens)
             self._compare(tokens, rows)
             return rows
@@ -208,9 +208,10 @@ class Ahead:
         """What a step gave, with what the run before gave at the same place."""
         if not self._probe:
             return
-        guessed, theirs = self._probe.pop(0)
-        if tokens == [guessed]:
-            self._gains.compared(_difference(rows[0], theirs))
+        tried = self._probe[: len(tokens)]
+        del self._probe[: len(tokens)]
+        if [token for token, _ in tried] == tokens:
+            self._gains.compared(_difference(rows[-1], tried[-1][1]))
         else:
             self._probe.clear()
 
