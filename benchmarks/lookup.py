@@ -4,7 +4,7 @@
 
 Each kind of answer is asked about several pictures in one session, by the model with lookup and without, taking turns.
 Times are those of the tokens after the first, the machine's own noise in both. Results go into
-benchmarks/results/lookup.json, a model replacing what was there of it.
+benchmarks/results/lookup.json, a kind of answer replacing what was there of it.
 """
 
 from __future__ import annotations
@@ -68,24 +68,29 @@ KINDS = {
 }
 ASKED = {"inspector": ("json",), "clip-l-336-qwen2-0.5b": tuple(KINDS)}
 """The shipped model's other answers are a word or two."""
-PICTURES = {"inspector": 20, "clip-l-336-qwen2-0.5b": 3}
+PICTURES = {"inspector": 20, "clip-l-336-qwen2-0.5b": 2}
 SAME = {"inspector": 500, "clip-l-336-qwen2-0.5b": 0}
 """Further questions of the test set whose tokens are compared: as they are answered, and made to go on for `ON`."""
 ON = 40
 
 
-def measure(folder: str, name: str) -> Figures:
+def measure(folder: str, name: str) -> None:
     """Every kind of answer, with figures of a model each that has seen nothing else."""
-    found: Figures = {}
     for kind in ASKED[name]:
-        found[kind] = _kind(_loaded(folder), KINDS[kind], _pictures(name, PICTURES[name]))
-        print(name, kind, json.dumps(found[kind]), flush=True)
+        _write(name, kind, _kind(_loaded(folder), KINDS[kind], _pictures(name, PICTURES[name])))
     if SAME[name]:
-        found["questions"] = _questions(_loaded(folder), SAME[name])
+        _write(name, "questions", _questions(_loaded(folder), SAME[name]))
         ends = edgevlm_runtime.load(folder).manifest.generation.eos_token_ids
         more = {"suppress_tokens": ends, "max_new_tokens": ON}
-        found["questions, made to go on"] = _questions(_loaded(folder), SAME[name], **more)
-    return found
+        _write(name, "questions, made to go on", _questions(_loaded(folder), SAME[name], **more))
+
+
+def _write(name: str, kind: str, figures: Figures) -> None:
+    print(name, kind, json.dumps(figures), flush=True)
+    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    stored["machine"] = {"processor": asdict(processor()), "memory": asdict(memory()), "packages": package_versions()}
+    stored.setdefault(name, {})[kind] = figures
+    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def _loaded(folder: str) -> tuple[VLM, VLM]:
@@ -165,15 +170,7 @@ def _bundles(given: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 def main(bundles: tuple[str, ...]) -> None:
     """Measure with each bundle, and write it down."""
     for name, folder in _bundles(bundles):
-        figures = measure(folder, name)
-        stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        stored["machine"] = {
-            "processor": asdict(processor()),
-            "memory": asdict(memory()),
-            "packages": package_versions(),
-        }
-        stored[name] = figures
-        RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+        measure(folder, name)
 
 
 if __name__ == "__main__":
