@@ -62,12 +62,12 @@ class Kind:
 LONG = "Describe everything that you see on the part."
 KINDS = {
     "json": Kind("Report as JSON.", {"form": REPORT, "max_new_tokens": 200}),
-    "description": Kind(LONG, {"max_new_tokens": 160}),
-    "description, sampled": Kind(LONG, {"max_new_tokens": 160, "temperature": 0.7, "top_p": 0.95, "seed": 1}),
-    "description, no token twice": Kind(LONG, {"max_new_tokens": 100, "repetition_penalty": 1.8}),
+    "description": Kind(LONG, {"max_new_tokens": 96}),
+    "description, sampled": Kind(LONG, {"max_new_tokens": 96, "temperature": 0.7, "top_p": 0.95, "seed": 1}),
+    "description, no token twice": Kind(LONG, {"max_new_tokens": 96, "repetition_penalty": 1.8}),
 }
-ASKED = {"inspector": ("json",), "clip-l-336-qwen2-0.5b": tuple(KINDS)}
-"""The shipped model's other answers are a word or two."""
+ASKED = {"inspector": ("json",), "clip-l-336-qwen2-0.5b": tuple(KINDS)[1:]}
+"""The other answers of the model that ships are a word or two; the shape has no token that ends a form."""
 PICTURES = {"inspector": 20, "clip-l-336-qwen2-0.5b": 2}
 SAME = {"inspector": 500, "clip-l-336-qwen2-0.5b": 0}
 """Further questions of the test set whose tokens are compared: as they are answered, and made to go on for `ON`."""
