@@ -85,7 +85,7 @@ def arguments(given: Path, checkpoint: Path, picture: Path) -> dict[str, list[ob
     ask = ["run", bundle, "--image", picture, "--prompt", "What is it?", "--max-new-tokens", "2"]
     return {
         "export": ["export", checkpoint, "-o", bundle],
-        "run": [*ask, "--image-cache", given / "images"],
+        "run": [*ask, "--image-cache", given / "images", "--context-cache", given / "contexts", "--lookup"],
         "run-json": [*ask, "--json"],
         "watch": ["watch", bundle, picture, *QUESTION, "--page", "0", "--sink", f"jsonl:{given / 'records.jsonl'}"],
         "eval": [*evaluate, "--out", given / "answers.json"],

@@ -77,6 +77,19 @@ CUT = "length"
     metavar="DIR",
     help="Keep image embeddings in this folder, for later runs.",
 )
+@click.option(
+    "--context-cache",
+    "context_cache_dir",
+    type=FilePath(file_okay=False),
+    metavar="DIR",
+    help="Keep what was computed of prompts and their images in this folder, for later runs.",
+)
+@click.option(
+    "--lookup/--no-lookup",
+    "prompt_lookup",
+    default=None,
+    help="Guess tokens from what was said before, several at once, where that is faster; answers stay the same.",
+)
 @image_options
 @json_option
 def command(
@@ -96,6 +109,8 @@ def command(
     loading: dict[str, Any],
     max_context: int | None,
     image_cache_dir: Path | None,
+    context_cache_dir: Path | None,
+    prompt_lookup: bool | None,
     text_tokens: str | None,
     apply_exif_orientation: bool | None,
     image_bit_depth: int | None,
@@ -116,7 +131,8 @@ def command(
       edgevlm run llava-fp16 -i part.png -p "Is there a scratch?" --choices yes,no --abstain-below 0.9
       edgevlm run llava-fp16 -i before.png -i after.png -p "What changed?" --max-new-tokens 60
       edgevlm run llava-fp16 -i part.png -p "Describe it." -p "Is it safe to use?" --chat --timings
-      edgevlm run llava-fp16 -i part.png -p "Report." --json-schema report.schema.json
+      edgevlm run llava-fp16 -i part.png -p "Report." --json-schema report.schema.json --lookup
+      edgevlm run llava-fp16 -i part.png -p "What is it?" --context-cache ~/.cache/parts
       edgevlm run llava-fp16 -i part.png -p "Describe it." --temperature 0.7 --seed 1 --json
     """
     from edgevlm.cli.records import EngineReport, RunReport, answered
@@ -125,6 +141,8 @@ def command(
     loading |= _given(
         max_context=max_context,
         image_cache_dir=image_cache_dir,
+        context_cache_dir=context_cache_dir,
+        prompt_lookup=prompt_lookup,
         text_tokens=text_tokens,
         apply_exif_orientation=apply_exif_orientation,
         image_bit_depth=image_bit_depth,

@@ -22,8 +22,9 @@ _WORDS = """
 run verify inspect models tune eval doctor compile export bench @BUNDLE @IMAGE @FOLDER @FILE @MISSING
 --help --json --debug -i -p --prompt --image --choices yes,no , --max-new-tokens --temperature --top-k --top-p --seed
 --stop --chat --stream --no-stream --system --threads --max-context --provider cpu cuda auto --engine ort tensorrt
---image-cache --abstain-below --choice-temperature --repetition-penalty --timings --exif-orientation
---no-exif-orientation --image-depth --dataset inspection --match loose --n --out --report --resume --tolerance
+--image-cache --context-cache --lookup --abstain-below --choice-temperature --repetition-penalty --timings
+--exif-orientation --no-exif-orientation --image-depth --dataset inspection --match loose --n --out --report --resume
+--tolerance
 -- - 0 1 -1 2 nan inf -inf 1e999 99999999999999999999 0x10 1_000 0.5
 """
 WORDS = ("", " ", *_WORDS.split())

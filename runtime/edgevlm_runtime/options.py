@@ -55,6 +55,10 @@ class RuntimeOptions:
     """Folder in which image embeddings outlive the process; None keeps none on disk."""
     image_cache_dir_bytes: int = 1024 * MIB
     """Image embeddings kept in `image_cache_dir`."""
+    context_cache_dir: str | Path | None = None
+    """Folder in which keys and values of prompts with their images outlive the process; None keeps none on disk."""
+    context_cache_dir_bytes: int = 1024 * MIB
+    """Keys and values kept in `context_cache_dir`."""
     max_image_pixels: int = MAX_PIXELS
     """Images with more pixels are refused before they are decoded. Pillow's own limit, at twice the default, stays."""
     text_tokens: str = "special"
@@ -64,22 +68,26 @@ class RuntimeOptions:
     """Turn image files and encoded bytes as their EXIF orientation says; None does as the bundle says."""
     image_bit_depth: int | None = None
     """Bits that the samples of 16-bit, 32-bit and floating-point pictures use, where their files do not say."""
+    prompt_lookup: bool = False
+    """Guess tokens from what was said before and verify several in one run (`decoding.lookup`), where it is faster. No
+    answer changes; log-probabilities are rounded otherwise."""
     verify: str = "full"
     """What is checked before the bundle is used: "full" (every file's sha256) or "size" (presence and size)."""
 
     def __post_init__(self) -> None:
         named = isinstance(self.provider, str) and self.provider != ""
         need(named, "provider", self.provider, "the name of an execution provider")
-        folder = self.image_cache_dir
-        plain = folder is None or (isinstance(folder, str | Path) and "\0" not in str(folder) and str(folder) != "")
-        need(plain, "image_cache_dir", folder, "the path of a folder, or None")
+        for name in ("image_cache_dir", "context_cache_dir"):
+            folder = getattr(self, name)
+            plain = folder is None or (isinstance(folder, str | Path) and "\0" not in str(folder) and str(folder) != "")
+            need(plain, name, folder, "the path of a folder, or None")
         need(self.threads is None or not _whole(self.threads, MAX_THREADS + 1), "threads", self.threads, _THREADS)
         for name in ("threads", "max_context", "prefill_chunk"):
             value = getattr(self, name)
             need(value is None or _whole(value, 1), name, value, "a whole number of at least 1, or None")
         for name in ("vision_batch", "max_image_pixels"):
             need(_whole(getattr(self, name), 1), name, getattr(self, name), "a whole number of at least 1")
-        for name in ("image_cache_bytes", "image_cache_dir_bytes"):
+        for name in ("image_cache_bytes", "image_cache_dir_bytes", "context_cache_dir_bytes"):
             need(_whole(getattr(self, name), 0), name, getattr(self, name), "a number of bytes, 0 or more")
         turning = self.apply_exif_orientation
         need(turning is None or isinstance(turning, bool), "apply_exif_orientation", turning, "True, False or None")
@@ -87,6 +95,7 @@ class RuntimeOptions:
         deep = depth is None or (_whole(depth, 1) and depth <= DEEPEST)
         need(deep, "image_bit_depth", depth, f"a whole number from 1 to {DEEPEST}, or None")
         _need_bool("cuda_graph", self.cuda_graph)
+        _need_bool("prompt_lookup", self.prompt_lookup)
         need(self.text_tokens in TEXT_TOKENS, "text_tokens", self.text_tokens, " or ".join(map(repr, TEXT_TOKENS)))
         need(self.verify in ("full", "size"), "verify", self.verify, '"full" or "size"')
 

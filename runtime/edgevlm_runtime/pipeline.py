@@ -15,8 +15,10 @@ from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.decoding import tuning
 from edgevlm_runtime.decoding.baked_prefix import BakedPrefix
 from edgevlm_runtime.decoding.context import Context
+from edgevlm_runtime.decoding.context_store import ContextStore
 from edgevlm_runtime.decoding.decoder import Decoder
 from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
+from edgevlm_runtime.decoding.lookup import Lookups
 from edgevlm_runtime.decoding.positions import PositionScheme, make_positions
 from edgevlm_runtime.engines import load_graphs
 from edgevlm_runtime.engines.base import Engine, GraphRequest
@@ -50,6 +52,10 @@ class Pipeline:
     baked: BakedPrefix | None
     prefill_chunk: int
     """Prompt positions that a new context computes at once."""
+    lookups: Lookups | None = None
+    """Prompt lookup, where it is asked for."""
+    stored: ContextStore | None = None
+    """Contexts on disk, where they are asked for."""
 
     @classmethod
     def load(cls, bundle: Bundle, options: RuntimeOptions) -> Pipeline:
@@ -79,6 +85,8 @@ class Pipeline:
             positions,
             BakedPrefix.load(bundle),
             options.prefill_chunk or tuning.recall(key) or tuning.DEFAULT_CHUNK,
+            Lookups() if options.prompt_lookup else None,
+            _context_store(bundle, options, engine.identity),
         )
 
     @property
@@ -165,6 +173,13 @@ def _image_cache(options: RuntimeOptions) -> ImageCache:
     if options.image_cache_dir is not None:
         store = DiskStore(options.image_cache_dir, options.image_cache_dir_bytes)
     return ImageCache(options.image_cache_bytes, store)
+
+
+def _context_store(bundle: Bundle, options: RuntimeOptions, engine: str) -> ContextStore | None:
+    if options.context_cache_dir is None:
+        return None
+    identity = f"{bundle.content_digest} {engine}"
+    return ContextStore(options.context_cache_dir, options.context_cache_dir_bytes, identity, bundle.manifest.decoder)
 
 
 def _requests(bundle: Bundle, options: RuntimeOptions) -> list[GraphRequest]:

@@ -132,6 +132,21 @@ def test_image_cache_outlives_the_process(ask, tmp_path):
     assert second["token_ids"] == first["token_ids"]
 
 
+def test_contexts_outlive_the_process(ask, tmp_path):
+    cache = tmp_path / "cache"
+    (first,) = ask("--prompt", QUESTION, "--context-cache", cache)
+    (second,) = ask("--prompt", QUESTION, "--context-cache", cache)
+    assert second["prefix_tokens_reused"] == second["prompt_tokens"] - 1
+    assert [first["image_cache"], second["image_cache"]] == ["miss", "hit"]
+    assert second["token_ids"] == first["token_ids"]
+
+
+def test_lookup_changes_no_answer(ask):
+    (plain,) = ask("--prompt", QUESTION, "--max-new-tokens", "60", "--no-lookup")
+    (looking,) = ask("--prompt", QUESTION, "--max-new-tokens", "60", "--lookup")
+    assert looking["token_ids"] == plain["token_ids"]
+
+
 def test_text_streamed_or_not_is_the_same(invoke, ask, tiny_bundle, picture):
     common = ("run", tiny_bundle, "--image", picture, "--prompt", QUESTION, "--max-new-tokens", 8)
     streamed, whole = invoke(*common), invoke(*common, "--no-stream")

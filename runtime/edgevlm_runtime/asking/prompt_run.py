@@ -12,6 +12,7 @@ from edgevlm_runtime.asking.record import AnswerRecord
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.decoder import Logits
 from edgevlm_runtime.decoding.generate import CANCELLED, Ending, TokenEvent, generate
+from edgevlm_runtime.decoding.lookup import Ahead
 from edgevlm_runtime.decoding.sampling import Sampler
 from edgevlm_runtime.errors import Cancelled
 from edgevlm_runtime.pipeline import Pipeline
@@ -37,6 +38,8 @@ class PromptRun:
         self.answer: Answer | None = None
         self._pipeline = pipeline
         self._ended = ended
+        self._prompt: Prompt | None = None
+        """What the KV cache holds, once it does."""
         self._stream: weakref.ref[Pieces] | None = None
         """The generator of a stream; weak, so that a stream nobody holds any more ends by itself."""
 
@@ -97,6 +100,7 @@ class PromptRun:
         finally:
             if record.finish_reason is not None:
                 self.answer = record.answer()
+        self._keep()
 
     def tokens(self, start: int) -> list[Token]:
         """What was generated so far, from the `start`-th token on."""
@@ -110,6 +114,7 @@ class PromptRun:
         ends = self._pipeline.manifest.generation.eos_token_ids
         with self._record.timed("prefill"):
             scores = score_choices(choices, prompt, self._pipeline.prompts, logits, self._context, ends, options.end)
+        self._keep()
         done = self._record.answer()
         return verdict(
             choices,
@@ -133,7 +138,17 @@ class PromptRun:
         vocab = self._pipeline.manifest.decoder.vocab_size
         sampler = Sampler(self.question.options, prompt.token_ids, vocab)
         text = self._pipeline.tokenizer.stream()
-        yield from generate(logits, self._context, sampler, text, ending, constraint)
+        yield from generate(logits, self._context, sampler, text, ending, constraint, self._look(prompt))
+
+    def _keep(self) -> None:
+        """After an answer: have what it took found again by another process."""
+        if self._pipeline.stored is not None and self._prompt is not None:
+            self._pipeline.stored.keep(self._context, self._prompt)
+
+    def _look(self, prompt: Prompt) -> Callable[[int], Ahead | None]:
+        """What looks the next tokens up, for an answer of so many at most."""
+        lookups = self._pipeline.lookups
+        return lambda limit: None if lookups is None else lookups.begin(self._context, prompt, limit)
 
     def _prefill(self) -> tuple[Prompt, Logits | None]:
         """Bring the prompt into the cache; its last logits [vocab], None when cancelled."""
@@ -141,12 +156,17 @@ class PromptRun:
         prompt = self._pipeline.assemble(self._messages, self._images, context.capacity)
         record.prompt_tokens = len(prompt)
         record.image_tokens = sum(image.prepared.tokens for image in self._images)
+        if self._pipeline.stored is not None:
+            with record.timed("prefill"):
+                self._pipeline.stored.recall(context, prompt)
         record.prefix_tokens = context.shared_prefix(prompt)
         embeddings = self._encode(prompt)
         if embeddings is None:
             return prompt, None
         with record.timed("prefill"):
-            return prompt, context.prefill(prompt, embeddings.__getitem__, self.cancelled)
+            logits = context.prefill(prompt, embeddings.__getitem__, self.cancelled)
+        self._prompt = None if logits is None else prompt
+        return prompt, logits
 
     def _encode(self, prompt: Prompt) -> dict[int, Embeddings] | None:
         """Embeddings of the images that reach beyond the reused prefix, by number; None when cancelled."""

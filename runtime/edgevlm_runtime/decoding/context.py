@@ -18,6 +18,8 @@ from edgevlm_runtime.decoding.attention import Blocks, chunks, get_pattern, reus
 from edgevlm_runtime.decoding.baked_prefix import BakedPrefix, common_prefix
 from edgevlm_runtime.decoding.decoder import Decoder, Logits
 from edgevlm_runtime.decoding.embeddings import Rows
+from edgevlm_runtime.decoding.held import Contents, Held
+from edgevlm_runtime.decoding.identities import identify, image_numbers, renumbered
 from edgevlm_runtime.decoding.positions import PositionScheme
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.text.layout import ImageSpans, Prompt
@@ -64,6 +66,31 @@ class Context:
     def length(self) -> int:
         """Tokens in the cache."""
         return self._run.kv.length
+
+    def blocks(self, prompt: Prompt) -> Blocks:
+        """Which positions of `prompt` see later ones (`decoding.attention`)."""
+        return self._blocks_of(prompt)
+
+    def shareable(self, prompt: Prompt) -> bool:
+        """Whether another prompt could use any of what is held of `prompt`."""
+        return reusable(len(prompt) - 1, self._blocks_of(prompt)) > 0
+
+    def held(self) -> Held:
+        """What the cache holds; for the host's engines its own memory, until it changes."""
+        length, kv = self.length, self._run.kv
+        ids, keys = self._held[:length], {number: key for key, number in self._numbers.items()}
+        numbers = image_numbers(ids)
+        ids = renumbered(ids, {number: place for place, number in enumerate(numbers)})
+        states = kv.states.copies(length)
+        contents = Contents(ids, tuple(keys[number] for number in numbers), tuple(sorted(states)))
+        return Held(contents, [tensor.host()[0, :, :length] for tensor in kv.tensors], states)
+
+    def hold(self, prompt: Prompt, held: Held, length: int) -> None:
+        """Hold the first `length` positions of `held`, which are those of `prompt`, and nothing else."""
+        kv = self._run.kv
+        kv.rewind(0)
+        self._held[:length] = self._identities(prompt)[:length]
+        kv.take(held.rows, length, held.states)
 
     def shared_prefix(self, prompt: Prompt) -> int:
         """Positions of `prompt` that need not run; at least the last one is left, for its logits."""
@@ -150,6 +177,15 @@ class Context:
             parts = [self._appended(token_ids[start:stop]) for start, stop in chunks(0, token_ids.size, size)]
         return np.concatenate(parts)
 
+    @property
+    def can_forget(self) -> bool:
+        """Whether `forget` can go back to any length: not where states are overwritten."""
+        return not self._run.kv.states
+
+    def forget(self, length: int) -> None:
+        """Keep the first `length` positions alone. Raises `EdgeVLMError` where that cannot be (`can_forget`)."""
+        self._run.kv.rewind(length)
+
     def _appended(self, token_ids: Ids) -> Logits:
         place, count = self.length, token_ids.size
         embeddings = self._inputs(token_ids, np.ones(count, dtype=np.bool_))
@@ -217,13 +253,8 @@ class Context:
         return rows
 
     def _identities(self, prompt: Prompt) -> Ids:
-        """One number per position: the token id for text; for images, negative, one for each image and row."""
-        identities = prompt.token_ids.copy()
-        for span in prompt.images:
-            number = self._number(prompt.image_keys[span.image])
-            rows = np.arange(span.row, span.row + span.length, dtype=np.int64)
-            identities[span.start : span.stop] = -1 - rows - (number << 32)
-        return identities
+        """One number per position (`decoding.identities`)."""
+        return identify(prompt, self._number)
 
     def _number(self, key: str) -> int:
         """What stands for an image as long as it is in the cache; a session may be shown millions."""

@@ -1,4 +1,7 @@
-"""The generation loop: one token at a time until something ends the answer."""
+"""The generation loop: one token at a time until something ends the answer.
+
+`lookup.Ahead` may stand between the loop and its KV cache: it gives the logits of some tokens before they are asked.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.decoder import Logits
+from edgevlm_runtime.decoding.lookup import Ahead
 from edgevlm_runtime.decoding.sampling import Pick, Sampler
 from edgevlm_runtime.text.constraint import Constraint
 from edgevlm_runtime.text.stop_strings import StopStrings
@@ -54,14 +58,16 @@ def generate(
     text: TextStream,
     ending: Ending,
     constraint: Constraint | None = None,
+    look: Callable[[int], Ahead | None] = lambda limit: None,
 ) -> Iterator[TokenEvent]:
-    """Generate from the last `logits` [vocab] of the prompt, which is what `context` holds.
+    """Generate from the last `logits` [vocab] of the prompt, which is what `context` holds. `look`: given how many
+    tokens there can be, what computes some of them ahead.
 
     One more token can be generated than the context has room for: the last token is not fed back.
     """
     stops = StopStrings(ending.stop_strings)
     limit = min(ending.max_new_tokens, context.capacity - context.length + 1)
-    for count, pick in enumerate(_picks(logits, context, sampler, constraint, limit), 1):
+    for count, pick in enumerate(_picks(logits, context, sampler, constraint, limit, look(limit)), 1):
         if ending.cancelled():
             yield TokenEvent(_rest(text, stops), finish_reason=CANCELLED)
             return
@@ -78,20 +84,24 @@ def generate(
 
 
 def _picks(
-    logits: Logits, context: Context, sampler: Sampler, constraint: Constraint | None, limit: int
+    logits: Logits, context: Context, sampler: Sampler, constraint: Constraint | None, limit: int, ahead: Ahead | None
 ) -> Iterator[Pick]:
     """Token after token, each fed back when the next is asked for; tokens that a constraint forces, all at once."""
     count = 0
+    cache = context if ahead is None else ahead
     while True:
-        pick = sampler.pick(logits, None if constraint is None else constraint.allowed())
+        allowed = None if constraint is None else constraint.allowed()
+        if ahead is not None and sampler.unsure(logits, ahead.rounding, allowed):
+            logits = ahead.again()
+        pick = sampler.pick(logits, allowed)
         count += 1
         yield pick
         forced = [] if constraint is None else constraint.accept(pick.token_id)[: max(0, limit - count - 1)]
         if constraint is None or not forced:
-            logits = context.step(pick.token_id)
+            logits = cache.step(pick.token_id)
             continue
         constraint.follow(forced)
-        rows = context.extend(np.array([pick.token_id, *forced], dtype=np.int64))
+        rows = cache.extend(np.array([pick.token_id, *forced], dtype=np.int64))
         for token, row in zip(forced, rows, strict=False):
             count += 1
             yield sampler.given(row, token)

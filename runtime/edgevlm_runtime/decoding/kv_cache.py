@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from edgevlm_runtime.bundle.decoder_info import KVLayout, StateInfo
@@ -86,11 +86,20 @@ class KVCache:
     def begin_with(self, layers: Array, length: int) -> None:
         """Hold `length` positions of `layers` [layers, 2, kv_heads, positions, head_dim], and nothing else; of a layer
         with fewer or smaller heads the first ones."""
+        sizes = [(tensor.shape[1], tensor.shape[3]) for tensor in self.tensors]
+        flat = layers.reshape(-1, *layers.shape[2:])
+        self.take([rows[:heads, :, :dim] for rows, (heads, dim) in zip(flat, sizes, strict=True)], length)
+
+    def take(
+        self, buffers: Sequence[Array], length: int, states: Mapping[int, Mapping[str, Array]] | None = None
+    ) -> None:
+        """Hold the first `length` positions of `buffers` [kv_heads, positions, head_dim], one for each of `tensors`,
+        and nothing else; `states`: what is carried beside them, by the number of positions."""
         self.rewind(0)
         self.check_room(length)
-        for tensor, rows in zip(self._tensors.values(), layers.reshape(-1, *layers.shape[2:]), strict=True):
-            _, heads, _, dim = tensor.shape
-            tensor.write(rows[None, :heads, :length, :dim])
+        for tensor, rows in zip(self._tensors.values(), buffers, strict=True):
+            tensor.write(rows[None, :, :length])
+        self.states.take(states or {}, length)
         self._length = length
 
     def rewind(self, length: int) -> None:

@@ -4,7 +4,8 @@ repetition penalty, suppressed tokens, then (when sampling) temperature, top-k, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ Logits = NDArray[np.float32]
 Scores = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
+_LEAST = 1e-9
+_STEEPEST = 700.0
+"""Beyond it exp overflows."""
 _NUCLEUS = 1024
 """Tokens looked at first for top-p; nearly always enough, and far cheaper than sorting the vocabulary."""
 
@@ -38,6 +42,8 @@ class Sampler:
         self._options = options
         # numpy.random takes tens of milliseconds to import: not on the way to a greedy answer's first token
         self._rng = np.random.default_rng(options.seed) if options.temperature > 0 else None
+        self._uniform: float | None = None
+        """The next random number, where it was looked at already."""
         self._seen = np.zeros(vocab, dtype=np.bool_)
         self._seen[prompt_ids[(prompt_ids >= 0) & (prompt_ids < vocab)]] = True
         self._penalised: Ids = np.flatnonzero(self._seen)
@@ -53,10 +59,27 @@ class Sampler:
         if scores is not logits:
             _check_choice(float(scores.max()))
         if self._rng is not None:
-            token = self._draw(scores, self._rng)
+            token, self._uniform = _drawn(*candidates(scores, self._options), self._random()), None
         else:
             token = likeliest if scores is logits else int(np.argmax(scores))
         return self.given(logits, token)
+
+    def unsure(self, logits: Logits, rounding: float, allowed: NDArray[np.bool_] | None = None) -> bool:
+        """Whether `pick` could choose another token if each of `logits` [vocab] were off by up to `rounding`."""
+        if not rounding:
+            return False
+        scores, penalty = self._process(logits, allowed), self._options.repetition_penalty
+        apart = 2 * rounding * max(penalty, 1 / penalty)
+        if self._rng is None:
+            return int(np.count_nonzero(scores >= scores.max() - apart)) > 1
+        return _draw_unsure(scores, self._random(), apart, self._options)
+
+    def _random(self) -> float:
+        """The number that decides the next draw."""
+        assert self._rng is not None
+        if self._uniform is None:
+            self._uniform = float(self._rng.random())
+        return self._uniform
 
     def given(self, logits: Logits, token: int) -> Pick:
         """A token that follows in any case, where the model's `logits` [vocab] are these."""
@@ -83,11 +106,35 @@ class Sampler:
             scores[~allowed] = -np.inf
         return scores
 
-    def _draw(self, scores: Logits, rng: np.random.Generator) -> int:
-        tokens, kept = candidates(scores, self._options)
-        weights = np.cumsum(np.exp(kept))
-        place = np.searchsorted(weights, rng.random() * weights[-1], side="right")
-        return int(tokens[min(int(place), len(tokens) - 1)])
+
+def _drawn(tokens: Ids, scores: Scores, uniform: float) -> int:
+    """The token that a number from 0 to 1 falls to."""
+    weights = np.cumsum(np.exp(scores))
+    place = np.searchsorted(weights, uniform * weights[-1], side="right")
+    return int(tokens[min(int(place), len(tokens) - 1)])
+
+
+def _draw_unsure(scores: Logits, uniform: float, apart: float, options: GenerationOptions) -> bool:
+    """Whether the draw could fall to another token if any two `scores` were up to `apart` closer or further apart."""
+    apart /= options.temperature
+    tokens, kept = candidates(scores, options)
+    others = np.delete(scores.astype(np.float64), tokens)
+    best = others.max() - scores.max() if others.size else -np.inf
+    if best / options.temperature + apart >= kept.min():
+        return True
+    if options.top_p < 1.0:
+        near = [replace(options, top_p=max(_shifted(options.top_p, by), _LEAST)) for by in (-apart, apart)]
+        if len({candidates(scores, one)[0].size for one in near}) > 1:
+            return True
+    return len({_drawn(tokens, kept, _shifted(uniform, by)) for by in (-apart, apart)}) > 1
+
+
+def _shifted(probability: float, by: float) -> float:
+    """With the logarithm of its odds moved: the most that a sum of probabilities can change when logits differ by so
+    much more or less."""
+    if not 0.0 < probability < 1.0:
+        return probability
+    return 1.0 / (1.0 + (1.0 - probability) / probability * math.exp(min(-by, _STEEPEST)))
 
 
 def _check_choice(highest: float) -> None:

@@ -71,6 +71,21 @@ class States:
         self._set(self._kept[length] if length else dict.fromkeys(self._past, 0))
         self._kept = {place: copy for place, copy in self._kept.items() if place <= length}
 
+    def copies(self, length: int) -> dict[int, dict[str, Array]]:
+        """What is kept, and what there is now, at `length` positions."""
+        return {**self._kept, length: self._copied()} if self else {}
+
+    def take(self, states: Mapping[int, Mapping[str, Array]], length: int) -> None:
+        """Keep what `copies` gave elsewhere, up to `length` positions, and go there. Raises as `restore` does."""
+        if not self:
+            return
+        self._kept = {
+            place: {name: array.copy() for name, array in kept.items()}
+            for place, kept in states.items()
+            if place <= length
+        }
+        self.restore(length)
+
     def _copied(self) -> dict[str, Array]:
         return {name: array.copy() for name, array in self._past.items()}
 
