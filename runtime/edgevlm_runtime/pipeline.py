@@ -13,12 +13,12 @@ from edgevlm_runtime.bundle.choice_temperature import read_fit
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.decoding import tuning
+from edgevlm_runtime.decoding.ahead.lookup import Lookups
 from edgevlm_runtime.decoding.baked_prefix import BakedPrefix
 from edgevlm_runtime.decoding.context import Context
-from edgevlm_runtime.decoding.context_store import ContextStore
 from edgevlm_runtime.decoding.decoder import Decoder
 from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
-from edgevlm_runtime.decoding.lookup import Lookups
+from edgevlm_runtime.decoding.kept.context_store import ContextStore
 from edgevlm_runtime.decoding.positions import PositionScheme, make_positions
 from edgevlm_runtime.engines import load_graphs
 from edgevlm_runtime.engines.base import Engine, GraphRequest

@@ -9,10 +9,10 @@ from edgevlm_runtime.asking.answer import Answer, Token
 from edgevlm_runtime.asking.choices import Choice, ChoiceOptions, score_choices, verdict
 from edgevlm_runtime.asking.question import Question
 from edgevlm_runtime.asking.record import AnswerRecord
+from edgevlm_runtime.decoding.ahead.lookup import Ahead
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.decoder import Logits
 from edgevlm_runtime.decoding.generate import CANCELLED, Ending, TokenEvent, generate
-from edgevlm_runtime.decoding.lookup import Ahead
 from edgevlm_runtime.decoding.sampling import Sampler
 from edgevlm_runtime.errors import Cancelled
 from edgevlm_runtime.pipeline import Pipeline

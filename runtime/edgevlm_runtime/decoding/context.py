@@ -18,8 +18,8 @@ from edgevlm_runtime.decoding.attention import Blocks, chunks, get_pattern, reus
 from edgevlm_runtime.decoding.baked_prefix import BakedPrefix, common_prefix
 from edgevlm_runtime.decoding.decoder import Decoder, Logits
 from edgevlm_runtime.decoding.embeddings import Rows
-from edgevlm_runtime.decoding.held import Contents, Held
-from edgevlm_runtime.decoding.identities import identify, image_numbers, renumbered
+from edgevlm_runtime.decoding.kept.held import Contents, Held
+from edgevlm_runtime.decoding.kept.identities import identify, image_numbers, renumbered
 from edgevlm_runtime.decoding.positions import PositionScheme
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.text.layout import ImageSpans, Prompt

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgevlm_runtime.decoding.ahead.lookup import Ahead
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.decoder import Logits
-from edgevlm_runtime.decoding.lookup import Ahead
 from edgevlm_runtime.decoding.sampling import Pick, Sampler
 from edgevlm_runtime.text.constraint import Constraint
 from edgevlm_runtime.text.stop_strings import StopStrings

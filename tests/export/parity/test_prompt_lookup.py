@@ -10,7 +10,7 @@ import edgevlm_runtime
 from edgevlm_export import inspection
 from edgevlm_export.inspector import checkpoint_path
 from edgevlm_runtime import VLM
-from edgevlm_runtime.decoding import gains
+from edgevlm_runtime.decoding.ahead import gains
 from tests.export.parity.test_parity import CASES, QUESTIONS, pictures
 
 TOKENS = 48

@@ -19,9 +19,9 @@ import weakref
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevlm_runtime.decoding.ahead.gains import MOST, Gains
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.decoder import Logits
-from edgevlm_runtime.decoding.gains import MOST, Gains
 from edgevlm_runtime.text.layout import Prompt
 
 GRAMS = (3, 2)

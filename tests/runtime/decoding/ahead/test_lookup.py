@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import edgevlm_runtime
 from edgevlm_runtime import Answer
-from edgevlm_runtime.decoding import gains as measured
+from edgevlm_runtime.decoding.ahead import gains as measured
+from edgevlm_runtime.decoding.ahead.gains import LENGTHS, MOST, PROBES, Gains
+from edgevlm_runtime.decoding.ahead.lookup import Said
 from edgevlm_runtime.decoding.context import Context
-from edgevlm_runtime.decoding.gains import LENGTHS, MOST, PROBES, Gains
-from edgevlm_runtime.decoding.lookup import Said
 from edgevlm_runtime.decoding.sampling import Sampler
 from edgevlm_runtime.options import GenerationOptions
 

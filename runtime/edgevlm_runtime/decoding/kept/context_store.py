@@ -13,8 +13,8 @@ import os
 from edgevlm_runtime.bundle.decoder_info import DecoderInfo
 from edgevlm_runtime.decoding.baked_prefix import common_prefix
 from edgevlm_runtime.decoding.context import Context
-from edgevlm_runtime.decoding.held import Contents, Held
-from edgevlm_runtime.decoding.identities import Ids
+from edgevlm_runtime.decoding.kept.held import Contents, Held
+from edgevlm_runtime.decoding.kept.identities import Ids
 from edgevlm_runtime.disk_cache import DiskCache
 from edgevlm_runtime.reading import open_regular
 from edgevlm_runtime.text.layout import Prompt

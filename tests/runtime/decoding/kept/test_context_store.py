@@ -20,7 +20,7 @@ from PIL import Image
 
 import edgevlm_runtime
 from edgevlm_runtime import Answer
-from edgevlm_runtime.decoding.held import Contents
+from edgevlm_runtime.decoding.kept.held import Contents
 from edgevlm_runtime.errors import EdgeVLMError
 
 QUESTION, OTHER = "what is there to be seen in it", "is there a scratch on this part of it"

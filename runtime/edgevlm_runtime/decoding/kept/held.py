@@ -12,7 +12,7 @@ import numpy as np
 from edgevlm_runtime.bundle.decoder_info import DecoderInfo
 from edgevlm_runtime.decoding.attention import Blocks, reusable
 from edgevlm_runtime.decoding.baked_prefix import common_prefix
-from edgevlm_runtime.decoding.identities import Ids, identify
+from edgevlm_runtime.decoding.kept.identities import Ids, identify
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.text.layout import Prompt
 

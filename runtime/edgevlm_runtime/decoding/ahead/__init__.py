@@ -1,0 +1,1 @@
+"""Tokens computed before it is known that they are said."""
