@@ -30,8 +30,8 @@ from edgevlm.watch.records.record import AnswerInfo, FrameInfo, Record
 from edgevlm.watch.records.tail import Tail, find_tail
 from edgevlm.watch.records.writer import Writer
 from edgevlm.watch.status import Status
+from edgevlm_runtime.disk.locks import exclusive
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.locks import exclusive
 from edgevlm_runtime.reading import why
 
 log = logging.getLogger(__name__)

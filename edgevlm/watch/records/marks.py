@@ -19,8 +19,8 @@ from pathlib import Path
 import msgspec
 
 from edgevlm.watch.records.record import Record
+from edgevlm_runtime.disk.locks import exclusive
 from edgevlm_runtime.errors import EdgeVLMError, one_line
-from edgevlm_runtime.locks import exclusive
 from edgevlm_runtime.options import need
 from edgevlm_runtime.reading import known, read_bytes, why
 

@@ -1,4 +1,4 @@
-"""Image embeddings on disk (`disk_cache`): a file is a `.npy` array [tokens, hidden] of float32."""
+"""Image embeddings on disk (`disk.cache`): a file is a `.npy` array [tokens, hidden] of float32."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevlm_runtime.disk_cache import DiskCache
+from edgevlm_runtime.disk.cache import DiskCache
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 """What of numpy's format is read here: a header is checked before anything is reserved for the array it promises."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgevlm_export.writing.output import UNSEALED, reserve
-from edgevlm_runtime import locks
+from edgevlm_runtime.disk import locks
 from edgevlm_runtime.errors import OutputError
 
 ONLY_POSIX = pytest.mark.skipif(os.name != "posix", reason="forks")

@@ -1,4 +1,4 @@
-"""Contexts on disk (`disk_cache`): keys and values of prompts with their images that outlive the process.
+"""Contexts on disk (`disk.cache`): keys and values of prompts with their images that outlive the process.
 
 After an answer, what its KV cache holds is stored unless most of it is there already; before a prompt is computed, the
 stored context that begins as it does, for longer than the cache at hand, takes that one's place. Files are found by
@@ -15,7 +15,7 @@ from edgevlm_runtime.decoding.baked_prefix import common_prefix
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.decoding.kept.held import Contents, Held
 from edgevlm_runtime.decoding.kept.identities import Ids
-from edgevlm_runtime.disk_cache import DiskCache
+from edgevlm_runtime.disk.cache import DiskCache
 from edgevlm_runtime.reading import open_regular
 from edgevlm_runtime.text.layout import Prompt
 
