@@ -1,7 +1,7 @@
 """A bundle appears whole or not at all: it is written to a hidden sibling and renamed when complete.
 
 `reserve` is the one door to an output folder, for exports and for `edgevlm compile`. Who holds a folder's lock
-(`edgevlm_runtime.disk.locks`) is the only one to write there, so whatever it finds beside it is what a dead process left.
+(`edgevlm_runtime.disk.locks`) is the only one to write there: whatever it finds beside it is what a dead process left.
 
     .NAME.lock             held while somebody writes to NAME
     .NAME.partial-TOKEN    being written; TOKEN is random
