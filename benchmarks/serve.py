@@ -133,9 +133,12 @@ def hang_ups(target: Target) -> Figures:
         if rng.random() < 0.5:
             left(target.address, body, rng.random() * 0.03)
             return None
-        return whole(target.address, {**body, "stream": False}) == wanted[number]
+        return whole(http, {**body, "stream": False}) == wanted[number]
 
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+    with (
+        httpx2.Client(base_url=target.address, timeout=600, trust_env=False) as http,
+        concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
         list(pool.map(one, range(WARM_UP)))
         before = target.process.memory_info().rss
         begun = time.perf_counter()
@@ -173,9 +176,9 @@ def first_token(http: httpx2.Client, body: dict[str, Any]) -> tuple[float, dict[
     return spent, extra
 
 
-def whole(address: str, body: dict[str, Any]) -> str:
+def whole(http: httpx2.Client, body: dict[str, Any]) -> str:
     """An answer's text."""
-    answer = httpx2.post(f"{address}v1/chat/completions", json=body, timeout=600, trust_env=False)
+    answer = http.post("/v1/chat/completions", json=body)
     answer.raise_for_status()
     return str(answer.json()["choices"][0]["message"]["content"])
 

@@ -41,8 +41,8 @@ class Server:
             raise EdgeVLMError(
                 f"{self._what} cannot listen on {self._host}:{self._port}: {said}: choose another port"
             ) from error
-        # Connections inherit it; asyncio sets it only on sockets that name their protocol. Without, an answer's second
-        # packet waits 40 ms for the receipt of the first.
+        # Connections have it of the listening socket: asyncio gives it only to sockets that name their protocol.
+        # Without it an answer's second packet waits 40 ms for the receipt of the first.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = listening.getsockname()[1]
         self._thread = threading.Thread(

@@ -177,7 +177,10 @@ def test_many_hang_ups_leave_nothing_behind(tiny: Path, vlm: VLM, picture: Pictu
     wanted = {number: vlm.ask(picture(number), "what is it?", max_new_tokens=30).text for number in range(PICTURES)}
     assert len(set(wanted.values())) > PICTURES // 2
     messages = {number: [user("what is it?", picture(number))] for number in range(PICTURES)}
-    with server(tiny, contexts=3, waiting=2 * CLIENTS) as (address, state):
+    with (
+        server(tiny, contexts=3, waiting=2 * CLIENTS) as (address, state),
+        httpx2.Client(base_url=address, timeout=LONG, trust_env=False) as http,
+    ):
 
         def one(seed: int) -> bool | None:
             rng = random.Random(seed)
@@ -188,7 +191,7 @@ def test_many_hang_ups_leave_nothing_behind(tiny: Path, vlm: VLM, picture: Pictu
                 gone.close()
                 return None
             body = {"model": "tiny", "messages": messages[number], "max_tokens": 30}
-            answer = httpx2.post(f"{address}v1/chat/completions", json=body, timeout=LONG, trust_env=False)
+            answer = http.post("v1/chat/completions", json=body)
             assert answer.status_code == 200, answer.text
             return bool(answer.json()["choices"][0]["message"]["content"] == wanted[number])
 
