@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import msgspec
@@ -45,11 +45,13 @@ def make(place: str, columns: Columns) -> Reader:
     with open_file(place) as file:
         first = next(_lines(file), None)
     if first is None:
-        return JsonLines(place, Columns(columns.image or "image", columns.id, columns.question))
+        return JsonLines(place, Columns(columns.image or "image", columns.id, columns.question or "question"))
     cells = _object(first)
     if isinstance(cells, str):
         raise EdgeVLMError(f"no JSON Lines: {place}: in its first line: {cells}")
-    return JsonLines(place, find_columns(columns, list(cells), place))
+    found = find_columns(columns, list(cells), place)
+    # later lines may have a question where the first has none
+    return JsonLines(place, replace(found, question=found.question or "question"))
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
