@@ -144,6 +144,7 @@ def results(work: Work, pending: Pending, divided: Shares) -> Iterator[Result]:
     import ray.data
 
     context = ray.data.DataContext.get_current()
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     context.enable_progress_bars = False
     context.target_max_block_size = BLOCK_BYTES
     context.target_min_block_size = 1
@@ -155,7 +156,7 @@ def results(work: Work, pending: Pending, divided: Shares) -> Iterator[Result]:
         .map_batches(
             Asking,
             fn_constructor_args=(task,),
-            concurrency=divided.processes,
+            compute=ray.data.ActorPoolStrategy(size=divided.processes),
             num_cpus=divided.threads,
             batch_size=TOGETHER,
         )

@@ -22,7 +22,12 @@ class CommandGroup(click.Group):
     a folder for it, in `{commands_in}.FOLDER.NAME`."""
 
     def __init__(
-        self, *args: Any, commands_in: str, names: Sequence[str], folders: Mapping[str, str] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        commands_in: str,
+        names: Sequence[str],
+        folders: Mapping[str, str] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._folders = folders or {}

@@ -44,7 +44,13 @@ def work(tiny_bundle: Path, pictures: Path, tmp_path: Path) -> Callable[..., Map
 
     def make(**options: object) -> MapOptions:
         task = options.pop("task", Task(bundle=str(tiny_bundle), max_new_tokens=4))
-        given = {"input": str(pictures), "output": tmp_path / "out.jsonl", "questions": QUESTIONS, "workers": 2, **options}
+        given = {
+            "input": str(pictures),
+            "output": tmp_path / "out.jsonl",
+            "questions": QUESTIONS,
+            "workers": 2,
+            **options,
+        }
         return MapOptions(task=task, **given)  # type: ignore[arg-type]
 
     return make

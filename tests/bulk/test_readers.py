@@ -86,14 +86,20 @@ def test_a_missing_column_is_named_with_those_there(tmp_path: Path, kind: str) -
 
 def test_bad_lines_are_bad_rows(tmp_path: Path) -> None:
     lines = ['{"image": "1.png", "id": "a"}', "{broken", "[1]", "", '{"id": "b"}', '{"image": 7, "id": "c"}']
-    lines += ['{"image": "2.png"}', '{"image": "2.png", "id": "\\ud800"}', '{"image": "9.png", "id": "z", "question": 1}']
+    lines += [
+        '{"image": "2.png"}',
+        '{"image": "2.png", "id": "\\ud800"}',
+        '{"image": "9.png", "id": "z", "question": 1}',
+    ]
     place = tmp_path / "t.jsonl"
     place.write_text("\n".join(lines), encoding="utf-8")
     found = list(read(str(place), Columns()).rows())
     assert [row.number for row in found] == list(range(8))
     assert [row.error is None for row in found] == [True, *[False] * 7]
     assert "no text in column 'question'" in str(found[7].error)
-    short = write_csv(tmp_path / "t.csv", [["image", "id"], ["1.png", "a"], ["2.png"], ["3.png", "c", "d"], [], ["4.png", "e"]])
+    short = write_csv(
+        tmp_path / "t.csv", [["image", "id"], ["1.png", "a"], ["2.png"], ["3.png", "c", "d"], [], ["4.png", "e"]]
+    )
     assert [(row.id, row.error is None) for row in rows(short)] == [
         ("a", True),
         ("row 2", False),
@@ -158,7 +164,9 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=8))
-def test_any_text_comes_back_from_csv(tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str, str]]) -> None:
+def test_any_text_comes_back_from_csv(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str, str]]
+) -> None:
     place = tmp_path_factory.mktemp("any") / "t.csv"
     written = io.StringIO(newline="")
     csv.writer(written).writerows([("image", "id", "question"), *cells])

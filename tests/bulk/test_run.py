@@ -55,7 +55,9 @@ def test_parquet_out(work: Work, tmp_path: Path, said: dict[tuple[str, str], str
     assert {(row["id"], row["question"]): row["answer"] for row in rows} == said
     chosen = Task(bundle=str(tiny_bundle), choices=("yes", "no"))
     run(work(task=chosen, output=options.output, force=True, workers=1))
-    assert sum(share for _, share in parquet.read_table(options.output).to_pylist()[0]["probabilities"]) == pytest.approx(1)
+    assert sum(
+        share for _, share in parquet.read_table(options.output).to_pylist()[0]["probabilities"]
+    ) == pytest.approx(1)
 
 
 def test_bad_rows_are_rows_with_an_error(work: Work, pictures: Path, tmp_path: Path) -> None:

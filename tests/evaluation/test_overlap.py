@@ -38,7 +38,8 @@ def results(answers: list[tuple[str | None, str | None]]) -> list[Outcome]:
 
 def test_precision_and_recall_of_each_answer() -> None:
     found = by_answer(
-        results([("red", "red"), ("red", "blue"), ("red", None), ("blue", "blue"), ("blue", "?"), (None, "red")]), "exact"
+        results([("red", "red"), ("red", "blue"), ("red", None), ("blue", "blue"), ("blue", "?"), (None, "red")]),
+        "exact",
     )
     assert list(found) == ["colour"]
     red, blue = found["colour"]["red"], found["colour"]["blue"]

@@ -47,12 +47,12 @@ class Parquet:
                 number += 1
 
     def _cells(self, table: Any, groups: list[int], wanted: list[str]) -> Iterator[dict[str, Any]]:
-        import pyarrow
+        import pyarrow as pa
 
         try:
             for batch in table.iter_batches(TOGETHER, row_groups=groups, columns=wanted):
                 yield from batch.to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise EdgeVLMError(f"damaged Parquet file: {self.place}: {reason(error)}") from error
 
 
@@ -64,10 +64,10 @@ def make(place: str, columns: Columns) -> Reader:
 
 
 def _open(file: Any, place: str) -> Any:
-    import pyarrow
+    import pyarrow as pa
     from pyarrow import parquet
 
     try:
         return parquet.ParquetFile(file, buffer_size=1 << 20)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise EdgeVLMError(f"no Parquet file: {place}: {reason(error)}") from error

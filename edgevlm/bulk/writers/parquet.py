@@ -19,34 +19,34 @@ def needs() -> None:
 
 def write(file: IO[bytes], results: Iterator[Result]) -> int:
     """Returns how many there were."""
-    import pyarrow
+    import pyarrow as pa
     from pyarrow import parquet
 
     schema, count = _schema(), 0
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while some := [_cells(result) for result in islice(results, TOGETHER)]:
-            writer.write_table(pyarrow.Table.from_pylist(some, schema=schema))
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
             count += len(some)
     return count
 
 
 def _schema() -> Any:
-    import pyarrow
+    import pyarrow as pa
 
-    text, number = pyarrow.string(), pyarrow.float64()
+    text, number = pa.string(), pa.float64()
     kinds = {
         "id": text,
         "image": text,
         "question": text,
         "answer": text,
         "probability": number,
-        "probabilities": pyarrow.map_(text, number),
+        "probabilities": pa.map_(text, number),
         "value": text,
-        "tokens": pyarrow.int64(),
+        "tokens": pa.int64(),
         "milliseconds": number,
         "error": text,
     }
-    return pyarrow.schema([(name, kinds[name]) for name in COLUMNS])
+    return pa.schema([(name, kinds[name]) for name in COLUMNS])
 
 
 def _cells(result: Result) -> dict[str, Any]:
