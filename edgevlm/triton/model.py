@@ -3,6 +3,8 @@
 Needs edgevlm-runtime in the Python of Triton's backend. The whole answer is made here, token by token; the model is
 decoupled, so that each piece of text is a response. The last response has `finish_reason`, which is empty before.
 An error is the only response of its request.
+
+Verified with Triton 2.51 on a processor, whose Python needs numpy below 2; unverified with others (docs/scale.md).
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ def command(
     """Write BUNDLE into the Triton model repository DIR, as a model of Triton's Python backend.
 
     The model keeps the decoding loop inside and sends an answer piece by piece (a decoupled model: gRPC streams, or
-    /generate_stream over HTTP). Triton's Python needs edgevlm-runtime. docs/scale.md has a client, and what was
-    verified with which Triton.
+    /generate_stream over HTTP). Triton's Python needs edgevlm-runtime. Verified with Triton 2.51 on a
+    processor, whose Python needs numpy below 2, and unverified with others. docs/scale.md has a client.
 
     \b
     Examples:
