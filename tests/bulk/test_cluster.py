@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -18,7 +19,7 @@ from edgevlm.bulk.rows import Ask, asks_of
 from edgevlm.bulk.run import MapOptions, run
 from tests.bulk.conftest import QUESTIONS, lines
 
-ROWS = 160
+ROWS = 60
 
 
 @pytest.fixture
@@ -46,12 +47,12 @@ def test_parts_have_every_question_once(table: Path) -> None:
 
 
 def asking_processes() -> list[int]:
-    """Ray's workers that have our class."""
+    """Ray's workers below this process that have our class."""
     found = []
-    for process in psutil.process_iter(["cmdline", "name"]):
-        title = " ".join(process.info["cmdline"] or ())
-        if "ray::" in title and "Asking" in title and psutil.Process().pid in [p.pid for p in process.parents()]:
-            found.append(process.pid)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            if "MapBatches(Asking)" in " ".join(process.cmdline()):
+                found.append(process.pid)
     return found
 
 

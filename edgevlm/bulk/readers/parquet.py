@@ -32,7 +32,7 @@ class Parquet:
         wanted = [name for name in (self.columns.image, self.columns.id, self.columns.question) if name is not None]
         with open_file(self.place) as file:
             table = _open(file, self.place)
-            number, groups = 0, []
+            number, groups = 0, list[int]()
             for group in range(table.num_row_groups):
                 size = table.metadata.row_group(group).num_rows
                 if not groups and number + size <= first:
