@@ -79,7 +79,9 @@ class Asker:
             choice = session.choose(ask.question, self._task.choices)
             shares = choice.probabilities
             return given(choice.best, shares[choice.best], shares, milliseconds=choice.timings.total)
-        options = {} if self._task.max_new_tokens is None else {"max_new_tokens": self._task.max_new_tokens}
+        options: dict[str, Any] = (
+            {} if self._task.max_new_tokens is None else {"max_new_tokens": self._task.max_new_tokens}
+        )
         answer = session.ask(ask.question, temperature=0.0, logprobs=False, form=self._form, **options)
         given = partial(given, answer.text, tokens=len(answer.token_ids), milliseconds=answer.timings.total)
         if self._form is None:

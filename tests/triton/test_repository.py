@@ -1,4 +1,4 @@
-"""The model repository: what is in it, by Triton's own description of a configuration where tritonclient is installed."""
+"""The model repository, checked by Triton's own description of a configuration where tritonclient is installed."""
 
 from __future__ import annotations
 
