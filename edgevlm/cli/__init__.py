@@ -13,6 +13,7 @@ COMMANDS = (
     "compile",
     "run",
     "serve",
+    "map",
     "watch",
     "replay",
     "eval",
@@ -21,14 +22,18 @@ COMMANDS = (
     "tune",
     "inspect",
     "models",
+    "triton",
     "doctor",
 )
 """Names of the commands, in the order of the help text; each is `command` in the file `edgevlm/cli/NAME.py`."""
+FOLDERS = {"map": "scale", "triton": "scale"}
+"""Folders of `edgevlm/cli/` that some of these files are in."""
 
 DEBUG_VARIABLE = "EDGEVLM_DEBUG"
+SETTINGS = {"max_content_width": 100}
 
 
-@click.group(cls=CommandGroup, commands_in="edgevlm.cli", names=COMMANDS, context_settings={"max_content_width": 100})
+@click.group(cls=CommandGroup, commands_in="edgevlm.cli", names=COMMANDS, folders=FOLDERS, context_settings=SETTINGS)
 @click.version_option(package_name="edgevlm", message="edgevlm %(version)s")
 @click.option(
     "--debug",

@@ -29,6 +29,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "compile": ("edgevlm_export.compile.run:CompileReport",),
     "run": ("edgevlm.cli.records:RunReport",),
     "serve": ("edgevlm.cli.serve:ServeReport",),
+    "map": ("edgevlm.bulk.run:MapReport",),
     "watch": (
         "edgevlm.watch.service.run:Summary",
         "edgevlm.watch.preview.report:PreviewReport",
@@ -41,6 +42,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "tune": ("edgevlm.cli.tune:TuneReport",),
     "inspect": ("edgevlm.cli.records:InspectReport",),
     "models": ("edgevlm.cli.models:ModelsReport",),
+    "triton": ("edgevlm.cli.scale.triton:TritonReport",),
     "doctor": ("edgevlm.cli.doctor:DoctorReport",),
 }
 """The record of each command as MODULE:CLASS; a further one is for the case that its own docstring names."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from edgevlm.bulk.asking import about
 from edgevlm.evaluation.datasets import Case
 from edgevlm_runtime.asking.session import system_message, user_message
 from edgevlm_runtime.errors import EdgeVLMError, one_line
@@ -54,17 +55,7 @@ class BundleAnswerer:
         self._limit = max_new_tokens
 
     def answers(self, group: Sequence[Case]) -> Iterator[Given]:
-        try:
-            session = self._vlm.session(*group[0].images)
-        except EdgeVLMError as error:
-            yield from (Given(case.id, error=str(error)) for case in group)
-            return
-        with session:
-            for case in group:
-                try:
-                    yield self._ask(session, case)
-                except EdgeVLMError as error:
-                    yield Given(case.id, error=str(error))
+        return about(self._vlm, group[0].images, group, self._ask, lambda case, error: Given(case.id, error=error))
 
     def _ask(self, session: Session, case: Case) -> Given:
         answer = session.ask(case.question, max_new_tokens=self._limit, temperature=0.0, logprobs=False)

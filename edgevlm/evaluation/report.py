@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgevlm.evaluation.answerers import EDGEVLM, REFERENCE
+from edgevlm.evaluation.overlap import AnswerScore, by_answer, mean_f1
 from edgevlm.evaluation.reliability import Reliability
 from edgevlm.evaluation.run import Evaluation
 from edgevlm.evaluation.score import Outcome
@@ -54,8 +55,12 @@ class EvalReport:
     """Number of cases."""
     exact_match: dict[str, float | None]
     """Share of right answers among the cases whose answer is known, of `edgevlm` and of `reference`."""
+    token_f1: dict[str, float | None]
+    """Mean of SQuAD's token F1 (docs/eval.md) over the same cases, of `edgevlm` and of `reference`."""
     by_question: dict[str, QuestionReport]
-    """The same, by kind of question."""
+    """`exact_match`, by kind of question."""
+    by_answer: dict[str, dict[str, AnswerScore]]
+    """By kind of question, where its right answers are a few: precision and recall of the bundle, by answer."""
     flips: int | None
     """Cases that the two answer differently; this and what follows up to `same_tokens` is null without a reference."""
     flip_rate: float | None
@@ -91,6 +96,8 @@ def report(evaluation: Evaluation, all_cases: bool = False) -> EvalReport:
         match=evaluation.options.matcher,
         n=scores.n,
         exact_match=scores.exact_match,
+        token_f1=_token_f1(evaluation),
+        by_answer=by_answer(evaluation.results, evaluation.options.matcher),
         by_question={
             kind: QuestionReport(one.n, one.exact_match[EDGEVLM], one.exact_match[REFERENCE], one.flips)
             for kind, one in evaluation.by_question.items()
@@ -127,6 +134,8 @@ def page(evaluation: Evaluation) -> str:
         matcher={"exact": "exactly", "loose": "loosely"}.get(evaluation.options.matcher, evaluation.options.matcher),
         scores=evaluation.scores,
         by_question=evaluation.by_question,
+        token_f1=_token_f1(evaluation),
+        by_answer=by_answer(evaluation.results, evaluation.options.matcher),
         shares=shares,
         series=["bundle", "PyTorch"][: len(engines)],
         calibration=evaluation.calibration,
@@ -149,6 +158,12 @@ def _picture(image: Any, loading: LoadOptions) -> str | None:
         return embed(image, loading)
     except ImageError:  # a case may be here because its image cannot be read
         return None
+
+
+def _token_f1(evaluation: Evaluation) -> dict[str, float | None]:
+    results = evaluation.results
+    compared = [one for one in results if one.reference is not None]
+    return {EDGEVLM: mean_f1(results, lambda one: one.edgevlm), REFERENCE: mean_f1(compared, lambda one: one.reference)}
 
 
 def _hundred(share: float | None) -> float | None:

@@ -21,6 +21,9 @@ READER_GONE = 141
 REQUIREMENTS = {
     "edgevlm_export": ("edgevlm[export]",),
     "PIL": ("pillow",),
+    "fsspec": ("edgevlm[bulk]",),
+    "pyarrow": ("edgevlm[bulk]",),
+    "ray": ("edgevlm[ray]",),
     "tokenizers": ("--no-deps", "tokenizers"),  # see device-requirements.txt
 }
 """What to tell pip for a package that is not installed, where its name alone is not it."""

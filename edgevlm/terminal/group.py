@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -18,10 +18,19 @@ log = logging.getLogger(__name__)
 
 
 class CommandGroup(click.Group):
-    """Finds command NAME as `command` in the module `{commands_in}.NAME`, imported on first use."""
+    """Finds command NAME as `command` in the module `{commands_in}.NAME`, imported on first use; where `folders` names
+    a folder for it, in `{commands_in}.FOLDER.NAME`."""
 
-    def __init__(self, *args: Any, commands_in: str, names: Sequence[str], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        commands_in: str,
+        names: Sequence[str],
+        folders: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._folders = folders or {}
         self._package = commands_in
         self._names = tuple(names)
 
@@ -33,7 +42,8 @@ class CommandGroup(click.Group):
         """Import and return a command; None when there is none of that name."""
         if cmd_name not in self._names:
             return None
-        command: click.Command = import_module(f"{self._package}.{cmd_name}").command
+        place = ".".join(filter(None, (self._package, self._folders.get(cmd_name), cmd_name)))
+        command: click.Command = import_module(place).command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import MutableMapping
 SWITCHES = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime and onnxruntime-gpu
     "ORT_GENAI_TELEMETRY_DISABLED": "1",  # onnxruntime-genai, which the benchmarks measure
+    "RAY_USAGE_STATS_ENABLED": "0",  # ray, which `edgevlm map --ray` uses
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, and transformers by it
 }
 """Environment variable to the value that switches reports off."""
