@@ -16,8 +16,8 @@ from edgevlm.bulk.processes import Pool
 from edgevlm.bulk.readers import Columns, Reader, read
 from edgevlm.bulk.rows import Ask, Result, Row, asks_of, slots_of_row, together
 from edgevlm.bulk.shares import Shares, shares
+from edgevlm_runtime.disk.locks import exclusive
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.locks import exclusive
 from edgevlm_runtime.saving import check_file
 
 if TYPE_CHECKING:

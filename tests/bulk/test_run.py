@@ -19,8 +19,8 @@ from edgevlm.bulk import run as run_module
 from edgevlm.bulk.asking import Task
 from edgevlm.bulk.processes import Pool
 from edgevlm.bulk.run import MapOptions, run
+from edgevlm_runtime.disk.locks import exclusive
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.locks import exclusive
 from tests.bulk.conftest import QUESTIONS, lines
 
 Work = Callable[..., MapOptions]
