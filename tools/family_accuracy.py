@@ -48,11 +48,19 @@ the raw figures into [families.json](../benchmarks/results/families.json).
 TAIL = """
 ## What TensorRT-RTX compiles
 
-Every family's small model, exported with `--target tensorrt-rtx`, has all three engines from TensorRT-RTX 1.7.1.116 on
-a machine without a GPU, for compute capabilities 8.6 and 12.0: its parser takes every operator of the standard dialect
-that a family needs, sliding windows, blocks of image tokens, states and columns included. `make test-full` compiles
-them again (tests/export/compile/test_families.py). PaliGemma 2 is refused when it is exported: the dialect has no
-attention under a soft cap. No engine has run on a GPU yet; [jetson.md](jetson.md) says what is verified.
+Small models of the families, exported in float16 with `--target tensorrt-rtx` and compiled by TensorRT-RTX 1.7.1.116 on
+a machine without a GPU for compute capabilities 8.6 and 12.0:
+
+| family | engines |
+| --- | --- |
+| `llava` (with Pixtral's tower too), `vipllava`, `llava_next`, `llava_onevision`, `fast_vlm`, `mistral3` | all three |
+| `smolvlm`, `internvl`, `lfm2_vl` | all three |
+| `gemma3`, `gemma4`, `paligemma` (the first) | all three |
+| PaliGemma 2 | refused when it is exported: the dialect has no attention under a soft cap |
+| `idefics3`, `qwen2_vl`, `qwen2_5_vl`, `qwen3_vl`, `qwen3_5`, `paddleocr_vl` | not compiled yet |
+
+`make test-full` compiles every family in float16 and int8 (tests/export/compile/test_families.py). No engine has run on
+a GPU yet; [jetson.md](jetson.md) says what is verified.
 
 ## What has no family
 
