@@ -119,7 +119,6 @@ class _Schema:
             probability=said.probability,
             value=None if wrong else value,
             tokens=said.answer.token_ids,
-            timings=said.answer.timings,
             error=wrong,
         )
 
