@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,11 +156,14 @@ def command(
         plan = _from_file(file, overriding)
     else:
         plan = _from_flags(words, context.meta[ORDER], choices, {**given, **overriding})
-    with stdout_kept_clean():
-        vlm = open_bundle(plan.bundle, plan.loading)
+
+    def load() -> VLM:
+        with stdout_kept_clean():
+            return open_bundle(plan.bundle, plan.loading)
+
     if not dry_run:
-        _run(plan, vlm, file, overriding, as_json)
-    elif not _dry_run(plan, vlm, file, as_json):
+        _run(plan, load, file, overriding, as_json)
+    elif not _dry_run(plan, load(), file, as_json):
         context.exit(CHECK_FAILED)
 
 
@@ -222,7 +226,7 @@ def _dry_run(plan: Plan, vlm: VLM, file: Path | None, as_json: bool) -> bool:
     return report.meets_deadline is not False
 
 
-def _run(plan: Plan, vlm: VLM, file: Path | None, overriding: dict[str, Any], as_json: bool) -> None:
+def _run(plan: Plan, load: Callable[[], VLM], file: Path | None, overriding: dict[str, Any], as_json: bool) -> None:
     """Watch until the end. With --json, standard output is for the summary alone."""
     from edgevlm.watch.plan.read import read
     from edgevlm.watch.service.run import run
@@ -231,7 +235,7 @@ def _run(plan: Plan, vlm: VLM, file: Path | None, overriding: dict[str, Any], as
         return quiet(read(path, overriding)) if as_json else read(path, overriding)
 
     with stdout_kept_clean() if as_json else contextlib.nullcontext():
-        summary = run(quiet(plan) if as_json else plan, vlm, show=note, plan_file=file, read_plan=again)
+        summary = run(quiet(plan) if as_json else plan, load, show=note, plan_file=file, read_plan=again)
     if as_json:
         emit_json(summary)
     else:

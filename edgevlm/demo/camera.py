@@ -10,13 +10,14 @@ shows is painted beside it, outside of the region that the model sees.
 
 from __future__ import annotations
 
+import select
 import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 import numpy as np
@@ -32,6 +33,8 @@ SHOWN_S = 0.8
 SIDE = film.PART * film.TIMES
 SYSTEM_PYTHON = "/usr/bin/python3"
 """The one that Debian's bindings of GStreamer are for."""
+START_S = 20.0
+"""How long the camera may take to say its address."""
 PLAN = """\
 name = "demo"
 bundle = {bundle}
@@ -104,7 +107,7 @@ def main(out: Path, seconds: float, port: int) -> None:
         clock = threading.Timer(seconds, stop.set)
         clock.daemon = True
         clock.start()
-        summary = run(read(plan), open_bundle(bundle, {}), stop=stop, show=click.echo)
+        summary = run(read(plan), lambda: open_bundle(bundle, {}), stop=stop, show=click.echo)
     right, of = _compare(out, parts)
     click.echo(f"\n{summary.judged} frames judged, {right} of {of} verdicts right; records, pictures, plan: {out}")
     if of == 0 or right < 0.9 * of:
@@ -127,11 +130,18 @@ def _camera(video: Path) -> Iterator[str]:
     command = [SYSTEM_PYTHON, str(script), "--fps", str(film.FPS), str(video)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         try:
-            address = server.stdout.readline().strip() if server.stdout else ""
+            address = _said(server.stdout)
             click.echo(f"Camera: {address or 'did not start, so the file is played'}")
             yield f'kind = "rtsp"\nurl = "{address}"' if address else lines
         finally:
             server.terminate()
+
+
+def _said(output: IO[str] | None) -> str:
+    """The server's first line, its address; empty when it says none for `START_S`."""
+    if output is None or not select.select([output], [], [], START_S)[0]:
+        return ""
+    return output.readline().strip()
 
 
 def _has_rtsp_server(script: Path) -> bool:
@@ -149,14 +159,18 @@ def _plan(bundle: Path, source: str, port: int) -> str:
 
 
 def _compare(out: Path, parts: list[Part]) -> tuple[int, int]:
-    """How many verdicts say what was drawn, of how many; those that do not are named."""
+    """How many verdicts say what was drawn, of how many whose picture was kept; those that do not are named."""
     from edgevlm.watch.records.reading import records
     from edgevlm_runtime.images import load_image
 
     kept = {file.name.partition("-")[0].lstrip("0"): file for file in (out / "pictures").rglob("*.png")}
     right = of = 0
     for record in records(out / "records.jsonl"):
-        number = film.number_of(np.asarray(load_image(kept[str(record.number)])))
+        file = kept.get(str(record.number))
+        if file is None:
+            click.echo(f"record {record.number}: no picture of it was kept")
+            continue
+        number = film.number_of(np.asarray(load_image(file)))
         truth = "reject" if parts[number].defect else "accept"
         of += 1
         right += record.verdict == truth

@@ -7,7 +7,8 @@ A browser on this machine also shows other people's pages: without a token, requ
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -19,6 +20,7 @@ from edgevlm.web.loopback import is_loopback
 OPEN = ("/health", "/ready")
 """What a supervisor asks without a token: it tells nothing but yes or no."""
 COOKIE = "edgevlm"
+"""Begins its name; the port follows, for a browser gives a cookie to every port of a host."""
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -68,9 +70,9 @@ class Guard:
         query = parse_qs(scope["query_string"].decode("latin-1"))
         shown = query.pop("token", [""])[-1]
         if self._is_token(shown) and scope["method"] == "GET":
-            return self._let_in(shown, scope["path"], urlencode(query, doseq=True))
+            return self._let_in(_name(headers), shown, scope["path"], urlencode(query, doseq=True))
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = bearer if scheme.lower() == "bearer" else _cookie(headers.get("cookie", ""))
+        given = bearer if scheme.lower() == "bearer" else _cookie(headers.get("cookie", ""), _name(headers))
         if self._is_token(given):
             return None
         return self._refuse(401, "a token is needed: open /?token=TOKEN, or send it as a bearer token")
@@ -79,10 +81,10 @@ class Guard:
         data = given.encode(errors="replace")
         return sum(hmac.compare_digest(data, token.encode()) for token in self._tokens) > 0  # all, whichever it is
 
-    def _let_in(self, token: str, path: str, query: str) -> Response:
+    def _let_in(self, cookie: str, token: str, path: str, query: str) -> Response:
         """The token leaves the address, where it would stay in histories, and goes into a cookie."""
         answer = RedirectResponse(f"/{path.lstrip('/')}{'?' if query else ''}{query}", 303)
-        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        answer.set_cookie(cookie, token, httponly=True, samesite="strict")
         return answer
 
 
@@ -90,9 +92,15 @@ def _plain(status: int, why: str) -> Response:
     return PlainTextResponse(f"{why}\n", status)
 
 
-def _cookie(header: str) -> str:
+def _name(headers: Mapping[str, str]) -> str:
+    """Of the cookie, by the port that the browser asked."""
+    port = headers.get("host", "").rpartition(":")[2]
+    return f"{COOKIE}-{port}" if re.fullmatch("[0-9]{1,5}", port) else COOKIE
+
+
+def _cookie(header: str, name: str) -> str:
     try:
-        found = SimpleCookie(header).get(COOKIE)
+        found = SimpleCookie(header).get(name)
     except CookieError:
         return ""
     return found.value if found is not None else ""

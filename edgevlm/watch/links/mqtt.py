@@ -32,8 +32,9 @@ class Broker:
     version: str = "3.1.1"
     """Of MQTT: "3.1.1" or "5"."""
     client_id: str = ""
-    """Unique on the broker; empty: made of the watch's name. It stays the same over restarts, so that the broker takes
-    a connection that died for what it is."""
+    """Unique on the broker: two of one name, a sink and a trigger as well, keep throwing each other out. Empty: a sink
+    makes it of the watch's name, which stays the same over restarts, so that the broker takes a connection that died
+    for what it is; a trigger, for which the broker keeps nothing, has another one each time."""
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     tls: bool = False

@@ -40,7 +40,7 @@ class Mark(msgspec.Struct, forbid_unknown_fields=True):
 
     number: int
     right: str
-    """The verdict that would have been right."""
+    """The verdict that is right: the record's own, or another."""
     note: str = ""
 
 

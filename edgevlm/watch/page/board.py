@@ -74,7 +74,7 @@ class Board(Protocol):
         ...
 
     def mark(self, number: int, right: str, note: str = "") -> None:
-        """Keep that the verdict of record `number` was wrong, and which would have been right.
+        """Keep which verdict of record `number` is right: its own, or another.
 
         Raises `EdgeVLMError` where there is no such record or verdict, or where it cannot be written."""
         ...

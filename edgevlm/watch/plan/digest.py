@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from edgevlm.watch.plan.plan import Plan
-from edgevlm.watch.plan.secrets import is_secret, without_user
+from edgevlm.watch.plan.secrets import HEADERS, is_secret, without_user
 from edgevlm.watch.plan.tables import names
 
-_LEFT_OUT = ("digest",)
+LEFT_OUT = ("digest", HEADERS)
 
 
 def digest(plan: Plan, folder: Path) -> str:
-    """sha256 of the plan as canonical JSON: keys sorted, defaults written out, passwords and tokens left out.
+    """sha256 of the plan as canonical JSON: keys sorted, defaults written out, passwords, tokens and headers left out.
 
     Of masks, golden pictures and files of questions it has the contents, since those change verdicts. Paths below
     `folder`, the plan's, are taken from there, so that a folder with a plan and its pictures may be moved.
@@ -40,7 +40,7 @@ def _plain(value: Any, folder: Path, contents: Mapping[Path, str]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        kept = {str(name): item for name, item in value.items() if not is_secret(str(name)) and name not in _LEFT_OUT}
+        kept = {str(name): item for name, item in value.items() if not is_secret(str(name)) and name not in LEFT_OUT}
         return {name: _plain(item, folder, contents) for name, item in kept.items()}
     if isinstance(value, list | tuple | set | frozenset):
         items = [_plain(item, folder, contents) for item in value]

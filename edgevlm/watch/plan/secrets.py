@@ -1,4 +1,4 @@
-"""Passwords and tokens of a plan: taken from the environment where it says so, shown nowhere.
+"""Passwords, tokens and headers of a plan: taken from the environment where it says so, shown nowhere.
 
 [[sink]]
 kind = "mqtt"
@@ -21,7 +21,7 @@ LEAST = 3
 _ENDINGS = ("password", "token", "authorization", "api-key")
 """Of keys; the last two are headers that a webhook may need."""
 HEADERS = "headers"
-"""The table within a table whose keys are looked at as well."""
+"""The table within a table whose values may all be secret, whatever their names."""
 _USER = re.compile(r"(?<=://)[^/@\s?#]*@")
 
 
@@ -31,13 +31,19 @@ def is_secret(name: str) -> bool:
 
 
 def from_environment(table: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """`table` with `{env = "NAME"}` of passwords and tokens replaced. Raises `Fault` for a variable that is not set."""
+    """`table` with `{env = "NAME"}` of passwords, tokens and headers replaced.
+
+    Raises `Fault` for a variable that is not set.
+    """
     found = dict(table)
     for key, value in table.items():
         if is_secret(key) and isinstance(value, dict):
             found[key] = _variable(value, (*place, key))
         elif key == HEADERS and isinstance(value, dict):
-            found[key] = from_environment(value, (*place, key))
+            found[key] = {
+                name: _variable(header, (*place, key, name)) if isinstance(header, dict) else header
+                for name, header in value.items()
+            }
     return found
 
 
@@ -66,6 +72,8 @@ def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
     for key, value in table.items():
         if is_secret(key) and isinstance(value, str) and value:
             yield value
+        elif key == HEADERS and isinstance(value, dict):
+            yield from (header for header in value.values() if isinstance(header, str) and header)
         elif isinstance(value, dict):
             yield from _secrets(value)
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from edgevlm.watch.frames.frame import Frame
+from edgevlm.watch.records import files
+from edgevlm.watch.records.reading import lines
 from edgevlm.watch.records.record import FrameInfo, Record
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.images.load import load_image
@@ -26,7 +29,8 @@ _NAME = re.compile(
     r"(?P<number>\d{9,})-(?P<verdict>[^/]*)-(?P<digest>[0-9a-f]{16})(?P<before>-before\d+)?\.(?:png|jpg)"
 )
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
-_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+"""Endings of files that are one picture each."""
 
 
 class NotKept(EdgeVLMError):
@@ -89,6 +93,30 @@ def number_of(file: Path) -> int | None:
     return None if found is None else int(found["number"])
 
 
+def digest_of(file: Path) -> str:
+    """The first digits of the digest of the frame in this file; empty for other files."""
+    found = _NAME.fullmatch(file.name)
+    return "" if found is None else found["digest"]
+
+
+def is_before(file: Path) -> bool:
+    """Whether it is a picture from before the one that was judged."""
+    found = _NAME.fullmatch(file.name)
+    return found is not None and found["before"] is not None
+
+
+def digests_of(records: Path, ids: set[str]) -> dict[str, str]:
+    """The first digits of the frames of these records, by id, as far as the files of `records` have them."""
+    found: dict[str, str] = {}
+    for file in files.chain(records):
+        with suppress(EdgeVLMError):  # whoever writes records says so
+            for line in lines(file):
+                if any(one.encode() in line.data for one in ids):
+                    record = line.record()
+                    found |= {record.id: record.frame.sha256[:DIGITS]} if record.id in ids else {}
+    return found
+
+
 def find(folders: Iterable[Path]) -> Kept:
     """Every picture in these folders and those below. PNGs go before JPEGs. Folders that are not there are skipped."""
     kept = Kept()
@@ -98,6 +126,6 @@ def find(folders: Iterable[Path]) -> Kept:
             if found is not None and not found["before"]:
                 if file.suffix == ".png" or found["digest"] not in kept.by_digest:
                     kept.by_digest[found["digest"]] = file
-            elif found is None and file.suffix.lower() in _PICTURES and file.is_file():
+            elif found is None and file.suffix.lower() in PICTURES and file.is_file():
                 kept.by_name.setdefault(file.name, file)
     return kept

@@ -11,13 +11,14 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameInfo:
-    """The frame that was judged."""
+    """The frame that was judged. A part that asked while the camera gave none has `sequence` 0, no size, and no sha256:
+    its verdict is the default."""
 
     sequence: int
     captured_at: float
-    """Unix time in seconds."""
+    """Unix time in seconds; without a frame, when the part asked."""
     sha256: str
-    """`Frame.digest`: a kept picture is found by it."""
+    """`Frame.digest`: a kept picture is found by it; empty without a frame."""
     width: int
     height: int
     name: str = ""
@@ -56,8 +57,9 @@ class Record:
     id: str
     """Names this record for ever: a repeat is recognised by it."""
     status: str
-    """"in time"; "default" (the deadline passed, the plan's default was sent); "late" (the answer to one of those);
-    "skipped" (a part that asked for a verdict while too many waited; the default was sent)."""
+    """"in time"; "default" (the deadline passed, or the judge hung at the end: the plan's default was sent); "late"
+    (the answer to one of those); "skipped" (a part that asked for a verdict while too many waited, or at the end: the
+    default was sent)."""
     late_for: int | None = None
     """For "late": the number of the record whose place it would have had."""
     verdict: str
@@ -68,7 +70,7 @@ class Record:
     triggered_at: float
     decided_at: float
     latency_ms: float
-    """From the frame's capture to the verdict, by a clock that does not jump."""
+    """From the frame's capture (without a frame: from the asking) to the verdict, by a clock that does not jump."""
     dropped: int = 0
     """Frames dropped since the record before."""
     bundle: str

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edgevlm_runtime import Session
-from edgevlm_runtime.asking.answer import Timings
 
 UNSURE = "unsure"
 """The verdict of an answer that is not sure enough: one like the others, which every sink gets."""
@@ -29,7 +28,6 @@ class Judged:
     """The answer as data, for a schema."""
     tokens: tuple[int, ...] = ()
     """Generated tokens; none where choices were scored."""
-    timings: Timings = field(default_factory=Timings)
     error: str = ""
     """Why an answer is `UNSURE` that cannot be used, as text that is no JSON."""
 

@@ -78,7 +78,6 @@ class _Choice:
             answer=answer,
             probability=chosen.probabilities[answer],
             probabilities=chosen.probabilities,
-            timings=chosen.timings,
         )
 
     def _taken(self, best: str, probabilities: Mapping[str, float]) -> tuple[str, bool]:

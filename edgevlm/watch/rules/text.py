@@ -90,7 +90,6 @@ class _Text:
             answer=said.answer.text,
             probability=said.probability,
             tokens=said.answer.token_ids,
-            timings=said.answer.timings,
         )
 
     def _verdict(self, text: str) -> str:

@@ -108,7 +108,7 @@ class Board:
         """A verdict was given."""
         with self._change:
             self._records.append(record)
-            self._frame = frame
+            self._frame = frame if frame.pixels.size else self._frame
         self._changed()
 
     def _changed(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
@@ -42,6 +43,14 @@ class Loop:
         self._jobs, self._judges, self._deadlines, self._decisions = jobs, judges, deadlines, decisions
         self._outlet, self._pulse, self._status = outlet, pulse, status
         self.judged = 0
+        self._in_hand: Job | None = None
+        self._lock = threading.Lock()
+
+    def leave(self) -> Job | None:
+        """The judge hangs, and nobody waits for it any longer: the job in hand, which it does not answer then."""
+        with self._lock:
+            job, self._in_hand = self._in_hand, None
+            return job
 
     def run(self, *, live: bool, max_frames: int | None, idle: Callable[[], None]) -> None:
         """Judge all. `idle` is called a few times a second while there is nothing to do."""
@@ -59,7 +68,11 @@ class Loop:
     def _judge(self, job: Job) -> None:
         self._deadlines.watch(job)
         self._outlet.pending(Pending(job.frame, job.firing.kind, job.firing.text, job.deadline))
+        with self._lock:
+            self._in_hand = job
         judgement = self._answer(job.frame)
+        if self.leave() is None:
+            return
         self.judged += 1
         self._decisions.answer(job, judgement, self._deadlines.finish(job))
 

@@ -49,7 +49,7 @@ class Summary:
 
 def run(
     plan: Plan,
-    vlm: VLM,
+    vlm: VLM | Callable[[], VLM],
     *,
     stop: threading.Event | None = None,
     show: Callable[[str], None] = log.info,
@@ -60,14 +60,15 @@ def run(
 
     Then the sinks get what is left, for a bounded time. A second signal ends the process at once. `show` gets lines for
     the person who started it: where the page is, conditions, what was taken over. `plan_file` and `read_plan` are what
-    `plan.reload.watch` needs beside the bundle's folder.
+    `plan.reload.watch` needs beside the bundle's folder. `vlm` is the plan's bundle, or what loads
+    it: then the watch alone holds it, and it leaves memory when another is taken over.
 
     Raises `EdgeVLMError` for what cannot begin (a question that this bundle cannot answer, a trigger's port that is
     taken, a source that is unreachable where `plan.at_start` is "fail") and for a source that fails for good.
     """
     begun = time.monotonic()
     notifier = Notifier()
-    watch = Watch(plan, vlm)
+    watch = Watch(plan, vlm() if callable(vlm) else vlm)
     try:
         with caught() as told:
             watch.start(show, plan_file, read_plan)

@@ -4,6 +4,7 @@ thread       does
 source       reads pictures, fires the trigger, lets jobs wait          intake.py, jobs.py
 judging      one job after the other: verdict, record, sinks, board     loop.py, takeover/judges.py, decisions.py
 deadlines    the default verdict of frames whose time is over           deadlines.py
+unseen       the same of parts that asked while no frame came           unseen.py
 sink NAME    what that sink gets                                        sinks/delivery/line.py
 reload       a bundle or plan that changed on disk                      takeover/reload.py, changes.py
 page         the live page                                              page/app.py
@@ -40,6 +41,7 @@ from edgevlm.watch.service.loop import Loop
 from edgevlm.watch.service.takeover.changes import follow
 from edgevlm.watch.service.takeover.judges import Judges, Seated
 from edgevlm.watch.service.takeover.reload import Reload, seat
+from edgevlm.watch.service.unseen import Unseen
 from edgevlm.watch.service.workers import Worker
 from edgevlm.watch.sinks.delivery.outlet import Outlet
 from edgevlm.watch.sources.feed import Feed
@@ -106,6 +108,10 @@ class Watch:
         frames = Feed(self._source, status, at_start=plan.at_start).frames(self._stop)
         take = partial(self.intake.run, frames, self.decisions.skip)
         judge = partial(self.loop.run, live=self._source.live, max_frames=plan.max_frames, idle=self.book.flush)
+        self._unseen = Unseen(
+            self._trigger, lambda: self.intake.deadline_ms, self.decisions.default, self.decisions.skip
+        )
+        self._unseen_thread = Worker("unseen", partial(self._unseen.run, self._stop), self.woken)
         self._reload_thread: Worker | None = None
         self._source_thread = Worker("source", take, self.woken)
         self._judging_thread = Worker("judging", judge, self.woken)
@@ -120,6 +126,7 @@ class Watch:
         self.health.running = True
         self.outlet.start()
         self._deadlines.start()
+        self._unseen_thread.start()
         self._judging_thread.start()
         self._source_thread.start()
         if self.plan.reload.watch:
@@ -132,7 +139,7 @@ class Watch:
     def check(self) -> None:
         """What has to be looked at now and then. Raises what a thread has ended with."""
         self.outlet.check()
-        for thread in (self._judging_thread, self._source_thread, self._deadlines.thread):
+        for thread in (self._judging_thread, self._source_thread, self._deadlines.thread, self._unseen_thread):
             if thread.error is not None:
                 raise thread.error
 
@@ -145,15 +152,21 @@ class Watch:
         """Judge the frame under way, let sinks send what is left, all within bounds; what did not get out, by sink."""
         self.health.running = False
         self._stop.set()
+        self._unseen.end()
         self._trigger.close()  # whoever asks now is not told that it was taken
         for job in self.jobs.clear():
             if self._deadlines.finish(job) is None:
                 self.decisions.skip(job)
         self._source_thread.join(SOURCE_S)
+        if self._unseen_thread.is_alive():
+            self._unseen_thread.join(SOURCE_S)
         self._judging_thread.join(JUDGING_S)
         self._left_behind = self._judging_thread.is_alive()
         if self._left_behind:
-            show(f"the frame under way has no answer after {JUDGING_S:g} s: it is left")
+            show(f"the frame under way has no answer after {JUDGING_S:g} s: it gets the default")
+            job = self.loop.leave()
+            if job is not None and self._deadlines.finish(job) is None:
+                self.decisions.default(job)
         self._deadlines.close()
         undelivered = self.outlet.close(DRAIN_S)
         if self._reload_thread is not None:

@@ -7,13 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
-from edgevlm.watch.frames.frame import Frame
+from edgevlm.watch.frames.frame import NO_PIXELS, Frame
 from edgevlm.watch.records.record import Record
 from edgevlm.watch.status import Status
-
-NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

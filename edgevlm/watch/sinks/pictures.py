@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgevlm.watch.records import files
-from edgevlm.watch.records.marks import read_marks
-from edgevlm.watch.records.pictures import name, number_of
+from edgevlm.watch.records.marks import Mark, read_marks
+from edgevlm.watch.records.pictures import DIGITS, digest_of, digests_of, is_before, name, number_of
 from edgevlm.watch.rules.base import UNSURE
 from edgevlm.watch.sinks.base import About, Delivery, Pending
 from edgevlm_runtime.errors import EdgeVLMError
@@ -38,6 +38,7 @@ MB = 1_000_000
 ALL, MARKED = "all", "marked"
 FORMATS = ("png", "jpeg")
 BEST = 100
+REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,8 @@ class Pictures:
         self._marks_seen: tuple[int, int] | None = None
         self._suffix = ".png" if options.format == "png" else ".jpg"
         self._bytes = 0
+        self._given: dict[str, str] = {}
+        """Digits of the last frames, by their record's id; older ones are looked up in the record file."""
 
     def start(self) -> None:
         """Make the folders, and see what is in them. Raises `EdgeVLMError`."""
@@ -105,8 +108,14 @@ class Pictures:
         """Nothing is kept before there is a verdict."""
 
     def deliver(self, delivery: Delivery) -> None:
-        """Raises `OSError` where the picture cannot be written, `EdgeVLMError` where it was let go before."""
+        """A record without a frame has no picture. Raises `OSError` where the picture cannot be written, `EdgeVLMError`
+        where it was let go before."""
         verdict, wanted = delivery.record.verdict, self._options.of
+        self._given[delivery.record.id] = delivery.record.frame.sha256[:DIGITS]
+        if len(self._given) > REMEMBERED:
+            del self._given[next(iter(self._given))]
+        if not delivery.record.frame.sequence:
+            return  # no frame came
         if not delivery.has_picture:
             if self._for_marks or verdict in wanted or ALL in wanted:
                 raise EdgeVLMError("a picture is not kept: too many waited for the disk to hold all in memory")
@@ -179,13 +188,24 @@ class Pictures:
             seen = (stat.st_size, stat.st_mtime_ns)
             if seen == self._marks_seen:
                 return
-            numbers = {mark.number for mark in read_marks(self._marks).values()}
-            for folder in (self._recent, self._folder):
-                for file in self._kept(folder):
-                    if number_of(file) in numbers:
-                        self._bytes -= file.stat().st_size if folder == self._folder else 0
-                        file.replace(self._marked / file.name)
+            for file in self._of_marks(list(read_marks(self._marks).values())):
+                self._bytes -= file.stat().st_size if file.parent == self._folder else 0
+                file.replace(self._marked / file.name)
             self._marks_seen = seen
+
+    def _of_marks(self, marks: list[Mark]) -> list[Path]:
+        """Pictures of the records that the marks name by their id: another chain may have had such
+        numbers."""
+        kept = [*self._kept(self._recent), *self._kept(self._folder)]
+        numbers = {number_of(file) for file in kept}
+        wanted = {mark.id for mark in marks if mark.number in numbers}
+        digests = {one: self._given[one] for one in wanted if one in self._given}
+        if self._about.records is not None and (missing := wanted - set(digests)):
+            digests |= digests_of(self._about.records, missing)
+        marked = {(mark.number, digests[mark.id]) for mark in marks if mark.id in digests}
+        whole = {file for file in kept if (number_of(file), digest_of(file)) in marked}
+        found = {number_of(file) for file in whole}
+        return [file for file in kept if file in whole or (is_before(file) and number_of(file) in found)]
 
 
 def _encoded(pixels: NDArray[np.uint8], options: Options) -> bytes:

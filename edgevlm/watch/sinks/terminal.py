@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
 from edgevlm.watch.records.chain import seal
-from edgevlm.watch.records.record import Record
+from edgevlm.watch.records.pictures import PICTURES
+from edgevlm.watch.records.record import FrameInfo, Record
 from edgevlm.watch.sinks.base import About, Delivery, Pending
 
 
@@ -55,7 +57,7 @@ class Terminal:
 
     def _line(self, record: Record) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.decided_at))
-        part = _printable(record.trigger_text) or _printable(record.frame.name) or f"frame {record.frame.sequence}"
+        part = _printable(record.trigger_text) or _frame(record.frame)
         sure = probability(record)
         shown = "-   " if sure is None else f"{sure:.2f}"
         status = "" if record.status == "in time" else f"  {record.status}"
@@ -70,6 +72,16 @@ def as_json(record: Record) -> str:
 def probability(record: Record) -> float | None:
     """Of the answer that the verdict comes from: the first that gives it, or the first that is unsure of itself."""
     return next((answer.probability for answer in record.answers if answer.verdict == record.verdict), None)
+
+
+def _frame(frame: FrameInfo) -> str:
+    """Which frame it was: of a video, whose frames all come from one file, by its number as well."""
+    if not frame.sequence:
+        return "no frame"
+    name = _printable(frame.name)
+    if Path(name).suffix.lower() in PICTURES:
+        return name
+    return f"{name} frame {frame.sequence}".lstrip()
 
 
 def _printable(text: str) -> str:

@@ -125,6 +125,8 @@ def make_sink(options: Options, about: About) -> WebhookSink:
     return WebhookSink(options, about)
 
 
-def _target(url: str) -> tuple[str | None, int | None, str]:
+def _target(url: str) -> tuple[object, ...]:
+    """What makes it another place; of a query, which may hold a key, its digest."""
     parts = urlsplit(url)
-    return parts.hostname, parts.port, parts.path
+    query = (hashlib.sha256(parts.query.encode()).hexdigest(),) if parts.query else ()
+    return (parts.hostname, parts.port, parts.path, *query)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edgevlm.watch.frames.frame import Frame
 
@@ -38,4 +38,17 @@ class Trigger(Protocol):
 
     def close(self) -> None:
         """Stop listening; may be called twice, and without `start`."""
+        ...
+
+
+@runtime_checkable
+class KeepsWaiting(Protocol):
+    """A trigger that others ask: what they asked waits in it for a frame. Any thread may call both."""
+
+    def overdue(self, asked_before: float) -> list[Firing]:
+        """Those that asked before this moment of `time.monotonic()`, oldest first: they wait here no longer."""
+        ...
+
+    def oldest(self) -> float | None:
+        """When the oldest of those that wait asked, by `time.monotonic()`; None where none does."""
         ...

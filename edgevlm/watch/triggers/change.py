@@ -1,4 +1,9 @@
-"""A frame in which something is other than in the last one that was judged, once it has come to rest."""
+"""A frame in which something is other than in the frame that fired last, once it has come to rest.
+
+A part that has fired while the judge was busy waits in one place. One that fires by then takes its place, and the part
+before gets no verdict (it is counted as dropped): where every part needs one, let it be asked for (`mqtt`, `http`,
+`modbus`, `file`).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,7 @@ class Options:
     """Table of a plan: `[trigger]` with `kind = "change"`."""
 
     above: float = 0.04
-    """How far the picture must be from the last one that fired, from 0 to 1 (`frames.change`): noise and compression
+    """How far the picture must be from the frame that fired last, from 0 to 1 (`frames.change`): noise and compression
     stay below 0.03, a scratch on a part is above 0.045."""
     settle_s: float = 0.0
     """Fire when nothing has moved for this long: a part that has come to rest. 0 fires at once."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.status import Status
-from edgevlm.watch.triggers.base import Firing, Trigger
-from edgevlm.watch.triggers.waiting import LONGEST_TEXT, Waiting
+from edgevlm.watch.triggers.base import Trigger
+from edgevlm.watch.triggers.waiting import LONGEST_TEXT, Asked, Waiting
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import is_real, need
 
@@ -45,7 +44,7 @@ def make_trigger(options: Options, status: Status) -> Trigger:
     return Notes(options, status)
 
 
-class Notes:
+class Notes(Asked):
     """Each version of the file fires once, with the next frame."""
 
     def __init__(self, options: Options, status: Status) -> None:
@@ -61,10 +60,6 @@ class Notes:
             raise EdgeVLMError(f"no such folder: {path.parent}: the trigger waits for {path.name} in it")
         self._thread = threading.Thread(target=self._look, args=(_version(path),), name="edgevlm-file", daemon=True)
         self._thread.start()
-
-    def fire(self, frame: Frame) -> Firing | None:
-        """The oldest note, if there is one."""
-        return self._waiting.take()
 
     def close(self) -> None:
         """Stop looking."""

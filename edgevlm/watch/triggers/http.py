@@ -18,10 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.status import Status
-from edgevlm.watch.triggers.base import Firing
-from edgevlm.watch.triggers.waiting import Waiting
+from edgevlm.watch.triggers.waiting import Asked, Waiting
 from edgevlm.web.loopback import is_loopback
 from edgevlm_runtime.errors import EdgeVLMError, reason
 from edgevlm_runtime.options import need
@@ -52,7 +50,7 @@ class Options:
         need(self.token is not None or is_loopback(self.host), "host", self.host, "loopback, or given with a token")
 
 
-class HttpTrigger:
+class HttpTrigger(Asked):
     """A small server in a thread of its own."""
 
     def __init__(self, options: Options, status: Status) -> None:
@@ -75,10 +73,6 @@ class HttpTrigger:
         except OSError as error:
             raise EdgeVLMError(f"cannot listen on {host}:{port}: {reason(error)}: choose another port") from error
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http-trigger", daemon=True).start()
-
-    def fire(self, frame: Frame) -> Firing | None:
-        """The oldest request that waits."""
-        return self._waiting.take()
 
     def close(self) -> None:
         """Stop listening; requests under way are cut off."""

@@ -10,11 +10,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.links.modbus import HIGHEST, MOST_REGISTERS, Device, ModbusLink
 from edgevlm.watch.status import Status
-from edgevlm.watch.triggers.base import Firing
-from edgevlm.watch.triggers.waiting import Waiting
+from edgevlm.watch.triggers.waiting import Asked, Waiting
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.options import need
 
@@ -61,7 +59,7 @@ class Options(Device):
         need(self.text_form in FORMS, "text_form", self.text_form, " or ".join(map(repr, FORMS)))
 
 
-class ModbusTrigger:
+class ModbusTrigger(Asked):
     """Looks at the coil from a thread of its own."""
 
     def __init__(self, options: Options, status: Status) -> None:
@@ -80,10 +78,6 @@ class ModbusTrigger:
             link = ModbusLink(self._options)
             self._thread = threading.Thread(target=self._run, args=(link,), name="modbus-trigger", daemon=True)
             self._thread.start()
-
-    def fire(self, frame: Frame) -> Firing | None:
-        """The oldest part that waits."""
-        return self._waiting.take()
 
     def close(self) -> None:
         """Stop looking; takes no longer than one request."""

@@ -12,11 +12,9 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.links.mqtt import Broker, check_topic, open_client
 from edgevlm.watch.status import Status
-from edgevlm.watch.triggers.base import Firing
-from edgevlm.watch.triggers.waiting import Waiting
+from edgevlm.watch.triggers.waiting import Asked, Waiting
 from edgevlm_runtime.errors import reason
 from edgevlm_runtime.options import need
 
@@ -45,7 +43,7 @@ class Options(Broker):
         need(sound, "topic", self.topic, "a topic in which + and # are levels of their own, # the last")
 
 
-class MqttTrigger:
+class MqttTrigger(Asked):
     """Listens in the client's thread, and comes back by itself."""
 
     def __init__(self, options: Options, status: Status) -> None:
@@ -66,10 +64,6 @@ class MqttTrigger:
         self._client = client
         client.connect_async(options.host, options.reached_port, options.keepalive_s)
         client.loop_start()
-
-    def fire(self, frame: Frame) -> Firing | None:
-        """The oldest message that waits."""
-        return self._waiting.take()
 
     def close(self) -> None:
         """Stop listening, within seconds."""

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 
+from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.status import Status
 from edgevlm.watch.triggers.base import Firing
 
@@ -54,6 +55,37 @@ class Waiting:
             return None
         with self._lock:
             return self._firings.popleft() if self._firings else None
+
+    def overdue(self, asked_before: float) -> list[Firing]:
+        """See `KeepsWaiting`."""
+        with self._lock:
+            found: list[Firing] = []
+            while self._firings and self._firings[0].fired < asked_before:
+                found.append(self._firings.popleft())
+        return found
+
+    def oldest(self) -> float | None:
+        """See `KeepsWaiting`."""
+        with self._lock:
+            return self._firings[0].fired if self._firings else None
+
+
+class Asked:
+    """What triggers share that others ask: `fire` and `KeepsWaiting`."""
+
+    _waiting: Waiting
+
+    def fire(self, frame: Frame) -> Firing | None:
+        """The oldest that waits."""
+        return self._waiting.take()
+
+    def overdue(self, asked_before: float) -> list[Firing]:
+        """Those that asked before this moment, which wait no longer."""
+        return self._waiting.overdue(asked_before)
+
+    def oldest(self) -> float | None:
+        """When the oldest that waits asked."""
+        return self._waiting.oldest()
 
 
 def clean(text: str) -> str:

@@ -159,7 +159,7 @@ PLACES = ("/", "/frame.jpg", "/events", "/api/state", "/metrics")
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("how", [{}, {"authorization": "Bearer wrong"}, {"cookie": "edgevlm=wrong"}])
+@pytest.mark.parametrize("how", [{}, {"authorization": "Bearer wrong"}, {"cookie": f"edgevlm-1={TOKEN}"}])
 def test_without_the_token_nothing_is_told(locked: httpx.Client, place: str, how: dict[str, str]) -> None:
     answer = locked.get(place, headers=how)
     assert answer.status_code == 401
@@ -184,6 +184,7 @@ def test_with_the_token_all_is_told(locked: httpx.Client, board: HandBoard) -> N
     assert first.headers["location"] == "/?x=1"
     for place in ("/", "/frame.jpg", "/api/state", "/metrics"):
         assert locked.get(place).status_code == 200  # by the cookie
+    assert list(locked.cookies) == [f"edgevlm-{locked.base_url.port}"]  # of this port alone
     raw = http.client.HTTPConnection(locked.base_url.host, locked.base_url.port)
     raw.request("GET", f"//evil.example/?token={TOKEN}")
     assert raw.getresponse().headers["location"] == "/evil.example/"  # here, not there

@@ -58,6 +58,12 @@ def test_shows_updates_and_marks(board: HandBoard, address: str) -> None:
         page.wait("document.querySelector('#kept').innerText.startsWith('kept')")
         assert board.marks == [(2, "accept", "a hair")]
         assert page.evaluate("document.querySelectorAll('#strip button.marked').length") == 1
+
+        page.evaluate("document.querySelectorAll('#strip button')[2].click()")
+        page.evaluate("document.querySelector('#right').click()")
+        page.wait("document.querySelector('#kept').innerText === 'kept: 1 is right'")
+        assert board.marks[1:] == [(1, "accept", "")]
+        assert page.evaluate("document.querySelectorAll('#strip button.marked').length") == 2
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
 

@@ -114,3 +114,20 @@ def test_headers_of_a_webhook(tmp_path, monkeypatch):
     assert plan.sinks[0].options.headers == {"Authorization": f"Bearer {SECRET}", "Line": "1"}
     monkeypatch.setenv("HOOK", "Bearer other")
     assert read(plans.write(tmp_path, plans.plan(more=hook))).digest == plan.digest
+
+
+def test_a_header_of_any_name_may_be_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOOK", SECRET)
+    hook = "[[sink]]\nkind = 'webhook'\nurl = 'https://host/'\nheaders = {X-Line-Key = {env = 'HOOK'}}\n"
+    plan = read(plans.write(tmp_path, plans.plan(more=hook)))
+    assert plan.sinks[0].options.headers == {"X-Line-Key": SECRET}
+    monkeypatch.setenv("HOOK", "another")
+    assert read(plans.write(tmp_path, plans.plan(more=hook))).digest == plan.digest
+    monkeypatch.setenv("HOOK", f"{SECRET}\u00e4")
+    with pytest.raises(EdgeVLMError) as error:
+        read(plans.write(tmp_path, plans.plan(more=hook)))
+    assert SECRET not in str(error.value)
+    monkeypatch.delenv("HOOK")
+    with pytest.raises(EdgeVLMError, match="headers: X-Line-Key: the environment variable HOOK is not set"):
+        read(plans.write(tmp_path, plans.plan(more=hook)))
+    assert hide(f"<{SECRET}>", {"headers": {"X-Line-Key": SECRET}}) == "<***>"

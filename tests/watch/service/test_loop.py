@@ -38,7 +38,7 @@ def test_on_a_live_source_the_newest_is_judged_and_none_is_old():
         time.sleep(0.01)
     records = line.finish()
     interval = max(after - before for before, after in pairwise(captured))
-    scheduling = max(waits) + max(interval, 0.05)  # what this machine adds between two lines of Python
+    scheduling = max(waits) + max(interval, judge.longest / 2)  # what this machine adds between two lines of Python
     oldest = (interval + judge.longest + scheduling) * 1e3
     followed = records[:-1]  # after the last no newer one came that could take its place
     assert [record.latency_ms for record in followed if record.latency_ms > oldest] == []

@@ -151,6 +151,36 @@ def test_a_judge_that_hangs_is_no_longer_told_to_be_alive(
     assert not running.is_alive()
 
 
+@pytest.mark.parametrize("deadline_ms", [None, 50])
+def test_a_judge_that_hangs_at_the_end_is_left_and_its_frame_gets_the_default(
+    tmp_path: Path, tiny: VLM, monkeypatch: pytest.MonkeyPatch, deadline_ms: float | None
+) -> None:
+    monkeypatch.setattr(watch, "JUDGING_S", 0.3)
+    asked, released, ended, judge = threading.Event(), threading.Event(), threading.Event(), Judge.judge
+
+    def hangs(self: Judge, one: Any) -> Any:
+        asked.set()
+        assert released.wait(60)
+        ended.set()
+        return judge(self, one)
+
+    monkeypatch.setattr(Judge, "judge", hangs)
+    plan, stop, sink = make_plan(tmp_path, tiny.bundle.path, loop=True), threading.Event(), ListSink()
+    plan = replace(plan, sinks=a_sink(monkeypatch, sink), deadline=replace(plan.deadline, ms=deadline_ms))
+    running = threading.Thread(target=lambda: run(plan, tiny, stop=stop))
+    running.start()
+    assert asked.wait(60)
+    stop.set()
+    running.join(60)
+    assert not running.is_alive()
+    released.set()
+    assert ended.wait(60)
+    until(lambda: "judging" not in [one.name for one in threading.enumerate()], "the judge has come back")
+    (one,) = records(tmp_path)
+    assert (one.status, one.verdict, one.frame.sequence) == ("default", "unsure", 1)
+    assert sink.records == [one], "every sink was told, once"
+
+
 def test_the_page_shows_it_and_the_supervisor_can_ask(tmp_path: Path, tiny: VLM) -> None:
     plan = replace(make_plan(tmp_path, tiny.bundle.path, loop=True), page=Page(port=0))
     stop, said = threading.Event(), list[str]()

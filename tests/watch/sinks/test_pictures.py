@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,18 @@ def test_marks_made_while_it_was_down(tmp_path: Path, opened: Book) -> None:
     bench.sink.close()
     bench.marks.add(about(record, "reject"))
     assert Bench(tmp_path, opened, of=("marked",)).numbers("marked") == [1]
+
+
+def test_a_mark_of_another_chain_takes_no_picture(tmp_path: Path, opened: Book) -> None:
+    """Its record has the same number."""
+    bench = Bench(tmp_path, opened, of=("marked",), before=1)
+    record = bench.give("ok", before=(noisy(9),))
+    bench.marks.add(about(replace(record, id="another"), "reject"))
+    bench.sink.beat(True)
+    assert (bench.numbers("recent"), bench.numbers("marked")) == ([1, 1], [])
+    bench.marks.add(about(record, "reject"))
+    bench.sink.beat(True)
+    assert (bench.numbers("recent"), bench.numbers("marked")) == ([], [1, 1])
 
 
 def test_a_picture_that_was_altered_is_not_taken(tmp_path: Path, opened: Book) -> None:

@@ -53,6 +53,7 @@ def test_a_default_has_no_probability_and_says_what_it_is(tmp_path: Path, capsys
     ("part", "name", "shown"),
     [
         ("", "a.png", "a.png"),
+        ("", "line.mp4", "line.mp4 frame 3"),
         ("", "", "frame 3"),
         ("one\ntwo \x1b[31m", "", "one two ?[31m"),
         ("", "a\x1b.png", "a?.png"),

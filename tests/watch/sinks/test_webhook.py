@@ -120,6 +120,20 @@ def test_a_server_that_is_not_there_gets_all_after_a_restart(tmp_path):
         assert numbers(hook.delivered()) == [1, 2, 3, 4, 5]
 
 
+def test_two_places_that_differ_in_their_query_alone_have_a_spool_each(tmp_path):
+    watch = about(tmp_path)
+    with Hook() as hook:
+        sinks = [make_sink(Options(url=f"http://127.0.0.1:{hook.port}/hook?line={i}"), watch) for i in (1, 2)]
+        for sink in sinks:
+            sink.start()
+            sink.deliver(delivery(1))
+        until(lambda: counter(watch, "sink_webhook_delivered") == 2, "one record at each")
+        for sink in sinks:
+            sink.close()
+    folders = [file.name for file in watch.folder.iterdir() if file.name.startswith("spool-webhook-")]
+    assert len(folders) == 2
+
+
 def test_a_server_that_hangs_does_not_hold_the_end_up(tmp_path):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

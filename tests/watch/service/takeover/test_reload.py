@@ -1,7 +1,9 @@
 """A bundle or plan that changed on disk: taken over, refused, and left again. Real bundles, real files."""
 
+import gc
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -247,6 +249,37 @@ def test_a_running_watch_changes_its_bundle_between_two_frames_and_back_when_the
     assert problems(tmp_path) == ()
     assert all(answered(one) for one in found), "no frame went without a verdict"
     assert [one.number for one in found] == list(range(1, len(found) + 1))
+
+
+def test_the_first_bundle_leaves_memory_when_another_has_proved_itself(
+    tmp_path: Path, bundle: Path, other_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes.follow, "__defaults__", (0.05,))
+    plan = make_plan(tmp_path, bundle, loop=True, more=FOLLOWED)
+    first, stop = list[weakref.ref[VLM]](), threading.Event()
+
+    def load() -> VLM:
+        vlm = edgevlm_runtime.load(bundle)
+        first.append(weakref.ref(vlm))
+        return vlm
+
+    arguments = {"stop": stop, "plan_file": tmp_path / "plan.toml", "read_plan": read}
+    running = threading.Thread(target=lambda: run(plan, load, **arguments))
+    running.start()
+
+    def gone() -> bool:
+        gc.collect()
+        return first[0]() is None
+
+    try:
+        until(lambda: records(tmp_path), "records of the first bundle")
+        assert not gone()
+        put_in_place(other_bundle, bundle)
+        until(gone, "the first one has left")
+        assert running.is_alive()
+    finally:
+        stop.set()
+        running.join(60)
 
 
 def put_in_place(new: Path, bundle: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commented plan that `edgevlm watch init` writes: `sample.toml`, beside this file."""
+"""The commented plan that `edgevlm watch init` writes: `sample.toml`, beside this file, with a folder of its own."""
 
 from __future__ import annotations
 
