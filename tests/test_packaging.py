@@ -23,6 +23,10 @@ def project(package: str) -> dict:
     return tomllib.loads((PROJECTS[package] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+PROVIDED = {"triton_python_backend_utils"}
+"""In no distribution: Triton's server has it, and the file that imports it runs there (edgevlm/triton/model.py)."""
+
+
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -44,7 +48,7 @@ def imported(package: str) -> set[str]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.partition(".")[0])
-    return names - sys.stdlib_module_names - {package}
+    return names - sys.stdlib_module_names - {package} - PROVIDED
 
 
 @each_project
