@@ -7,7 +7,6 @@ from math import exp
 
 from edgevlm.watch.rules.base import UNSURE
 from edgevlm_runtime import Answer, Session
-from edgevlm_runtime.form import Form
 from edgevlm_runtime.options import is_real, need
 
 
@@ -39,11 +38,9 @@ class Said:
     sure: bool
 
 
-def say(session: Session, question: str, max_new_tokens: int, at_least: float | None, form: Form | None = None) -> Said:
-    """The likeliest answer, word by word, of the form. Raises as `Session.ask` does."""
-    answer = session.ask(
-        question, max_new_tokens=max_new_tokens, temperature=0.0, logprobs=at_least is not None, form=form
-    )
+def say(session: Session, question: str, max_new_tokens: int, at_least: float | None) -> Said:
+    """The likeliest answer, word by word. Raises as `Session.ask` does."""
+    answer = session.ask(question, max_new_tokens=max_new_tokens, temperature=0.0, logprobs=at_least is not None)
     if at_least is None:
         return Said(answer, None, True)
     probability = exp(sum(answer.logprobs) / len(answer.logprobs)) if answer.logprobs else 0.0

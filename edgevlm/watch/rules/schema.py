@@ -8,9 +8,7 @@
     field = "holes"
     rules = [{ equals = 4, verdict = "ok" }, { below = 4, verdict = "reject" }]
 
-Where llguidance is installed (extras `camera` and `structured`), the model can say only JSON of the schema. Where
-it is not, or with `forced = false`, the answer is searched for JSON. Either way it is then checked: an answer that was
-cut, is no JSON, or is not of the schema, is "unsure", and the record says why.
+An answer that is no JSON, or not of the schema, is "unsure", and the record says why.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,6 @@ from edgevlm.watch.rules.generated import check_generated, check_word, say, with
 from edgevlm.watch.rules.json_schema import check_schema, equal, is_number, problem
 from edgevlm_runtime import Session
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.form import Form
 from edgevlm_runtime.options import is_real, need
 from edgevlm_runtime.reading import read_json
 
@@ -81,8 +77,6 @@ class Options:
     """The answer ends here at the latest."""
     at_least: float | None = None
     """Least mean probability of the answer's tokens (their geometric mean); below it the verdict is "unsure"."""
-    forced: bool = True
-    """Whether the model is held to the schema while it answers, where llguidance is installed."""
     verdict: bool = True
     """Whether the answer decides; otherwise it is recorded, and nothing follows from it."""
 
@@ -112,10 +106,10 @@ class _Schema:
         return without_unsure([*(rule.verdict for rule in self.options.rules), self.options.otherwise])
 
     def check(self, session: Session, question: str) -> None:
-        say(session, question, 1, None, self._form)
+        say(session, question, 1, None)
 
     def judge(self, session: Session, question: str) -> Judged:
-        said = say(session, question, self.options.max_new_tokens, self.options.at_least, self._form)
+        said = say(session, question, self.options.max_new_tokens, self.options.at_least)
         value, wrong = parsed(said.answer.text)
         wrong = wrong or problem(value, self.schema) or ""
         verdict = self._verdict(value) if said.sure and not wrong else UNSURE
@@ -127,10 +121,6 @@ class _Schema:
             tokens=said.answer.token_ids,
             error=wrong,
         )
-
-    @property
-    def _form(self) -> Form | None:
-        return Form.json(self.schema) if self.options.forced and find_spec("llguidance") is not None else None
 
     def _verdict(self, value: Any) -> str:
         """Of an answer as the schema says. A field that it does not have is as no rule says."""

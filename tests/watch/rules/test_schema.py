@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgevlm.watch.rules import schema
 from edgevlm.watch.rules.schema import FieldRule, Options, make_rule, parsed
 from edgevlm_export import inspection
 from edgevlm_runtime import VLM, Session
@@ -32,7 +31,7 @@ def count(session: Session) -> int:
 
 
 def judged(session: Session, *rules: dict[str, Any], question: str = QUESTION, **options: Any) -> Any:
-    made = Options(**{"schema": COUNT, "forced": False, **options}, rules=tuple(FieldRule(**rule) for rule in rules))
+    made = Options(**{"schema": COUNT, **options}, rules=tuple(FieldRule(**rule) for rule in rules))
     return make_rule(made).judge(session, question)
 
 
@@ -60,19 +59,6 @@ def test_an_answer_that_is_not_as_asked_for_is_unsure_and_says_why(session: Sess
     found = judged(session, {"above": -1, "verdict": "ok"}, question="What colour is the part?")
     assert (found.verdict, found.value) == ("unsure", None)
     assert found.error.startswith("the answer is no JSON: ")
-
-
-def test_a_model_is_held_to_the_schema(session: Session, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says another number where its own is forbidden, and what it likes where llguidance is not there."""
-    pytest.importorskip("llguidance")
-    other = {"enum": [count + 1, count + 2]}
-    found = judged(session, {"above": count, "verdict": "ok"}, schema=other, forced=True)
-    assert (found.verdict, found.value in (count + 1, count + 2), found.error) == ("ok", True, "")
-    make_rule(Options(schema=other)).check(session, QUESTION)
-    monkeypatch.setattr(schema, "find_spec", lambda _: None)
-    found = judged(session, {"above": count, "verdict": "ok"}, schema=other, forced=True)
-    assert (found.verdict, found.answer) == ("unsure", str(count))
-    assert found.error
 
 
 def test_an_answer_that_is_not_sure_enough(session: Session, count: int) -> None:
