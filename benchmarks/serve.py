@@ -46,9 +46,7 @@ SIDE = 480
 QUESTIONS = ("Is there a defect on this part?", "Is there a scratch?")
 SHORT = ("scratches?", "any dents?")
 """For tokenizers with one token a character."""
-SOME = 12
-"""Tokens; of the first, random weights may not make a whole character."""
-ROUNDS = 15
+ROUNDS = 10
 LONGEST = 48
 """Tokens of a whole answer about a part."""
 HANG_UPS, WARM_UP, AT_ONCE, PICTURES = 10_000, 1_000, 8, 40
@@ -90,9 +88,9 @@ def clients(target: Target) -> Figures:
 
 def second(target: Target) -> Figures:
     """Another question about the same picture: of a session in this process, and of a client that sends the picture
-    again. Time to the first token; the two take turns."""
+    again. Verdicts, which take a question's prefill and no answer's tokens; the two take turns."""
     own = edgevlm_runtime.load(target.folder)
-    ends = QUESTIONS if "inspector" in target.model else SHORT
+    ends, choices = (QUESTIONS, ["yes", "no"]) if "inspector" in target.model else (SHORT, ["y", "n"])
     of_session: list[float] = []
     of_client: list[float] = []
     computed: list[float] = []
@@ -100,14 +98,15 @@ def second(target: Target) -> Figures:
         for number in range(ROUNDS):
             picture = drawn(336, 500 + number)
             with own.session(picture) as session:
-                session.ask(ends[0], max_new_tokens=SOME)
+                session.choose(ends[0], choices)
                 begun = time.perf_counter()
-                next(iter(session.stream(ends[1], max_new_tokens=SOME)))
+                session.choose(ends[1], choices)
                 of_session.append((time.perf_counter() - begun) * 1e3)
-            first_token(http, target.body(ends[0], picture, max_tokens=SOME))
-            spent, extra = first_token(http, target.body(ends[1], picture, max_tokens=SOME))
-            of_client.append(spent)
-            computed.append(extra["timings_ms"]["time_to_first_token"])
+            http.post("/v1/chat/completions", json=target.body(ends[0], picture, choices_of=choices)).raise_for_status()
+            begun = time.perf_counter()
+            answer = http.post("/v1/chat/completions", json=target.body(ends[1], picture, choices_of=choices))
+            of_client.append((time.perf_counter() - begun) * 1e3)
+            computed.append(answer.json()["edgevlm"]["timings_ms"]["total"])
     session_ms, client_ms = median(of_session[1:]), median(of_client[1:])
     return {
         "rounds": ROUNDS,
