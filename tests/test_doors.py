@@ -25,6 +25,9 @@ IMPORTS_ALLOWED = {
 }
 STARTS_ALLOWED = {
     CHILD,
+    "edgevlm/demo/camera.py",  # the system's own Python, which has GStreamer, in the environment that `child` makes
+    "benchmarks/context_cache.py",  # this benchmark's own rounds, from the repository
+    "benchmarks/watching.py",  # `edgevlm watch` as users start it, and the RTSP server
     "benchmarks/before_after.py",  # git, and another checkout's own command
     "benchmarks/peers/tools.py",  # other people's programs, in the environment that `child` makes
 }

@@ -17,12 +17,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from edgevlm.demo import export_model, film, start
+from edgevlm_runtime.child import environment
 
 if TYPE_CHECKING:
     from edgevlm_export.inspection import Part
@@ -35,6 +36,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 """The one that Debian's bindings of GStreamer are for."""
 START_S = 20.0
 """How long the camera may take to say its address."""
+PIPES: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 PLAN = """\
 name = "demo"
 bundle = {bundle}
@@ -128,7 +130,7 @@ def _camera(video: Path) -> Iterator[str]:
         yield lines
         return
     command = [SYSTEM_PYTHON, str(script), "--fps", str(film.FPS), str(video)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, env=environment(), **PIPES) as server:
         try:
             address = _said(server.stdout)
             click.echo(f"Camera: {address or 'did not start, so the file is played'}")
@@ -148,7 +150,10 @@ def _has_rtsp_server(script: Path) -> bool:
     if not script.is_file() or shutil.which(SYSTEM_PYTHON) is None:
         return False
     probe = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
-    return subprocess.run([SYSTEM_PYTHON, "-c", probe], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run([SYSTEM_PYTHON, "-c", probe], env=environment(), capture_output=True, check=False).returncode
+        == 0
+    )
 
 
 def _plan(bundle: Path, source: str, port: int) -> str:
