@@ -164,9 +164,9 @@ class Watch:
         self._left_behind = self._judging_thread.is_alive()
         if self._left_behind:
             show(f"the frame under way has no answer after {JUDGING_S:g} s: it gets the default")
-            job = self.loop.leave()
-            if job is not None and self._deadlines.finish(job) is None:
-                self.decisions.default(job)
+            left = self.loop.leave()
+            if left is not None and self._deadlines.finish(left) is None:
+                self.decisions.default(left)
         self._deadlines.close()
         undelivered = self.outlet.close(DRAIN_S)
         if self._reload_thread is not None:
