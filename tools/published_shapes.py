@@ -112,9 +112,9 @@ _FASTVIT_HD = {
 def _fastvlm(
     parameters: float, size: tuple[int, int, int], heads: tuple[int, int], vocab: int, tied: bool
 ) -> Published:
-    """`parameters`: Qwen2's and the tower's 0.125 as the paper counts it; the checkpoint's name says Qwen2's alone."""
+    """`parameters`: billions of Qwen2 alone, as the checkpoint's name counts; the tower has 0.125 by the paper."""
     text = _text("qwen2", size, heads, vocab, tie_word_embeddings=tied)
-    return Published("fast_vlm", text, _FASTVIT_HD, parameters, {"image_seq_length": 256})
+    return Published("fast_vlm", text, _FASTVIT_HD, parameters + 0.125, {"image_seq_length": 256})
 
 
 _CLIP = _vision("clip_vision_model", (1024, 4096, 24), 16, 336, 14)

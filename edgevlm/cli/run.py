@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.terminal.types import FilePath, Number, Whole, image_options, loading_options
+from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options, loading_options
 
 if TYPE_CHECKING:
     from edgevlm.cli.records import AnswerReport
@@ -59,14 +59,16 @@ CUT = "length"
 @click.option("--choices", metavar="A,B,C", help="Weigh these answers instead of generating one.")
 @click.option("--abstain-below", type=Number(0, 1), metavar="P", help="No verdict when no choice is as probable as P.")
 @click.option("--choice-temperature", type=Number(0), metavar="T", help="For --choices. Default: the fitted one, or 1.")
-@click.option("--regex", metavar="PATTERN", help="The answer matches this regular expression as a whole.")
+@click.option("--regex", type=Name(), metavar="PATTERN", help="The answer matches this regular expression as a whole.")
 @click.option(
     "--json-schema",
     type=FilePath(exists=True, dir_okay=False),
     metavar="FILE",
     help="The answer is JSON of this schema.",
 )
-@click.option("--one-of", metavar="A,B,C", help="The answer is one of these, generated; --choices weighs them.")
+@click.option(
+    "--one-of", type=Name(), metavar="A,B,C", help="The answer is one of these, generated; --choices weighs them."
+)
 @click.option("--timings", is_flag=True, help="Say on stderr how long each stage took.")
 @loading_options()
 @click.option("--max-context", type=Whole(1), metavar="N", help="Tokens the KV cache holds, to bound memory.")

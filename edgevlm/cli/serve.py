@@ -67,7 +67,6 @@ class ServeReport:
 )
 @click.option(
     "--parallel",
-    "threads",
     default=1,
     type=Whole(1, 64),
     metavar="N",

@@ -28,7 +28,7 @@ class ServeOptions:
     """KV caches of each bundle, kept between requests."""
     waiting: int = 16
     """Requests that wait for each bundle, at most."""
-    threads: int = 1
+    parallel: int = 1
     """Answers of each bundle made at once."""
     allow_files: Path | None = None
     """The folder whose pictures clients may name; None: no files."""
@@ -39,7 +39,7 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         need(len(self.bundles) > 0, "bundles", self.bundles, "one at least")
-        for name in ("contexts", "waiting", "threads"):
+        for name in ("contexts", "waiting", "parallel"):
             need(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
         need(self.max_body > 0, "max_body", self.max_body, "a number of megabytes above 0")
         for token in self.tokens:

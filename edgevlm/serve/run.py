@@ -36,7 +36,7 @@ def serving(options: ServeOptions, loading: Mapping[str, Any] | None = None) -> 
     )
     given = {"max_image_pixels": MAX_PIXELS, **(loading or {}), **ALWAYS}
     loaded = [(name_of(bundle), load(bundle, **given)) for bundle in options.bundles]
-    models = [Served(name, vlm, options.contexts, options.waiting, options.threads) for name, vlm in loaded]
+    models = [Served(name, vlm, options.contexts, options.waiting, options.parallel) for name, vlm in loaded]
     arriving = max(LEAST_ARRIVING, options.waiting)
     state = Serving(models, pictures, options.most_bytes, arriving, options.tokens)
     token = options.tokens[0] if options.tokens else None

@@ -112,6 +112,7 @@ def test_a_failed_command_ends_the_run(comparisons, tiny_bundle, tmp_path):
     folders = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
     for precision in ("fp32", "fp16"):
         shutil.copytree(tiny_bundle, tmp_path / "work" / "tiny" / f"tiny-{precision}")
+    (tmp_path / "work" / "tiny" / "exports.json").write_text('{"fp32": {}, "fp16": {}}')
     done = CliRunner().invoke(published.main, [*SHORT, *folders, "--only", "tiny", "--new-tokens", "1", "--resume"])
     assert done.exit_code == 2
     assert done.stderr == "Error: bad value for new_tokens: 1: it must be at least 2\n"  # and nothing was exported

@@ -15,7 +15,9 @@ from edgevlm.terminal.types import FilePath, Name, Whole, image_options, loading
 @click.argument("bundle", type=FilePath())
 @click.argument("source", metavar="INPUT", type=Name())
 @click.argument("output", type=FilePath(dir_okay=False))
-@click.option("-q", "--question", "questions", multiple=True, metavar="TEXT", help="Asked of every row; may repeat.")
+@click.option(
+    "-q", "--question", "questions", type=Name(), multiple=True, metavar="TEXT", help="Asked of every row; may repeat."
+)
 @click.option("--choices", metavar="A,B,C", help="Weigh these answers instead of generating one.")
 @click.option(
     "--schema", type=FilePath(exists=True, dir_okay=False), metavar="FILE", help="Answers are JSON of this schema."
@@ -28,7 +30,7 @@ from edgevlm.terminal.types import FilePath, Name, Whole, image_options, loading
 @click.option("--workers", type=Whole(1, 1024), metavar="N", help="Processes. Default: by cores and free memory.")
 @click.option("--resume", is_flag=True, help="Go on with work that was interrupted; errors are asked again.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT, and unfinished work beside it.")
-@click.option("--ray", metavar="ADDRESS", help="Work on this Ray cluster, or on one started here: local.")
+@click.option("--ray", type=Name(), metavar="ADDRESS", help="Work on this Ray cluster, or on one started here: local.")
 @loading_options()
 @image_options
 @json_option

@@ -24,7 +24,7 @@ from edgevlm_runtime import VLM
 from tests.support.running import make_plan, problems, records
 from tests.support.watching import frame
 
-INTERVAL_S = 0.005
+INTERVAL_S = 0.001
 FRAMES = 25
 
 
