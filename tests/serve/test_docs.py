@@ -72,6 +72,6 @@ def test_every_field_is_in_the_table() -> None:
     text = PAGE.read_text("utf-8")
     assert [name for name in (*ChatRequest.__struct_fields__, *NOT_HERE) if f"`{name}`" not in text] == []
     defaults = ServeOptions(bundles=(Path(),))
-    for name, value in (("queue", defaults.waiting), ("contexts", defaults.contexts), ("parallel", defaults.threads)):
+    for name, value in (("queue", defaults.waiting), ("contexts", defaults.contexts), ("parallel", defaults.parallel)):
         assert f"| `--{name}` | {value} |" in text
     assert f"| `--max-body` | {defaults.max_body:g} MB |" in text
