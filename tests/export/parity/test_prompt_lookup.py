@@ -20,7 +20,7 @@ FAMILIES = (
     "qwen3_5-published",
     "lfm2_vl-published",
     "gemma3-window-24",
-    "gemma4-large",
+    "gemma4-small",
     "paligemma-2",
 )
 LOADED = ({"threads": 1}, {"threads": 1, "prompt_lookup": True})

@@ -18,7 +18,7 @@ FAMILIES = (
     "qwen3_5-published",
     "lfm2_vl-published",
     "gemma3-window-24",
-    "gemma4-large",
+    "gemma4-small",
     "paligemma-2",
 )
 ENGLISH = Path(__file__).parents[3] / "benchmarks" / "english.txt"
