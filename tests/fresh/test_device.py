@@ -15,7 +15,7 @@ from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.fresh
 
-MOST_MIB = 45
+MOST_MIB = 48
 APART = ("numpy", "onnxruntime")
 """Not counted: what any runtime of this kind has."""
 OF_VENV = {*BOOTSTRAP, "pkg_resources", "_distutils_hack", "distutils-precedence.pth"}
