@@ -110,8 +110,8 @@ def command(
       edgevlm serve inspector-int8 llava-int8 --port 9000 --contexts 8
       edgevlm serve inspector-int8 --host 0.0.0.0 --token-file keys.txt --allow-files /srv/pictures
     """
-    from edgevlm.watch.links.installed import installed
-    from edgevlm.watch.service.signals import caught
+    from edgevlm.installed import installed
+    from edgevlm.terminal.signals import caught
 
     with installed("serve"):
         from edgevlm.serve.options import ServeOptions, name_of

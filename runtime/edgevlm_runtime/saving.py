@@ -84,6 +84,17 @@ def write_atomic(path: Path, data: str | bytes) -> None:
         raise EdgeVLMError(f"cannot write {str(path)!r}: {_why(error)}") from error
 
 
+def sync_folder(folder: Path) -> None:
+    """Names made or replaced in `folder` outlive a power failure. Raises `OSError`."""
+    if os.name != "posix":  # has no such call: the file system does it
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def keep(files: Mapping[Path, Callable[[], str]]) -> list[str]:
     """Write every file, whatever becomes of the others. Returns a line for each that is not where it should be: kept in
     the system's temporary folder instead, or not to be made.

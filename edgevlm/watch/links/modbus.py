@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgevlm.watch.links.installed import installed
+from edgevlm.installed import installed
 from edgevlm.watch.links.mqtt import check_host
 from edgevlm_runtime.errors import EdgeVLMError, reason
 from edgevlm_runtime.options import need

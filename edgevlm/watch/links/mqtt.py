@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgevlm.watch.links.installed import installed
+from edgevlm.installed import installed
 from edgevlm_runtime.errors import EdgeVLMError, reason
 from edgevlm_runtime.options import need
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgevlm.watch.links.installed import installed
+from edgevlm.installed import installed
 from edgevlm.watch.links.urls import check_url
 from edgevlm.watch.links.variants import converted
 from edgevlm_runtime.errors import EdgeVLMError, reason

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from edgevlm.watch.links.installed import installed
+from edgevlm.installed import installed
 from edgevlm.watch.plan.secrets import without_user
 from edgevlm.watch.sources import SOURCES
 from edgevlm_runtime.errors import EdgeVLMError, reason

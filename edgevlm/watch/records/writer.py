@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 
 from edgevlm.watch.records import files
+from edgevlm_runtime.saving import sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ class Writer:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self._file, _FLAGS, 0o666)
         self._size = os.fstat(self._handle).st_size
-        _sync_folder(self._file.parent)
+        with contextlib.suppress(OSError):
+            sync_folder(self._file.parent)
 
     def _is_there(self) -> bool:
         """Whether the file of that name still is the one that is open."""
@@ -120,15 +122,3 @@ def _write(handle: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(handle, left) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """A file's name is on the disk only when its folder is."""
-    if os.name != "posix":
-        return
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgevlm.terminal.signals import Told, caught
 from edgevlm.watch.plan.plan import Plan
 from edgevlm.watch.service.notify import Notifier
-from edgevlm.watch.service.signals import Told, caught
 from edgevlm.watch.service.watch import Watch
 from edgevlm_runtime import VLM
 

@@ -20,8 +20,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from edgevlm.installed import installed
 from edgevlm.watch.frames.ring import Ring
-from edgevlm.watch.links.installed import installed
 from edgevlm.watch.page.board import Watched
 from edgevlm.watch.plan import stored
 from edgevlm.watch.plan.plan import Page, Plan

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgevlm.watch.links.installed import installed
+from edgevlm.installed import installed
 from edgevlm.watch.links.urls import without_path
 from edgevlm.watch.sinks.spooling.kept import Kept
 from edgevlm.watch.status import Status

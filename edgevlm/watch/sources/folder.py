@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgevlm.watch.links.installed import installed
+from edgevlm.installed import installed
 from edgevlm.watch.sources.base import Picture, Source, SourceLost
 from edgevlm.watch.sources.reading.arrivals import Arrivals
 from edgevlm.watch.sources.reading.file import picture_of

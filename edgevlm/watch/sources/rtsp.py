@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgevlm.watch.links.installed import installed
+from edgevlm.installed import installed
 from edgevlm.watch.links.urls import shown
 from edgevlm.watch.sources.base import Source
 from edgevlm.watch.sources.reading.address import credentials, need_url, with_credentials

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgevlm.watch.links.installed import installed
+from edgevlm.installed import installed
 from edgevlm.watch.sources.base import Picture, Source, SourceLost
 from edgevlm.watch.sources.reading.address import need_url
 from edgevlm.watch.status import Status

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgevlm.watch.links.installed import installed
+from edgevlm.installed import installed
 from edgevlm.watch.sources.base import Source, SourceLost
 from edgevlm.watch.status import Status
 from edgevlm_runtime.options import is_real, need

@@ -77,7 +77,7 @@ class Conversations:
         options = replace(options, temperature=options.temperature or self._pipeline.choice_temperature)
         run, prompt, told, images, spent = self._prepared(messages, cancel, {})
         with self._pool.lease(prompt) as context:
-            run.enter(context, told, images, spent)
+            run.enter(context, told, images, spent, prompt)
             return run.choose(texts, options)
 
     def _prepared(
@@ -108,7 +108,7 @@ class ConversationStream:
         self.prompt_tokens = len(prompt)
         self._run = run
         self._lease = conversations._pool.lease(prompt)
-        self._begin = (told, images, spent)
+        self._begin = (told, images, spent, prompt)
 
     def __enter__(self) -> Self:
         self._run.enter(self._lease.__enter__(), *self._begin)

@@ -44,9 +44,16 @@ class PromptRun:
         """The generator of a stream; weak, so that a stream nobody holds any more ends by itself."""
 
     def enter(
-        self, context: Context, messages: Sequence[Message], images: Sequence[ImageInput], preprocess_ms: float
+        self,
+        context: Context,
+        messages: Sequence[Message],
+        images: Sequence[ImageInput],
+        preprocess_ms: float,
+        prompt: Prompt | None = None,
     ) -> None:
-        """The turn has come. `images` are all those of `messages`, in order; `preprocess_ms` is what they took."""
+        """The turn has come. `images` are all those of `messages`, in order; `preprocess_ms` is what they took;
+        `prompt`: their tokens, where somebody has assembled them already."""
+        self._prompt = prompt
         self._context = context
         self._messages = messages
         self._images = images
@@ -153,7 +160,9 @@ class PromptRun:
     def _prefill(self) -> tuple[Prompt, Logits | None]:
         """Bring the prompt into the cache; its last logits [vocab], None when cancelled."""
         record, context = self._record, self._context
-        prompt = self._pipeline.assemble(self._messages, self._images, context.capacity)
+        prompt = self._prompt
+        if prompt is None:
+            prompt = self._pipeline.assemble(self._messages, self._images, context.capacity)
         record.prompt_tokens = len(prompt)
         record.image_tokens = sum(image.prepared.tokens for image in self._images)
         if self._pipeline.stored is not None:

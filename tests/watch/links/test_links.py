@@ -7,7 +7,7 @@ import sys
 import msgspec
 import pytest
 
-from edgevlm.watch.links.installed import installed
+from edgevlm.installed import installed
 from edgevlm.watch.links.mqtt import level
 from edgevlm.watch.links.urls import check_url, shown, without_path
 from edgevlm.watch.sinks import SINKS

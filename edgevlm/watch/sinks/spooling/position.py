@@ -4,11 +4,11 @@ acknowledged, and which record it got last."""
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.reading import read_bytes
+from edgevlm_runtime.saving import sync_folder
 
 POSITION, RECORD = "position", "record"
 LONGEST = 64
@@ -31,14 +31,3 @@ def write_number(folder: Path, name: str, number: int) -> None:
         os.fsync(file.fileno())
     partial.replace(folder / name)
     sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Names made or replaced in `folder` outlive a power failure. Raises `OSError`."""
-    if sys.platform == "win32":  # has no such call: the file system does it
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

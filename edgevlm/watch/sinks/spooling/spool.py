@@ -21,9 +21,10 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 
 from edgevlm.watch.sinks.spooling.lock import lock_folder
-from edgevlm.watch.sinks.spooling.position import POSITION, read_number, sync_folder, write_number
+from edgevlm.watch.sinks.spooling.position import POSITION, read_number, write_number
 from edgevlm_runtime.errors import EdgeVLMError, reason
 from edgevlm_runtime.reading import why
+from edgevlm_runtime.saving import sync_folder
 
 SEGMENTS = 16
 SMALLEST_SEGMENT = 4096

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.normalization import Normalization, Normalize
 from edgevlm_export.families.qwens.qwen2_vl import Qwen2VL, Tables
-from edgevlm_export.families.qwens.qwen3_vl import TAPS
+from edgevlm_export.families.qwens.qwen3_vl import GRID_PORTS
 from edgevlm_export.graphs import ops
 from edgevlm_export.graphs.source import GraphSource, Port
 
@@ -37,8 +37,7 @@ class PaddleOCRVL(Qwen2VL):
         return (
             Port("patches", torch.uint8, ("patches", vision.num_channels * vision.patch_size**2)),
             Port("position_ids", torch.int64, ("patches", 2)),
-            Port("grid_indices", torch.int64, ("patches", TAPS)),
-            Port("grid_weights", torch.float32, ("patches", TAPS)),
+            *GRID_PORTS,
         )
 
     def vision_encoder(self) -> GraphSource:

@@ -22,6 +22,11 @@ from edgevlm_runtime.bundle.decoder_info import ImageColumns
 
 TAPS = 4
 """Places of the grid that a patch's position is interpolated from."""
+GRID_PORTS = (
+    Port("grid_indices", torch.int64, ("patches", TAPS)),
+    Port("grid_weights", torch.float32, ("patches", TAPS)),
+)
+"""What the vision encoder is told of these places, and how much each counts."""
 
 
 class Qwen3VL(Qwen2VL):
@@ -41,8 +46,7 @@ class Qwen3VL(Qwen2VL):
     def patch_ports(self) -> tuple[Port, ...]:
         return (
             *super().patch_ports,
-            Port("grid_indices", torch.int64, ("patches", TAPS)),
-            Port("grid_weights", torch.float32, ("patches", TAPS)),
+            *GRID_PORTS,
         )
 
     @property
