@@ -7,7 +7,8 @@
 
 For each comparison: export every precision, measure all of them beside PyTorch in one run, ask the inspection
 questions where the model knows them. `benchmarks/results/` then has one JSON file per comparison with every round, and
-README.md with the tables. Run it on a quiet machine; bundles go to build/benchmarks/ and are removed in the end.
+README.md with the tables. Run it on a quiet machine; bundles go to build/benchmarks/ and are removed in the end. A row
+is also written there as soon as it is measured (rounds.jsonl).
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ import click
 from benchmarks.comparisons import COMPARISONS, Comparison
 from benchmarks.folders import ensure
 from benchmarks.peers import PEERS, UnknownPeer, checkpoints, chosen
-from benchmarks.peers.base import Room, default_work
+from benchmarks.peers.base import Measures, Room, default_work
 from benchmarks.peers.guests import Party, guests_of
 from benchmarks.tables import write_readme
 from edgevlm.benchmark.baseline import dump
+from edgevlm.benchmark.engines.base import Sample
 from edgevlm.benchmark.report import page
 from edgevlm.benchmark.run import BenchOptions, bench
 from edgevlm.benchmark.workload import Workload
@@ -61,6 +63,18 @@ class Settings:
     threads: int | None = None
     compiled: bool = False
     """PyTorch also compiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Every row as it is measured, in a file that a run which is cut off leaves behind."""
+
+    file: Path
+
+    def note(self, label: str, row: Sample | Measures) -> None:
+        """Append a row."""
+        with self.file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"row": label, **asdict(row)}) + "\n")
 
 
 @click.command()
@@ -109,11 +123,12 @@ def main(
             continue
         room = work / name
         comparison = COMPARISONS[name]
-        party = Party(Room(peers_work, comparison.model), beside) if beside and comparison.shape else None
+        journal = Journal(room / "rounds.jsonl")
+        party = Party(Room(peers_work, comparison.model), beside, journal.note) if beside and comparison.shape else None
         if export_only:
             export(comparison, room, precisions, resume, party, timed=False)
             continue
-        measured = compare(comparison, room, Settings(**settings), precisions, resume, party)
+        measured = compare(comparison, room, Settings(**settings), precisions, resume, journal, party)
         _write(file, {"title": COMPARISONS[name].title, **measured})
         if not keep:
             shutil.rmtree(room)
@@ -127,6 +142,7 @@ def compare(
     settings: Settings,
     precisions: Sequence[str],
     resume: bool,
+    journal: Journal,
     party: Party | None = None,
 ) -> dict[str, Any]:
     """Export, measure, ask; bundles stay in `room`."""
@@ -135,7 +151,7 @@ def compare(
     return {
         "settings": asdict(settings),
         "exports": exports,
-        "bench": _bench(model, comparison, list(bundles.values()), room / "bench.json", settings, party),
+        "bench": _bench(model, comparison, list(bundles.values()), room / "bench.json", settings, journal, party),
         **({} if party is None else party.results()),
         "accuracy": {}
         if comparison.shape or not settings.questions
@@ -191,7 +207,13 @@ def _export(model: str, precision: str, bundle: Path, options: Sequence[str]) ->
 
 
 def _bench(
-    model: str, comparison: Comparison, bundles: Sequence[Path], file: Path, settings: Settings, party: Party | None
+    model: str,
+    comparison: Comparison,
+    bundles: Sequence[Path],
+    file: Path,
+    settings: Settings,
+    journal: Journal,
+    party: Party | None,
 ) -> dict[str, Any]:
     """In this process, which loads no model: engines and peers have their own."""
     try:
@@ -210,7 +232,7 @@ def _bench(
             ),
         )
         with StageProgress() as progress:
-            results = bench(options, progress, guests=guests_of(party))
+            results = bench(options, progress, guests=guests_of(party), note=journal.note)
     except EdgeVLMError as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from error

@@ -1,47 +1,43 @@
 """What `edgevlm serve` costs: requests a second, first tokens, a second question, ten thousand clients that hang up.
 
     python -m benchmarks.serve clients second hang_ups inspector=DIR       # bundles
-    python -m benchmarks.serve second clip-l-336-qwen2-0.5b=DIR
+    python -m benchmarks.serve clients questions second clip-l-336-qwen2-0.5b=DIR --peers-work DIR
 
-The server is a process of its own, on the same cores as the clients, which are threads here and speak over loopback.
-Results go into benchmarks/results/serve.json, a section and model replacing what was there of them.
+With `--peers-work` (as for `python -m benchmarks`), `clients` and `questions` are also asked of llama.cpp's
+`llama-server` with the same shape, where it was prepared. The server is a process of its own, on the same cores as the
+clients, which are threads here and speak over loopback. Results go into benchmarks/results/serve.json, a section and
+model replacing what was there of them.
 """
 
 from __future__ import annotations
 
-import base64
 import concurrent.futures
-import io
 import json
 import random
-import re
-import socket
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 import httpx2
 import numpy as np
-import psutil
-from PIL import Image
 
 import edgevlm_runtime
+from benchmarks import servers
+from benchmarks.peers import llama_cpp, state
+from benchmarks.peers.base import Room
+from benchmarks.servers import Target, drawn, first_token, left, png, whole
 from edgevlm.machine import memory, package_versions, processor
 from edgevlm_export import inspection
-from edgevlm_runtime import child
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 CLIENTS = (1, 4, 16)
-REQUESTS = 320
-"""With each number of clients."""
+REQUESTS, REQUESTS_OF_SHAPES = 320, 32
+"""With each number of clients; of models that take seconds, fewer."""
 SIDE = 480
 QUESTIONS = ("Is there a defect on this part?", "Is there a scratch?")
 SHORT = ("scratches?", "any dents?")
@@ -54,43 +50,42 @@ TARGETS = {"stateless second question, as a multiple of a session's": 1.1, "grow
 Figures = dict[str, Any]
 
 
-class Target:
-    """A server that runs, and the same bundle in this process, for what is right."""
-
-    def __init__(self, folder: Path, address: str, process: psutil.Process) -> None:
-        self.folder, self.address, self.process = folder, address, process
-        self.model = folder.resolve().name
-
-    def body(self, question: str, picture: bytes, **more: Any) -> dict[str, Any]:
-        """A request about a picture."""
-        place = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
-        parts = [{"type": "image_url", "image_url": {"url": place}}, {"type": "text", "text": question}]
-        return {"model": self.model, "messages": [{"role": "user", "content": parts}], **more}
-
-
-def clients(target: Target) -> Figures:
+def clients(target: Target, name: str) -> Figures:
     """A picture nobody has seen and a question, by so many clients at once, each waiting for its answer."""
     found: Figures = {}
+    requests = REQUESTS if _knows_parts(name) else REQUESTS_OF_SHAPES
     for count in CLIENTS:
-        pictures = [drawn(SIDE, 10_000 * count + number) for number in range(REQUESTS)]
+        pictures = [drawn(SIDE, 10_000 * count + number) for number in range(requests)]
         begun = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(count) as pool:
             share = [pictures[start::count] for start in range(count)]
             first = [one for times in pool.map(lambda own: _asked(target, own), share) for one in times]
         spent = time.perf_counter() - begun
         found[str(count)] = {
-            "requests_per_second": round(REQUESTS / spent, 1),
+            "requests": requests,
+            "requests_per_second": round(requests / spent, 2),
             "first_token_p50_ms": round(float(np.percentile(first, 50)), 1),
             "first_token_p95_ms": round(float(np.percentile(first, 95)), 1),
         }
     return found
 
 
-def second(target: Target) -> Figures:
+def questions(target: Target, name: str) -> Figures:
+    """Two questions about each picture by a client that sends it again: their first tokens."""
+    times: list[tuple[float, ...]] = []
+    with httpx2.Client(base_url=target.address, trust_env=False, timeout=600) as http:
+        for number in range(ROUNDS + 1):
+            picture = drawn(336, 900 + number)
+            times.append(tuple(first_token(http, target.body(one, picture, max_tokens=2)) for one in _asked_of(name)))
+    first, second = (median(column) for column in zip(*times[1:], strict=True))
+    return {"rounds": ROUNDS, "first_question_ms": round(first, 1), "second_question_ms": round(second, 1)}
+
+
+def second(target: Target, name: str) -> Figures:
     """Another question about the same picture: of a session in this process, and of a client that sends the picture
     again. Verdicts, which take a question's prefill and no answer's tokens; the two take turns."""
-    own = edgevlm_runtime.load(target.folder)
-    ends, choices = (QUESTIONS, ["yes", "no"]) if "inspector" in target.model else (SHORT, ["y", "n"])
+    own = edgevlm_runtime.load(_bundle(target))
+    ends, choices = _asked_of(name), ["yes", "no"] if _knows_parts(name) else ["y", "n"]
     of_session: list[float] = []
     of_client: list[float] = []
     computed: list[float] = []
@@ -117,9 +112,9 @@ def second(target: Target) -> Figures:
     }
 
 
-def hang_ups(target: Target) -> Figures:
+def hang_ups(target: Target, name: str) -> Figures:
     """Requests of which half are left at a random moment: every answer is its own picture's, memory stays."""
-    own = edgevlm_runtime.load(target.folder)
+    own = edgevlm_runtime.load(_bundle(target))
     parts = list(inspection.examples("test", PICTURES))
     asked = [target.body(one.question, png(one.image), max_tokens=LONGEST) for one in parts]
     wanted = [own.ask(one.image, one.question, max_new_tokens=LONGEST).text for one in parts]
@@ -156,75 +151,34 @@ def hang_ups(target: Target) -> Figures:
     }
 
 
-SECTIONS: dict[str, Callable[[Target], Figures]] = {"clients": clients, "second": second, "hang_ups": hang_ups}
+Section = Callable[[Target, str], Figures]
+SECTIONS: dict[str, Section] = {
+    "clients": clients,
+    "questions": questions,
+    "second": second,
+    "hang_ups": hang_ups,
+}
+OF_PEERS = ("clients", "questions")
+"""Sections that need nothing but OpenAI's fields."""
 
 
-def first_token(http: httpx2.Client, body: dict[str, Any]) -> tuple[float, dict[str, Any]]:
-    """Milliseconds from the request to the first piece of text, and what the server told of it."""
-    begun = time.perf_counter()
-    spent, extra = 0.0, {}
-    with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
-        answer.raise_for_status()
-        for line in answer.iter_lines():
-            if not line.startswith("data: {"):
-                continue
-            event = json.loads(line[6:])
-            if not spent and any(one["delta"].get("content") for one in event["choices"]):
-                spent = (time.perf_counter() - begun) * 1e3
-            extra = event.get("edgevlm", extra)
-    return spent, extra
+def _knows_parts(name: str) -> bool:
+    return name == "inspector"
 
 
-def whole(http: httpx2.Client, body: dict[str, Any]) -> str:
-    """An answer's text."""
-    answer = http.post("/v1/chat/completions", json=body)
-    answer.raise_for_status()
-    return str(answer.json()["choices"][0]["message"]["content"])
+def _asked_of(name: str) -> tuple[str, str]:
+    return QUESTIONS if _knows_parts(name) else SHORT
 
 
-def left(address: str, body: dict[str, Any], seconds: float) -> None:
-    """Ask, and hang up."""
-    place, data = urlsplit(address), json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: {len(data)}\r\n\r\n"
-    with socket.create_connection((place.hostname or "", place.port or 0), timeout=60) as connection:
-        connection.sendall(head.encode() + data)
-        time.sleep(seconds)
-
-
-def png(image: Image.Image) -> bytes:
-    """As a file."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
-def drawn(side: int, seed: int) -> bytes:
-    """A picture that no other seed has: patches, as JPEG."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (side // 24, side // 24, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
-    return file.getvalue()
+def _bundle(target: Target) -> Path:
+    if target.folder is None:
+        raise click.ClickException(f"{target.model} is no bundle of ours")
+    return target.folder
 
 
 def _asked(target: Target, pictures: Sequence[bytes]) -> list[float]:
     with httpx2.Client(base_url=target.address, trust_env=False, timeout=600) as http:
-        return [first_token(http, target.body(QUESTIONS[0], one, max_tokens=8))[0] for one in pictures]
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[Target]:
-    """`edgevlm serve` of a bundle."""
-    arguments = ["-m", "edgevlm", "serve", folder, "--port", "0", "--queue", "64"]
-    with child.start(arguments, stderr=subprocess.PIPE) as running:
-        try:
-            line = running.stderr.readline() if running.stderr else ""
-            found = re.search(r"at (\S+)v1$", line.strip())
-            if found is None:
-                raise click.ClickException(line.strip())
-            threading.Thread(target=lambda: list(running.stderr or ()), daemon=True).start()
-            yield Target(folder, found[1], psutil.Process(running.pid))
-        finally:
-            running.terminate()
+        return [first_token(http, target.body(QUESTIONS[0], one, max_tokens=8)) for one in pictures]
 
 
 def _write(section: str, name: str, figures: Figures) -> None:
@@ -233,20 +187,31 @@ def _write(section: str, name: str, figures: Figures) -> None:
     stored["machine"], stored["targets"] = machine, TARGETS
     stored.setdefault(section, {})[name] = figures
     RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    print(name, section, json.dumps(figures))
+
+
+def _measure(server: AbstractContextManager[Target], sections: Sequence[str], name: str, row: str) -> None:
+    with server as target:
+        for section in sections:
+            _write(section, row, SECTIONS[section](target, name))
 
 
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="SECTION... MODEL=DIR...")
-def main(words: tuple[str, ...]) -> None:
-    """Measure SECTIONs (clients, second, hang_ups) with each bundle, and write them down."""
+@click.option("--peers-work", type=click.Path(path_type=Path, file_okay=False), help="Where llama.cpp was prepared.")
+def main(words: tuple[str, ...], peers_work: Path | None) -> None:
+    """Measure SECTIONs (clients, questions, second, hang_ups) with each bundle, and write them down."""
     sections = [word for word in words if "=" not in word]
     for given in (word for word in words if "=" in word):
         name, _, folder = given.partition("=")
-        with served(Path(folder)) as target:
-            for section in sections:
-                figures = SECTIONS[section](target)
-                _write(section, name, figures)
-                print(name, section, json.dumps(figures))
+        _measure(servers.edgevlm(Path(folder)), sections, name, name)
+        if peers_work is None:
+            continue
+        room = Room(peers_work.resolve(), name)
+        for _, variant, versions in state.ready_rows(room, (llama_cpp.NAME,)):
+            shared = [one for one in sections if one in OF_PEERS]
+            row = f"{name}, llama-server {variant.name} ({versions['llama.cpp']})"
+            _measure(servers.llama_server(room, variant, processor().physical_cores), shared, name, row)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ class PeerGuest:
     room: Room
     task: Task
     versions: dict[str, str]
+    note: Callable[[str, Measures], None] = lambda *_: None
+    """Told every row as it is measured."""
     rows: list[Measures] = field(default_factory=list)
     error: str | None = None
 
@@ -43,6 +45,7 @@ class PeerGuest:
         if self.error is None:
             try:
                 self.rows.append(get_peer(self.peer).measure(self.room, self.variant, self.task))
+                self.note(self.label, self.rows[-1])
             except PeerError as error:
                 self.error = str(error)
 
@@ -53,13 +56,14 @@ class Party:
 
     room: Room
     peers: tuple[str, ...]
+    note: Callable[[str, Measures], None] = lambda *_: None
     members: list[PeerGuest] = field(default_factory=list)
 
     def guests(self, asked: workload.Task, bundle: Bundle) -> Sequence[PeerGuest]:
         """Every row that is prepared."""
         task = peer_task(asked, bundle, self.room)
         self.members = [
-            PeerGuest(peer, variant, self.room, task, versions)
+            PeerGuest(peer, variant, self.room, task, versions, self.note)
             for peer, variant, versions in state.ready_rows(self.room, self.peers)
         ]
         return self.members

@@ -19,14 +19,15 @@ NAME = "llama.cpp"
 PACKAGE = "llama-cpp-python"
 REQUIREMENTS = ("torch<2.14", "transformers", "sentencepiece", "protobuf", "safetensors", "pyyaml", "requests", "tqdm")
 BUILD_REQUIREMENTS = ("scikit-build-core", "cmake", "ninja")
-TARGETS = ("llama-bench", "llama-mtmd-cli", "llama-quantize")
+TARGETS = ("llama-bench", "llama-mtmd-cli", "llama-quantize", "llama-server")
 CMAKE_OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",
     "GGML_NATIVE": "ON",  # -march=native: AVX512-VNNI, AMX and others where the compiler finds them
     "BUILD_SHARED_LIBS": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
     "LLAMA_BUILD_EXAMPLES": "OFF",
-    "LLAMA_BUILD_SERVER": "OFF",
+    "LLAMA_BUILD_SERVER": "ON",
+    "LLAMA_USE_PREBUILT_UI": "OFF",  # its page would be downloaded
     "LLAMA_BUILD_APP": "OFF",
     "LLAMA_OPENSSL": "OFF",
 }
@@ -35,6 +36,8 @@ CMAKE_OPTIONS = {
 _AMX_SOURCE = Path("ggml/src/ggml-cpu/amx/mmq.cpp")
 _AMX_LOAD = "    _tile_loadconfig(&tc);"
 _AMX_BARRIER = '    __asm__ __volatile__("" : : "r"(&tc) : "memory");'
+CONTEXT = 8192
+"""Tokens of all the server's slots together."""
 _BLANKS = {SECOND_QUESTION: "llama-mtmd-cli gives no time for a second question alone"}
 _REMARK = (
     "first token: vision encoder and prompt, without the image's decoding; where it makes several images of one (of "
@@ -111,6 +114,13 @@ def measure(room: Room, variant: Variant, task: Task) -> Measures:
         load_ms=load,
         peak_rss_mib=memory,
     )
+
+
+def server_command(room: Room, variant: Variant, port: int, threads: int) -> list[object]:
+    """How `llama-server` is started: as it is by default, but for threads and the room of several pictures."""
+    model, mmproj = model_files(room, variant)
+    files = ("-m", model, "--mmproj", mmproj, "--chat-template", "vicuna")
+    return [_tool(room, "llama-server"), *files, "-t", threads, "-c", CONTEXT, "--port", port]
 
 
 def read_bench(output: str, test: str) -> float:

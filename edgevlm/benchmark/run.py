@@ -41,6 +41,8 @@ class Guest(Protocol):
         ...
 
 
+Note = Callable[[str, Sample], None]
+"""Told every row as it is measured, and whose it is, so that a run that is cut off leaves what it has found."""
 Guests = Callable[[Task, Bundle], Sequence[Guest]]
 """Who else takes turns, given what our engines are asked and the first bundle."""
 
@@ -87,9 +89,10 @@ def bench(
     progress: Progress = lambda *_: None,
     accept: Callable[[Facts], None] = lambda _: None,
     guests: Guests = lambda *_: (),
+    note: Note = lambda *_: None,
 ) -> Results:
     """Measure every engine. `accept` sees the workload before anything is measured, and may raise. Guests take turns
-    with the engines of the last group.
+    with the engines of the last group; `note` is told the engines' rows as they come.
 
     Raises what loading a bundle or the reference raises, and `EdgeVLMError` from engines.
     """
@@ -100,8 +103,8 @@ def bench(
         task, facts = prepare(options.workload, bundles[0], Path(folder))
         accept(facts)
         *groups, last = _groups(_specs(options), options.one_at_a_time)
-        measured = [one for group in groups for one in _measure(group, task, options, progress)]
-        measured += _measure(last, task, options, progress, guests(task, bundles[0]))
+        measured = [one for group in groups for one in _measure(group, task, options, progress, note)]
+        measured += _measure(last, task, options, progress, note, guests(task, bundles[0]))
     reference = next((one for one in measured if _is_reference(one)), None)
     engines = tuple(_result(one, reference) for one in measured)
     return Results(machine, facts, engines, compare(engines))
@@ -143,7 +146,12 @@ def _groups(specs: Sequence[Spec], one_at_a_time: bool) -> list[list[Spec]]:
 
 
 def _measure(
-    specs: Sequence[Spec], task: Task, options: BenchOptions, progress: Progress, guests: Sequence[Guest] = ()
+    specs: Sequence[Spec],
+    task: Task,
+    options: BenchOptions,
+    progress: Progress,
+    note: Note,
+    guests: Sequence[Guest] = (),
 ) -> list[_Measured]:
     """The engines of one group, in memory together; only one works at a time."""
     with ExitStack() as stack:
@@ -152,7 +160,7 @@ def _measure(
             progress(f"loading {spec.label}", 0, 1)
             measured.append(_Measured(stack.enter_context(EngineProcess(spec, task))))
             progress(f"loading {spec.label}", 1, 1)
-        _rounds(measured, guests, options.workload, progress)
+        _rounds(measured, guests, options.workload, progress, note)
         for one in measured:
             if options.minutes:
                 one.sustained = _sustain(one.process, options.minutes, progress)
@@ -160,7 +168,9 @@ def _measure(
     return measured
 
 
-def _rounds(measured: Sequence[_Measured], guests: Sequence[Guest], workload: Workload, progress: Progress) -> None:
+def _rounds(
+    measured: Sequence[_Measured], guests: Sequence[Guest], workload: Workload, progress: Progress, note: Note
+) -> None:
     """Rounds in turn, there and back, so that a machine that slows down slows all of them."""
     players: list[_Measured | Guest] = [*measured, *guests]
     stage = "measuring" if len(players) > 1 else f"measuring {measured[0].process.spec.label}"
@@ -169,11 +179,11 @@ def _rounds(measured: Sequence[_Measured], guests: Sequence[Guest], workload: Wo
         progress(stage, number, total)
         for one in players if number % 2 == 0 else reversed(players):
             time.sleep(SETTLE_S if len(players) > 1 else 0)
-            _take_turn(one, keep=number >= workload.warmup, warm=bool(guests))
+            _take_turn(one, number >= workload.warmup, bool(guests), note)
     progress(stage, total, total)
 
 
-def _take_turn(one: _Measured | Guest, keep: bool, warm: bool = False) -> None:
+def _take_turn(one: _Measured | Guest, keep: bool, warm: bool, note: Note) -> None:
     """A guest is not asked in rounds that are not kept: its turns have warm-ups of their own. Beside guests an engine
     has one as well (`warm`): while they load their models, the system takes the pages of its mapped weights away."""
     if isinstance(one, _Measured):
@@ -182,6 +192,7 @@ def _take_turn(one: _Measured | Guest, keep: bool, warm: bool = False) -> None:
         sample, one.tokens = one.process.ask()
         if keep:
             one.rows.append(sample)
+            note(one.process.spec.label, sample)
     elif keep:
         one.turn()
 
