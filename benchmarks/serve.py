@@ -36,7 +36,7 @@ from edgevlm_export import inspection
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 CLIENTS = (1, 4, 16)
-REQUESTS, REQUESTS_OF_SHAPES = 320, 32
+REQUESTS, REQUESTS_OF_SHAPES = 320, 16
 """With each number of clients; of models that take seconds, fewer."""
 SIDE = 480
 QUESTIONS = ("Is there a defect on this part?", "Is there a scratch?")
@@ -51,7 +51,8 @@ Figures = dict[str, Any]
 
 
 def clients(target: Target, name: str) -> Figures:
-    """A picture nobody has seen and a question, by so many clients at once, each waiting for its answer."""
+    """A picture nobody has seen and a question, by so many clients at once, each waiting for its answer's
+    first token."""
     found: Figures = {}
     requests = REQUESTS if _knows_parts(name) else REQUESTS_OF_SHAPES
     for count in CLIENTS:
@@ -76,7 +77,7 @@ def questions(target: Target, name: str) -> Figures:
     with httpx2.Client(base_url=target.address, trust_env=False, timeout=600) as http:
         for number in range(ROUNDS + 1):
             picture = drawn(336, 900 + number)
-            times.append(tuple(first_token(http, target.body(one, picture, max_tokens=2)) for one in _asked_of(name)))
+            times.append(tuple(first_token(http, target.body(one, picture)) for one in _asked_of(name)))
     first, second = (median(column) for column in zip(*times[1:], strict=True))
     return {"rounds": ROUNDS, "first_question_ms": round(first, 1), "second_question_ms": round(second, 1)}
 
@@ -178,7 +179,7 @@ def _bundle(target: Target) -> Path:
 
 def _asked(target: Target, pictures: Sequence[bytes]) -> list[float]:
     with httpx2.Client(base_url=target.address, trust_env=False, timeout=600) as http:
-        return [first_token(http, target.body(QUESTIONS[0], one, max_tokens=8)) for one in pictures]
+        return [first_token(http, target.body(QUESTIONS[0], one)) for one in pictures]
 
 
 def _write(section: str, name: str, figures: Figures) -> None:
@@ -199,7 +200,8 @@ def _measure(server: AbstractContextManager[Target], sections: Sequence[str], na
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="SECTION... MODEL=DIR...")
 @click.option("--peers-work", type=click.Path(path_type=Path, file_okay=False), help="Where llama.cpp was prepared.")
-def main(words: tuple[str, ...], peers_work: Path | None) -> None:
+@click.option("--row", "rows", multiple=True, metavar="NAME", help="Only these rows of llama.cpp, as Q8_0.")
+def main(words: tuple[str, ...], peers_work: Path | None, rows: tuple[str, ...]) -> None:
     """Measure SECTIONs (clients, questions, second, hang_ups) with each bundle, and write them down."""
     sections = [word for word in words if "=" not in word]
     for given in (word for word in words if "=" in word):
@@ -209,6 +211,8 @@ def main(words: tuple[str, ...], peers_work: Path | None) -> None:
             continue
         room = Room(peers_work.resolve(), name)
         for _, variant, versions in state.ready_rows(room, (llama_cpp.NAME,)):
+            if rows and variant.name not in rows:
+                continue
             shared = [one for one in sections if one in OF_PEERS]
             row = f"{name}, llama-server {variant.name} ({versions['llama.cpp']})"
             _measure(servers.llama_server(room, variant, processor().physical_cores), shared, name, row)

@@ -36,6 +36,12 @@ CMAKE_OPTIONS = {
 _AMX_SOURCE = Path("ggml/src/ggml-cpu/amx/mmq.cpp")
 _AMX_LOAD = "    _tile_loadconfig(&tc);"
 _AMX_BARRIER = '    __asm__ __volatile__("" : : "r"(&tc) : "memory");'
+PLAIN = (
+    "{% for message in messages %}{{ message['role'] | upper }}: {{ message['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+"""A template whose contents are strings: the server then puts pictures into them itself. It makes the words that shapes
+have in their own."""
 CONTEXT = 8192
 """Tokens of all the server's slots together."""
 _BLANKS = {SECOND_QUESTION: "llama-mtmd-cli gives no time for a second question alone"}
@@ -119,7 +125,7 @@ def measure(room: Room, variant: Variant, task: Task) -> Measures:
 def server_command(room: Room, variant: Variant, port: int, threads: int) -> list[object]:
     """How `llama-server` is started: as it is by default, but for threads and the room of several pictures."""
     model, mmproj = model_files(room, variant)
-    files = ("-m", model, "--mmproj", mmproj, "--chat-template", "vicuna")
+    files = ("-m", model, "--mmproj", mmproj, "--chat-template", PLAIN)
     return [_tool(room, "llama-server"), *files, "-t", threads, "-c", CONTEXT, "--port", port]
 
 
