@@ -27,7 +27,7 @@ import httpx2
 import numpy as np
 
 import edgevlm_runtime
-from benchmarks import servers
+from benchmarks import serve_table, servers
 from benchmarks.peers import llama_cpp, state
 from benchmarks.peers.base import Room
 from benchmarks.servers import Target, drawn, first_token, left, png, whole
@@ -35,6 +35,7 @@ from edgevlm.machine import memory, package_versions, processor
 from edgevlm_export import inspection
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
+PAGE = Path(__file__).parents[1] / "docs" / "measured.md"
 CLIENTS = (1, 4, 16)
 REQUESTS, REQUESTS_OF_SHAPES = 320, 16
 """With each number of clients; of models that take seconds, fewer."""
@@ -188,6 +189,7 @@ def _write(section: str, name: str, figures: Figures) -> None:
     stored["machine"], stored["targets"] = machine, TARGETS
     stored.setdefault(section, {})[name] = figures
     RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    serve_table.write(RESULTS, PAGE)
     print(name, section, json.dumps(figures))
 
 
