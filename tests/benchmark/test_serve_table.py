@@ -33,5 +33,7 @@ def test_the_page_is_written_between_its_marks(tmp_path: Path) -> None:
     results.write_text(json.dumps({"machine": machine, "second": {"a model": row}}), encoding="utf-8")
     serve_table.write(results, page)
     written = page.read_text(encoding="utf-8")
-    assert written.startswith("before\n") and written.endswith("\nafter\n") and "old" not in written
+    assert written.startswith("before\n")
+    assert written.endswith("\nafter\n")
+    assert "old" not in written
     assert "| a model | 50.0 | 55.0 | 1.10 |" in written
