@@ -24,6 +24,7 @@ from edgevlm_export.reference import Forced, Reference, StreamedReference
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 from tests.export.parity.test_parity import CASES, QUESTIONS, pictures, text_part
 from tests.support.checkpoints.weights import write_json
+from tests.support.references import Remembered
 
 TOKENS = 24
 FAMILIES = ("gemma3-window-6", "paligemma-2")
@@ -53,7 +54,7 @@ class Case:
 @pytest.fixture(scope="module", params=[*FAMILIES, *MORE_FAMILIES])
 def case(request, tmp_path_factory, export_bundle) -> Case:
     folder = CASES[request.param](tmp_path_factory.mktemp("blocks") / request.param)
-    return Case(folder, export_bundle(folder), Reference.load(str(folder)))
+    return Case(folder, export_bundle(folder), Remembered.load(str(folder)))
 
 
 def user(*parts: str | None) -> dict[str, Any]:
@@ -139,9 +140,11 @@ def test_masks_of_a_batch_in_pytorch(case: Case) -> None:
     hooks = text.register_forward_pre_hook(entered, with_kwargs=True), text.register_forward_hook(left)
     for messages, answer in ((SINGLE["middle"], (5, 9, 31)), (SINGLE["two"], (7,))):
         given = images[: count(messages)]
-        asked.append(len(reference.prompt_logits(messages, given)[0]))
+        asked.append(
+            len(Reference.prompt_logits(reference, messages, given)[0])
+        )  # computed, not remembered: it is hooked
         del embeddings[-1], wanted[-1], columns[-1]
-        ids, _ = reference.prompt_logits(messages, given, answer)
+        ids, _ = Reference.prompt_logits(reference, messages, given, answer)
         pictured.append(torch.from_numpy(ids == config.image_token_id))
     for hook in hooks:
         hook.remove()
@@ -210,7 +213,7 @@ def test_standard_operators(tmp_path: Path, export_bundle) -> None:
     """All of it in the masks of a cache of fixed length; Gemma 2's caps within attention are refused."""
     for name in ("gemma3-window-6", "paligemma-1"):
         folder = CASES[name](tmp_path / name)
-        reference = Reference.load(str(folder))
+        reference = Remembered.load(str(folder))
         bundle = export_bundle(folder, target="tensorrt-rtx", max_context=400)
         vlm = edgevlm_runtime.load(bundle, prefill_chunk=16)
         for messages in (SINGLE["middle"], SINGLE["two"]):

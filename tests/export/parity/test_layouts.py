@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 import edgevlm_runtime
-from edgevlm_export.reference import Reference
 from tests.export.parity.test_blocks import (
     LONG,
     SINGLE,
@@ -24,6 +23,7 @@ from tests.export.parity.test_blocks import (
     user,
 )
 from tests.export.parity.test_parity import CASES, MORE, QUESTIONS, pictures
+from tests.support.references import Remembered
 
 ODD = ((2, 3), (30, 180), (180, 30), (301, 217), (9, 8))
 """Heights and widths: tiny, long, larger than any grid of tiles of these models."""
@@ -36,7 +36,7 @@ FIRST = {name.split("-")[0]: name for name in reversed(CASES) if name not in MOR
 )
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, export_bundle) -> Case:
     folder = CASES[request.param](tmp_path_factory.mktemp("layouts") / request.param)
-    return Case(folder, export_bundle(folder), Reference.load(str(folder)))
+    return Case(folder, export_bundle(folder), Remembered.load(str(folder)))
 
 
 @pytest.mark.parametrize("layout", [*SINGLE, *TURNS])

@@ -10,7 +10,6 @@ import pytest
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.planning.plan import plan_export
-from edgevlm_export.reference import Reference
 from edgevlm_runtime.bundle.certificate import read_certificate
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 from tests.export.parity.test_blocks import Case, check_streamed
@@ -18,6 +17,7 @@ from tests.export.parity.test_parity import CASES
 from tests.export.parity.test_states import check_precision, check_reuse
 from tests.support import checkpoints
 from tests.support.checkpoints.weights import write_json
+from tests.support.references import Remembered
 
 FAMILIES = ["llava-pixtral-published", "mistral3-ministral3"]
 
@@ -25,7 +25,7 @@ FAMILIES = ["llava-pixtral-published", "mistral3-ministral3"]
 @pytest.fixture(scope="module", params=FAMILIES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, export_bundle) -> Case:
     folder = CASES[request.param](tmp_path_factory.mktemp("rows") / request.param)
-    return Case(folder, export_bundle(folder), Reference.load(str(folder)))
+    return Case(folder, export_bundle(folder), Remembered.load(str(folder)))
 
 
 def test_what_is_reused_is_what_a_fresh_run_computes(case: Case) -> None:

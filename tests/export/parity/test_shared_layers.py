@@ -15,7 +15,6 @@ import torch
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.planning.plan import plan_export
-from edgevlm_export.reference import Reference
 from edgevlm_runtime.errors import ExportError, UnsupportedModel
 from tests.export.parity.test_blocks import (
     LONG,
@@ -32,6 +31,7 @@ from tests.export.parity.test_blocks import (
 from tests.export.parity.test_parity import CASES, QUESTIONS, VARIED, pictures
 from tests.support import checkpoints
 from tests.support.checkpoints.weights import write_json
+from tests.support.references import Remembered
 
 FAMILIES = ["gemma4-small"]
 MORE_FAMILIES = [pytest.param(name, marks=pytest.mark.slow) for name in ("gemma4-shared-blocks", "gemma4-even")]
@@ -40,7 +40,7 @@ MORE_FAMILIES = [pytest.param(name, marks=pytest.mark.slow) for name in ("gemma4
 @pytest.fixture(scope="module", params=[*FAMILIES, *MORE_FAMILIES])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, export_bundle) -> Case:
     folder = CASES[request.param](tmp_path_factory.mktemp("shared") / request.param)
-    return Case(folder, export_bundle(folder), Reference.load(str(folder)))
+    return Case(folder, export_bundle(folder), Remembered.load(str(folder)))
 
 
 @pytest.mark.slow  # one configuration of the family is in test_layouts.py

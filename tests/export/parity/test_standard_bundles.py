@@ -10,10 +10,10 @@ from onnx import TensorProto
 
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions
-from edgevlm_export.reference import Reference
 from edgevlm_runtime.errors import ExportError
 from tests.export.parity.test_parity import CASES, QUESTIONS, pictures, text_part
 from tests.support import checkpoints
+from tests.support.references import Remembered
 
 FAMILIES = (
     "llava-siglip",
@@ -43,7 +43,7 @@ def messages(question: str = QUESTIONS[2]) -> list[dict]:
 def test_answers_like_transformers(case, tmp_path, export_bundle):
     checkpoint = CASES[case](tmp_path / case)
     bundle = export_bundle(checkpoint, target=TARGET)
-    vlm, reference = edgevlm_runtime.load(bundle, prefill_chunk=16), Reference.load(str(checkpoint))
+    vlm, reference = edgevlm_runtime.load(bundle, prefill_chunk=16), Remembered.load(str(checkpoint))
     image = pictures()[2]
     with vlm.session(image) as session:
         for number, question in enumerate(QUESTIONS[:2]):

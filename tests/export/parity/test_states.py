@@ -11,7 +11,6 @@ import torch
 
 import edgevlm_runtime
 from edgevlm_export.precision.plans import ROTATIONS
-from edgevlm_export.reference import Reference
 from tests.export.parity.test_blocks import (
     LONG,
     SINGLE,
@@ -24,6 +23,7 @@ from tests.export.parity.test_blocks import (
     user,
 )
 from tests.export.parity.test_parity import CASES, MORE, QUESTIONS, pictures
+from tests.support.references import Remembered
 
 STATEFUL = ("lfm2_vl-", "qwen3_5-")
 LATER = {*MORE, "qwen3_5-heads-of-40"}
@@ -36,7 +36,7 @@ FAMILIES = [
 @pytest.fixture(scope="module", params=FAMILIES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, export_bundle) -> Case:
     folder = CASES[request.param](tmp_path_factory.mktemp("states") / request.param)
-    return Case(folder, export_bundle(folder), Reference.load(str(folder)))
+    return Case(folder, export_bundle(folder), Remembered.load(str(folder)))
 
 
 ASKED = [
