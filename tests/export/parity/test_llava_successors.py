@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import edgevlm_runtime
-from edgevlm_export.reference import Forced, Reference, StreamedReference
+from edgevlm_export.reference import Forced, StreamedReference
 from edgevlm_runtime.bundle.certificate import read_certificate
 from tests.export.parity.test_blocks import LONG, SINGLE, TOKENS, TURNS, Case, count, greedy, prompt_and_images, user
+from tests.export.parity.test_layouts import FIRST
 from tests.export.parity.test_parity import CASES, QUESTIONS, pictures
+from tests.support.references import Remembered
 
 FAMILIES = ("vipllava", "llava_next", "llava_onevision")
 
@@ -21,7 +23,7 @@ FAMILIES = ("vipllava", "llava_next", "llava_onevision")
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=() if name.endswith("heads-of-24") else pytest.mark.slow)
+        pytest.param(name, marks=() if name in FIRST.values() else pytest.mark.slow)
         for name in CASES
         if name.startswith(FAMILIES)
     ],
@@ -30,7 +32,7 @@ def case(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, export_bundle: Callable[..., Path]
 ) -> Case:
     folder = CASES[request.param](tmp_path_factory.mktemp("successors") / request.param)
-    return Case(folder, export_bundle(folder), Reference.load(str(folder)))
+    return Case(folder, export_bundle(folder), Remembered.load(str(folder)))
 
 
 @pytest.fixture(scope="module", params=[4, 37, 1024])

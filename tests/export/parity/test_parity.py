@@ -17,6 +17,7 @@ import edgevlm_runtime
 from edgevlm_export.reference import Reference
 from edgevlm_runtime.errors import PromptError
 from tests.support import checkpoints
+from tests.support.references import Remembered
 
 TOKENS = 24
 QUESTIONS = ("what is in the picture", "is there a scratch", "describe this image", "no")
@@ -176,6 +177,8 @@ MORE = {
     "llava-phi3-longrope",
     "qwen3_5-wide-keys",
     "qwen3_5-six-heads",
+    "llava-phi3",
+    "paddleocr_vl-heads-of-24",
 }
 """Further configurations, for `make test-full`; tests of what is special about a family take some of them too."""
 
@@ -185,7 +188,7 @@ MORE = {
 )
 def pair(request, tmp_path_factory, export_bundle) -> Pair:
     checkpoint = CASES[request.param](tmp_path_factory.mktemp("parity") / request.param)
-    return Pair(edgevlm_runtime.load(export_bundle(checkpoint)), Reference.load(str(checkpoint)))
+    return Pair(edgevlm_runtime.load(export_bundle(checkpoint)), Remembered.load(str(checkpoint)))
 
 
 def pictures() -> list[Image.Image]:
