@@ -26,6 +26,7 @@ CPU_FEATURES = {
 PACKAGES = {
     "runtime": ("edgevlm", "edgevlm-runtime", "numpy", "tokenizers", "pillow", "jinja2", "msgspec"),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "engines": ("openvino",),
     "export": ("edgevlm-export", "torch", "transformers", "safetensors", "onnx", "onnx-ir", "onnxscript"),
 }
 """Distributions by what they are for."""

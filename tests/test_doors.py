@@ -1,4 +1,5 @@
-"""What is done in one place only: importing onnxruntime, which reports unless told not to, and starting a process."""
+"""What is done in one place only: importing onnxruntime and openvino, which report unless told not to, and starting a
+process."""
 
 from __future__ import annotations
 
@@ -15,12 +16,16 @@ PRODUCT = ("edgevlm", "runtime/edgevlm_runtime", "export/edgevlm_export", "bench
 
 LIBRARY = "runtime/edgevlm_runtime/engines/ort_library.py"
 CHILD = "runtime/edgevlm_runtime/child.py"
-REPORTING = ("onnxruntime", "onnxruntime_genai")
+OPENVINO = "runtime/edgevlm_runtime/engines/intel/library.py"
+REPORTING = ("onnxruntime", "onnxruntime_genai", "openvino", "openvino_genai")
 IMPORTS_ALLOWED = {
     LIBRARY,
+    OPENVINO,
     # Code of processes that `child` starts, which gives them the switches.
     "edgevlm/providers.py",
     "benchmarks/peers/onnxruntime_genai.py",
+    "benchmarks/peers/openvino.py",
+    "benchmarks/peers/openvino_genai.py",
     "benchmarks/peers/transformers_exporters.py",
 }
 STARTS_ALLOWED = {
@@ -82,13 +87,13 @@ def starts(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in POOLS)
 
 
-def test_onnxruntime_is_imported_in_one_place():
+def test_libraries_that_report_are_imported_in_one_place():
     found = {
         name
         for name, tree in files(*PRODUCT, "fuzz", "tools", "tests")
         if any(module.split(".")[0] in REPORTING for module in imported(tree))
     }
-    assert found - {"tests/test_doors.py"} == IMPORTS_ALLOWED, "import it as edgevlm_runtime.engines.ort_library.ort"
+    assert found - {"tests/test_doors.py"} == IMPORTS_ALLOWED, "import it by its library.py or ort_library.py"
 
 
 def test_processes_are_started_in_one_place():
@@ -105,6 +110,7 @@ def test_processes_are_started_in_one_place():
         "import onnxruntime.tools as tools",
         "from onnxruntime.capi import x",
         "import_module('onnxruntime')",
+        "import openvino as ov",
         "CODE = 'import json, onnxruntime; print(1)'",
         "def f():\n    import onnxruntime_genai as og",
     ],

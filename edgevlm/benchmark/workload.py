@@ -11,11 +11,13 @@ import numpy as np
 from PIL import Image
 
 from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.engines.assigned.chosen import chosen_words
 from edgevlm_runtime.engines.cores import told_threads
 from edgevlm_runtime.errors import ContextOverflow, EdgeVLMError
 from edgevlm_runtime.images import LoadOptions, load_image, make_processor
 from edgevlm_runtime.images.base import PreparedImage
 from edgevlm_runtime.images.limits import check_pixels
+from edgevlm_runtime.options import RuntimeOptions
 from edgevlm_runtime.text.prompt import PromptEncoder
 
 FALLBACK_SIDE = 448
@@ -54,7 +56,8 @@ class Workload:
     """None takes the physical cores."""
     provider: str = "cpu"
     """Of bundles, as the next."""
-    engine: str = "ort"
+    engine: str | None = None
+    """As in `RuntimeOptions`."""
 
     def __post_init__(self) -> None:
         least = {"text_tokens": 1, "new_tokens": 2, "repeats": 1, "warmup": 0}
@@ -79,7 +82,7 @@ class Task:
     new_tokens: int
     threads: int
     provider: str
-    engine: str = "ort"
+    engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class Facts:
     provider: str
     """Execution provider of the bundles."""
     engine: str = "ort"
-    """Engine of the bundles, by its registered name."""
+    """Engine of the bundles, as `--engine` says it; where it was tuned, that of the first bundle."""
 
 
 def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Facts]:
@@ -160,7 +163,9 @@ def prepare(workload: Workload, bundle: Bundle, folder: Path) -> tuple[Task, Fac
         warmup=workload.warmup,
         threads=threads,
         provider=workload.provider,
-        engine=workload.engine,
+        engine=chosen_words(
+            RuntimeOptions(provider=workload.provider, engine=workload.engine, threads=workload.threads), bundle
+        ),
     )
     return task, facts
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 
+from edgevlm_runtime.engines.assigned.words import on_processor
 from edgevlm_runtime.engines.cores import physical_cores, usable_cores
 
 BASE_BYTES = 250 << 20
@@ -29,7 +30,7 @@ def shares(workers: int | None, loading: dict[str, Any], bundle_bytes: int) -> S
     threads: int | None = loading.get("threads")
     cores = physical_cores()
     if workers is None:
-        on_processor = loading.get("provider", "cpu") == "cpu" and loading.get("engine", "ort") == "ort"
+        here = loading.get("provider", "cpu") == "cpu" and on_processor(loading.get("engine"))
         fitting = psutil.virtual_memory().available // (BASE_BYTES + COPIES * bundle_bytes)
-        workers = max(1, min(cores // (threads or 1), fitting)) if on_processor else 1
+        workers = max(1, min(cores // (threads or 1), fitting)) if here else 1
     return Shares(workers, min(threads or max(1, cores // workers), usable_cores()))

@@ -1,8 +1,8 @@
 """What `--json` prints: one frozen dataclass per command, whose fields are the keys.
 
 docs/cli.md's tables are made from these classes (docs/make_cli.py): the docstring under a field describes the key.
-Records that need nothing of the runtime stand beside their command; those of `export`, `compile`, `eval` and `bench`
-beside what is measured.
+Records that need nothing of the runtime stand beside their command; those of `export`, `compile`, `eval`, `bench`
+and `tune` beside what is measured.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from edgevlm_runtime.bundle.manifest import (
     SelfTest,
     TensorInfo,
 )
+from edgevlm_runtime.checks.engines import GraphTrials
 from edgevlm_runtime.checks.parity import Parity
 from edgevlm_runtime.checks.verification import FilesReport, ProviderResult
 
@@ -39,7 +40,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "eval": ("edgevlm.evaluation.report:EvalReport", "edgevlm.cli.eval:WrittenReport"),
     "verify": ("edgevlm.cli.records:VerifyReport",),
     "bench": ("edgevlm.benchmark.baseline:BenchReport",),
-    "tune": ("edgevlm.cli.tune:TuneReport",),
+    "tune": ("edgevlm.benchmark.tuned:TuneReport", "edgevlm.benchmark.tuned:ResetReport"),
     "inspect": ("edgevlm.cli.records:InspectReport",),
     "models": ("edgevlm.cli.models:ModelsReport",),
     "triton": ("edgevlm.cli.scale.triton:TritonReport",),
@@ -148,6 +149,8 @@ class VerifyReport:
     """With `--reference`: whether the bundle was made from it; null where the bundle does not tell."""
     parity: Parity | None
     """With `--reference`: how close the bundle is to it."""
+    engines: tuple[GraphTrials, ...] | None
+    """With `--engines`: what each installed engine makes of each graph; null without."""
 
 
 @dataclass(frozen=True, slots=True)

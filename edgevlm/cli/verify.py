@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgevlm.terminal.engines import HEADER, lines
 from edgevlm.terminal.errors import CHECK_FAILED
-from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
+from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean, table
 from edgevlm.terminal.types import FilePath, Name, loading_options
 
 if TYPE_CHECKING:
     from edgevlm.cli.records import VerifyReport
     from edgevlm_runtime.bundle.folder import Bundle
+    from edgevlm_runtime.checks.engines import GraphTrials
     from edgevlm_runtime.checks.parity import Parity
     from edgevlm_runtime.checks.verification import FilesReport, ProviderResult
 
@@ -40,6 +42,7 @@ class Measured:
 )
 @loading_options(providers=True)
 @click.option("--self-test/--no-self-test", default=True, help="Ask the stored question (default).")
+@click.option("--engines", is_flag=True, help="Say what each installed engine makes of each graph.")
 @json_option
 @click.pass_context
 def command(
@@ -48,6 +51,7 @@ def command(
     reference: str | None,
     loading: dict[str, Any],
     self_test: bool,
+    engines: bool,
     as_json: bool,
 ) -> None:
     """Check that BUNDLE is what the exporter wrote, byte for byte, and that it answers here as it did there.
@@ -57,6 +61,10 @@ def command(
     the exporter is installed) the certificate is measured again and compared with the stored one; MODEL must be the
     checkpoint that the bundle was made from.
 
+    With --engines every installed engine runs each graph, in all it can compute in, beside ONNX Runtime: the smallest
+    cosine of two rows, the largest difference of two values, and whether the self-test passes with it. What an engine
+    cannot do is no fault of the bundle.
+
     Exits with 1 when something does not hold, and says what.
 
     \b
@@ -64,6 +72,7 @@ def command(
       edgevlm verify inspector-int8
       edgevlm verify inspector-int8 --provider cpu --provider cuda --json
       edgevlm verify inspector-fp16 --engine tensorrt-rtx
+      edgevlm verify inspector-int8 --engines
       edgevlm verify inspector-int8 --reference inspector
     """
     from edgevlm_runtime.checks.verification import check_files
@@ -76,14 +85,16 @@ def command(
         usable = opened is not None and not files.bad
         sound = opened if usable else None
         results = _self_tests(sound, **loading) if sound is not None and self_test else []
+        compared = _compare(sound, loading.get("threads")) if sound is not None and engines else None
         measured, drift = _measure(sound, reference) if sound is not None and reference else (None, [])
     problems = [f"{bundle / bad.file}: {bad.problem}" for bad in files.bad]
     problems += [f"self-test on {result.provider}: {result.problem}" for result in results if not result.passed]
     problems += drift
     if as_json:
-        emit_json(_report(bundle, files, results, measured, problems))
+        emit_json(_report(bundle, files, results, measured, compared, problems))
     else:
         _say(files, results, measured)
+        _say_engines(compared)
     for problem in problems:
         note(f"Does not hold: {problem}")
     context.exit(CHECK_FAILED if problems else 0)
@@ -100,6 +111,24 @@ def _self_tests(
     if engine != ORT:
         return [check_self_test(bundle, engine, threads, engine)]
     return [check_self_test(bundle, name, threads) for name in provider]
+
+
+def _compare(bundle: Bundle, threads: int | None) -> tuple[GraphTrials, ...] | None:
+    from edgevlm.terminal.progress import StageProgress
+    from edgevlm_runtime import load
+    from edgevlm_runtime.checks.engines import compare
+
+    if bundle.manifest.self_test is None:
+        note("Engines cannot be compared: this bundle carries no self-test.")
+        return None
+    with StageProgress() as progress:
+        vlm = load(bundle.path, engine=ORT, threads=threads, verify="size")
+        return tuple(one.trials for one in compare(vlm.pipeline, 0, progress))
+
+
+def _say_engines(compared: tuple[GraphTrials, ...] | None) -> None:
+    if compared is not None:
+        click.echo(table([HEADER, *(line for one in compared for line in lines(one.graph, one.trials))]))
 
 
 def _measure(bundle: Bundle, reference: str) -> tuple[Measured, list[str]]:
@@ -131,7 +160,12 @@ def _measure(bundle: Bundle, reference: str) -> tuple[Measured, list[str]]:
 
 
 def _report(
-    bundle: Path, files: FilesReport, results: list[ProviderResult], measured: Measured | None, problems: list[str]
+    bundle: Path,
+    files: FilesReport,
+    results: list[ProviderResult],
+    measured: Measured | None,
+    compared: tuple[GraphTrials, ...] | None,
+    problems: list[str],
 ) -> VerifyReport:
     from edgevlm.cli.records import SelfTestReport, VerifyReport
 
@@ -145,6 +179,7 @@ def _report(
         reference=None if measured is None else measured.reference,
         same_checkpoint=None if measured is None else measured.same_checkpoint,
         parity=None if measured is None else measured.parity,
+        engines=compared,
     )
 
 

@@ -18,6 +18,7 @@ _LEVELS = {
     "edgevlm": logging.WARNING,
     "edgevlm_runtime": logging.WARNING,
     "edgevlm_runtime.images": logging.INFO,  # what was done to a picture
+    "edgevlm_runtime.engines.assigned": logging.INFO,  # which engines answer, where nobody named them
     "edgevlm_export": logging.INFO,
 }
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")

@@ -89,6 +89,12 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
+def _joined(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """As `RuntimeOptions.engine` has them."""
+    del context, parameter
+    return ",".join(values) if values else None
+
+
 def loading_options(*, providers: bool = False) -> Callable[[F], Callable[..., Any]]:
     """Decorator for every command that loads bundles: on what. Passed together as `loading`, the arguments of
     `edgevlm_runtime.load` that were given; where there may be several `providers`, they are a tuple."""
@@ -101,7 +107,12 @@ def loading_options(*, providers: bool = False) -> Callable[[F], Callable[..., A
             help=f"Execution provider: auto, cpu, cuda, ...; must load{may_repeat}. Default: cpu.",
         ),
         "engine": click.option(
-            "--engine", metavar="NAME", help="ort (default), tensorrt or tensorrt-rtx (see `edgevlm compile`)."
+            "--engine",
+            multiple=True,
+            metavar="[GRAPH=]NAME",
+            callback=_joined,
+            help="ort, openvino, tensorrt or tensorrt-rtx, for all graphs or, as vision_encoder=openvino, for one; may "
+            "repeat. Default: as tuned (`edgevlm tune`), else ort.",
         ),
         "threads": click.option(
             "--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores."

@@ -34,6 +34,7 @@ IN_REPOSITORY = {
     "edgevlm[opcua]": ("edgevlm", "[opcua]"),
     "edgevlm-export[tensorrt-rtx]": ("edgevlm-export", "[tensorrt-rtx]"),
     "edgevlm-export[fast-vlm]": ("edgevlm-export", "[fast-vlm]"),
+    "edgevlm-runtime[openvino]": ("edgevlm-runtime", "[openvino]"),
     "edgevlm-runtime[structured]": ("edgevlm-runtime", "[structured]"),
 }
 """What hints ask for of our own: in the repository the distribution that brings it, and that one's extra."""

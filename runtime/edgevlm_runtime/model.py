@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.decoding import tuning
 from edgevlm_runtime.decoding.decoder import Logits
 from edgevlm_runtime.decoding.tuning import Tuning
+from edgevlm_runtime.engines.assigned import tuned
 from edgevlm_runtime.engines.base import Engine
 from edgevlm_runtime.images.load import ImageSources, flat, several
 from edgevlm_runtime.options import RuntimeOptions, runtime_options
@@ -63,6 +65,13 @@ class VLM:
         """Load the graphs of an opened bundle. Raises as `load` does."""
         self.pipeline = Pipeline.load(bundle, options or RuntimeOptions())
         """The loaded parts, for measuring; sessions and chats are made of them."""
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> VLM:
+        """One of parts that are loaded already, for measuring."""
+        made = cls.__new__(cls)
+        made.pipeline = pipeline
+        return made
 
     @property
     def bundle(self) -> Bundle:
@@ -155,9 +164,9 @@ class VLM:
         Returns the figures and the file that keeps them. Raises `EdgeVLMError` when it cannot be written.
         """
         parts = self.pipeline
-        tuning.check_place(parts.tuning_key)
-        most = self.manifest.graphs["decoder"].largest("sequence") or self.context_tokens
-        sizes = [size for size in tuning.CANDIDATES if size <= most]
-        measured = tuning.measure(parts.decoder, parts.positions, self.context_tokens, sizes, rounds, progress)
+        tuned.check_place(parts.tuning_key)
+        measured = parts.measure_chunks(rounds, progress)
         self.pipeline = parts.with_prefill_chunk(measured.prefill_chunk)
-        return measured, tuning.remember(parts.tuning_key, measured)
+        before = tuned.recall(parts.tuning_key) or tuned.Tuned()
+        chunks = {**before.prefill_chunks, parts.decoder_engine: measured.prefill_chunk}
+        return measured, tuned.remember(parts.tuning_key, replace(before, prefill_chunks=chunks))

@@ -37,8 +37,9 @@ class RuntimeOptions:
 
     provider: str = "cpu"
     """Execution provider: a short name ("cpu", "cuda", ...) or ONNX Runtime's own."""
-    engine: str = "ort"
-    """Name of a file in `edgevlm_runtime/engines/`."""
+    engine: str | None = None
+    """What runs the graphs: "ort", or "vision_encoder=openvino,projector=openvino" (`engines.assigned.words`). None
+    takes what this machine was tuned to (`edgevlm tune`) where the provider is "cpu", else "ort"."""
     threads: int | None = None
     """Threads of one graph run; None takes the physical cores this process may use."""
     cuda_graph: bool = False
@@ -77,6 +78,8 @@ class RuntimeOptions:
     def __post_init__(self) -> None:
         named = isinstance(self.provider, str) and self.provider != ""
         need(named, "provider", self.provider, "the name of an execution provider")
+        said = self.engine is None or (isinstance(self.engine, str) and self.engine != "")
+        need(said, "engine", self.engine, "NAME, or GRAPH=NAME,GRAPH=NAME, or None")
         for name in ("image_cache_dir", "context_cache_dir"):
             folder = getattr(self, name)
             plain = folder is None or (isinstance(folder, str | Path) and "\0" not in str(folder) and str(folder) != "")

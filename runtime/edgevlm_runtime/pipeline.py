@@ -5,7 +5,7 @@ It knows nothing of sessions, questions or answers: `asking` is above it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,8 +21,10 @@ from edgevlm_runtime.decoding.embeddings import TokenEmbeddings
 from edgevlm_runtime.decoding.kept.context_store import ContextStore
 from edgevlm_runtime.decoding.positions import PositionScheme, make_positions
 from edgevlm_runtime.engines import load_graphs
-from edgevlm_runtime.engines.base import Engine, GraphRequest
-from edgevlm_runtime.engines.cores import graph_threads
+from edgevlm_runtime.engines.assigned import tuned
+from edgevlm_runtime.engines.assigned.chosen import choose
+from edgevlm_runtime.engines.assigned.several import engine_of
+from edgevlm_runtime.engines.base import Engine, Graph, GraphRequest
 from edgevlm_runtime.errors import ContextOverflow
 from edgevlm_runtime.images import make_processor
 from edgevlm_runtime.images.base import ImageProcessor
@@ -64,27 +66,20 @@ class Pipeline:
         prompts = PromptEncoder.load(bundle.path, manifest.prompt)
         processor, positions = make_processor(manifest.image), make_positions(manifest.decoder.positions)
         embeddings = TokenEmbeddings(bundle)
-        engine, graphs = load_graphs(options, _requests(bundle, options))
-        key = tuning.key(bundle.content_digest, engine.identity, graph_threads(options.threads))
+        known = tuned.recall(tuned.key_of(bundle, options.threads)) or tuned.Tuned()
+        engine, graphs = load_graphs(choose(options, tuple(manifest.graphs), known), requests(bundle, options))
+        chunk = known.prefill_chunks.get(engine_of(engine, "decoder").identity)
         return cls(
             bundle,
             options,
             engine,
             prompts,
             processor,
-            ImageEncoder(
-                graphs["vision_encoder"],
-                graphs["projector"],
-                _image_cache(options),
-                f"{bundle.content_digest} {engine.identity}",
-                options.vision_batch,
-                manifest.decoder.row_width,
-                str(bundle.path),
-            ),
-            Decoder(graphs["decoder"], manifest.decoder, embeddings, graphs.get("prefill"), str(bundle.path)),
+            _encoder(bundle, options, graphs, _image_cache(options), engine.identity),
+            _decoder(bundle, graphs, embeddings),
             positions,
             BakedPrefix.load(bundle),
-            options.prefill_chunk or tuning.recall(key) or tuning.DEFAULT_CHUNK,
+            options.prefill_chunk or chunk or tuning.DEFAULT_CHUNK,
             Lookups() if options.prompt_lookup else None,
             _context_store(bundle, options, engine.identity),
         )
@@ -118,9 +113,13 @@ class Pipeline:
 
     @cached_property
     def tuning_key(self) -> str:
-        """What a measured `prefill_chunk` is kept under (`decoding.tuning`)."""
-        threads = graph_threads(self.options.threads)
-        return tuning.key(self.bundle.content_digest, self.engine.identity, threads)
+        """What is measured here is kept under this (`engines.assigned.tuned`)."""
+        return tuned.key_of(self.bundle, self.options.threads)
+
+    @property
+    def decoder_engine(self) -> str:
+        """Identity of what runs the decoder, for which a measured `prefill_chunk` holds."""
+        return engine_of(self.engine, "decoder").identity
 
     @property
     def image_loading(self) -> LoadOptions:
@@ -132,9 +131,34 @@ class Pipeline:
             bit_depth=self.options.image_bit_depth,
         )
 
+    @property
+    def graphs(self) -> dict[str, Graph]:
+        """The loaded graphs by name."""
+        found = {
+            "vision_encoder": self.encoder.vision,
+            "projector": self.encoder.projector,
+            "decoder": self.decoder.graph,
+        }
+        return found if self.decoder.prefill_graph is None else {**found, "prefill": self.decoder.prefill_graph}
+
+    def with_graphs(self, graphs: Mapping[str, Graph]) -> Pipeline:
+        """The same parts with other graphs in place of some; for measuring: images are not remembered."""
+        all_graphs = {**self.graphs, **graphs}
+        return replace(
+            self,
+            encoder=_encoder(self.bundle, self.options, all_graphs, ImageCache(0), ""),
+            decoder=_decoder(self.bundle, all_graphs, self.decoder.embeddings),
+        )
+
     def with_prefill_chunk(self, chunk: int) -> Pipeline:
         """The same parts; new contexts compute `chunk` positions at once."""
         return replace(self, prefill_chunk=chunk)
+
+    def measure_chunks(self, rounds: int, progress: tuning.Advance = tuning.silent) -> tuning.Tuning:
+        """Which `prefill_chunk` is fastest here. Raises as `tuning.measure` does."""
+        most = self.manifest.graphs["decoder"].largest("sequence") or self.context_tokens
+        sizes = [size for size in tuning.CANDIDATES if size <= most]
+        return tuning.measure(self.decoder, self.positions, self.context_tokens, sizes, rounds, progress)
 
     def prepare(self, image: ImageSource) -> ImageInput:
         """Decode and preprocess one image. Raises `ImageError`."""
@@ -168,6 +192,24 @@ def _context_tokens(manifest: Manifest, options: RuntimeOptions) -> int:
     return allowed if options.max_context is None else min(allowed, options.max_context)
 
 
+def _encoder(
+    bundle: Bundle, options: RuntimeOptions, graphs: Mapping[str, Graph], cache: ImageCache, engine: str
+) -> ImageEncoder:
+    return ImageEncoder(
+        graphs["vision_encoder"],
+        graphs["projector"],
+        cache,
+        f"{bundle.content_digest} {engine}",
+        options.vision_batch,
+        bundle.manifest.decoder.row_width,
+        str(bundle.path),
+    )
+
+
+def _decoder(bundle: Bundle, graphs: Mapping[str, Graph], embeddings: TokenEmbeddings) -> Decoder:
+    return Decoder(graphs["decoder"], bundle.manifest.decoder, embeddings, graphs.get("prefill"), str(bundle.path))
+
+
 def _image_cache(options: RuntimeOptions) -> ImageCache:
     store = None
     if options.image_cache_dir is not None:
@@ -182,7 +224,7 @@ def _context_store(bundle: Bundle, options: RuntimeOptions, engine: str) -> Cont
     return ContextStore(options.context_cache_dir, options.context_cache_dir_bytes, identity, bundle.manifest.decoder)
 
 
-def _requests(bundle: Bundle, options: RuntimeOptions) -> list[GraphRequest]:
+def requests(bundle: Bundle, options: RuntimeOptions) -> list[GraphRequest]:
     """Every graph of the bundle, with what is known of how it will be run."""
     manifest = bundle.manifest
     chunk = options.prefill_chunk or tuning.DEFAULT_CHUNK

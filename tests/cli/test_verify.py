@@ -47,6 +47,25 @@ def test_a_sound_bundle(invoke, tiny_bundle):
     assert told["engine"].endswith("CPUExecutionProvider")
     assert told["reason"] == "as asked"
     assert found["parity"] is None
+    assert found["engines"] is None
+
+
+def test_what_each_engine_makes_of_each_graph(invoke, tiny_bundle):
+    """A graph that an engine cannot run is no fault of the bundle."""
+    result = invoke("verify", tiny_bundle, "--engines", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    records.check("verify", found)
+    trials = {one["graph"]: {trial["engine"]: trial for trial in one["trials"]} for one in found["engines"]}
+    assert list(trials) == ["vision_encoder", "projector", "decoder"]
+    for graph, of_graph in trials.items():
+        assert of_graph["ort"]["passed"] is True
+        assert of_graph["ort"]["cosine_min"] == pytest.approx(1.0)
+        if "openvino" in of_graph:
+            assert of_graph["openvino"]["passed"] is (graph != "decoder")
+            assert of_graph["openvino"]["ms"] is None
+    shown = invoke("verify", tiny_bundle, "--engines").stdout
+    assert all(f"{graph} " in shown for graph in trials)
 
 
 def test_a_flipped_byte_in_any_file_is_named(invoke, bundle):

@@ -263,3 +263,30 @@ def picture() -> Callable[[int], Image.Image]:
         return Image.fromarray(pixels)
 
     return make
+
+
+@pytest.fixture
+def tested(own_bundle: Path, picture: Callable[[int], Image.Image], rewrite: Callable[..., None]) -> Path:
+    """A bundle with a self-test, made with the runtime itself."""
+    folder = own_bundle / "selftest"
+    folder.mkdir()
+    picture(5).save(folder / "image.png")
+    vlm = edgevlm_runtime.load(own_bundle, threads=1)
+    np.save(
+        folder / "embeddings.npy", vlm.pipeline.encoder.compute(vlm.pipeline.prepare(folder / "image.png")).embeddings
+    )
+    answer = vlm.ask(folder / "image.png", "hello", max_new_tokens=8)
+
+    def change(data: dict[str, Any]) -> None:
+        data["self_test"] = {
+            "image": "selftest/image.png",
+            "prompt": "hello",
+            "token_ids": answer.token_ids,
+            "embeddings": "selftest/embeddings.npy",
+            "tolerance": 1e-3,
+        }
+        for name in ("image.png", "embeddings.npy"):
+            data["files"][f"selftest/{name}"] = {"sha256": "0" * 64, "bytes": (folder / name).stat().st_size}
+
+    rewrite(own_bundle, change)
+    return own_bundle

@@ -29,7 +29,7 @@ from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.checks import question_file
 from edgevlm_runtime.checks.selftest import run_self_test
 from edgevlm_runtime.checks.verification import check_files
-from edgevlm_runtime.decoding import tuning
+from edgevlm_runtime.engines.assigned import tuned
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.seal import write_manifest
 
@@ -162,7 +162,7 @@ READERS: dict[str, Callable[[Path, Put, Path], None]] = {
     ),
     "files, verified": within("tokenizer.json", check_files),
     "calibration": beside(lambda bundle, folder: fit_path(bundle), choose),
-    "tuning": beside(lambda bundle, folder: tuning._file("key"), lambda bundle, folder: tuning.recall("key")),
+    "tuning": beside(lambda bundle, folder: tuned._file("key"), lambda bundle, folder: tuned.recall("key")),
     "image": beside(
         lambda bundle, folder: folder / "x.png",
         lambda bundle, folder: edgevlm_runtime.load(bundle, threads=1).ask(folder / "x.png", "hi"),

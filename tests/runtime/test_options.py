@@ -80,6 +80,8 @@ def test_bad_generation_option(name: str, value: Any) -> None:
         ("image_bit_depth", True),
         ("verify", "no"),
         ("provider", ""),
+        ("engine", ""),
+        ("engine", ("ort",)),
     ],
 )
 def test_bad_runtime_option(name: str, value: Any) -> None:

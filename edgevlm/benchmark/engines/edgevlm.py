@@ -10,12 +10,14 @@ from edgevlm_runtime import VLM, Answer
 from edgevlm_runtime import load as load_bundle
 from edgevlm_runtime.bundle.manifest import Manifest
 from edgevlm_runtime.engines import maker
+from edgevlm_runtime.engines.assigned.words import Assignment
 from edgevlm_runtime.errors import EdgeVLMError
 
 
 def imports(task: Task) -> str:
-    """The runtime, and the module of the engine it is asked for. Raises `ProviderError` for one it does not have."""
-    return f"edgevlm_runtime, {maker(task.engine).__module__}"
+    """The runtime, and the modules of the engines it is asked for. Raises `ProviderError` for one it does not have."""
+    modules = (maker(spec).__module__ for spec in Assignment.parse(task.engine).specs)
+    return ", ".join(dict.fromkeys(("edgevlm_runtime", *modules)))
 
 
 def load(spec: Spec, task: Task) -> Engine:

@@ -51,7 +51,9 @@ class Loss:
 
     def measure(self, folder: Path, manifest: Manifest) -> float:
         """Mean KL in nats per position of the bundle in `folder`, which has no manifest yet."""
-        vlm = VLM(Bundle(folder, manifest, digest=""), RuntimeOptions(max_context=self.samples.text.shape[1]))
+        vlm = VLM(
+            Bundle(folder, manifest, digest=""), RuntimeOptions(engine="ort", max_context=self.samples.text.shape[1])
+        )
         total, row = 0.0, 0
         for logits in self._run(vlm.pipeline):
             expected = torch.from_numpy(self.wanted[row : row + len(logits)])

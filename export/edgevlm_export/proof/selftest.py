@@ -68,7 +68,7 @@ def picture(height: int = 120, width: int = 160) -> Image.Image:
 
 def _answer(folder: Path, manifest: Manifest, image: Path) -> tuple[tuple[int, ...], NDArray[np.float32]]:
     """Tokens and image embeddings, by the runtime itself. The folder has no manifest yet: it is handed over."""
-    vlm = VLM(Bundle(folder, manifest, digest=""), RuntimeOptions(max_context=CONTEXT))
+    vlm = VLM(Bundle(folder, manifest, digest=""), RuntimeOptions(engine="ort", max_context=CONTEXT))
     embeddings = vlm.pipeline.encoder.encode(vlm.pipeline.prepare(image)).embeddings
     answer = vlm.ask(image, PROMPT, max_new_tokens=NEW_TOKENS, temperature=0.0)
     tokens = tuple(int(token) for token in answer.token_ids)

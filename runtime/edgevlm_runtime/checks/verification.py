@@ -122,7 +122,7 @@ def check_self_test(bundle: Bundle, provider: str, threads: int | None = None, e
     return ProviderResult(
         provider,
         result.passed,
-        _problem(result),
+        self_test_problem(result),
         result.embeddings_max_abs,
         result.tolerance,
         result.tokens_match,
@@ -170,7 +170,7 @@ def _unlisted(folder: Path, manifest: Manifest) -> list[BadFile]:
         return [BadFile(MANIFEST_NAME, str(error))]
 
 
-def _problem(result: SelfTestResult) -> str | None:
+def self_test_problem(result: SelfTestResult) -> str | None:
     """Names the part that answers otherwise: embeddings come from the first two graphs, tokens from the decoder."""
     if not result.embeddings_match:
         return (

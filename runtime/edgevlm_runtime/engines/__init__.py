@@ -4,39 +4,64 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
+from edgevlm_runtime.engines.assigned.several import Several
+from edgevlm_runtime.engines.assigned.words import DEFAULT, Assignment, name_of
 from edgevlm_runtime.engines.base import Engine, Graph, GraphRequest
-from edgevlm_runtime.errors import ProviderError
+from edgevlm_runtime.errors import EdgeVLMError, ProviderError
 from edgevlm_runtime.options import RuntimeOptions
 from edgevlm_runtime.registry import Registry
 
 log = logging.getLogger(__name__)
 
+_NAMES = ("ort", "openvino", "tensorrt", "tensorrt-rtx")
 ENGINES = Registry(
     "unknown engine",
-    {name: f"{__name__}.{name.replace('-', '_')}:make_engine" for name in ("ort", "tensorrt", "tensorrt-rtx")},
+    {name: f"{__name__}.{name.replace('-', '_')}:make_engine" for name in _NAMES},
     ProviderError,
     group="edgevlm.engines",
 )
 
 
 def maker(name: str) -> Callable[[RuntimeOptions], Engine]:
-    """What makes the engine of this name. Raises `ProviderError` where there is none."""
-    return cast(Callable[[RuntimeOptions], Engine], ENGINES.get(name.replace("_", "-")))
+    """What makes the engine of this name, whatever words follow it. Raises `ProviderError` where there is none."""
+    return cast(Callable[[RuntimeOptions], Engine], ENGINES.get(name_of(name).replace("_", "-")))
 
 
 def make_engine(options: RuntimeOptions) -> Engine:
-    """The engine named in the options. Raises `ProviderError` for a name that is not one, or when it cannot load."""
-    return maker(options.engine)(options)
+    """The one engine named in the options. Raises `ProviderError` for an unknown name, or when it cannot load."""
+    return maker(options.engine or DEFAULT)(options)
 
 
-def load_graphs(options: RuntimeOptions, requests: Sequence[GraphRequest]) -> tuple[Engine, dict[str, Graph]]:
-    """The engine named in the options, and the graphs, by name, that it loaded; all on one engine.
+def make_engines(
+    options: RuntimeOptions, graphs: Sequence[str], reason: str = "", otherwise: Callable[[], Engine] | None = None
+) -> Engine:
+    """What runs these graphs, as the options say (`assigned.words`). `reason`: why, where the caller did not say so;
+    `otherwise`: what to take then where it fails.
 
-    Raises as `make_engine` and `Engine.load` do.
+    Raises as `make_engine` does, and `EdgeVLMError` for an assignment that does not fit.
     """
-    engine = make_engine(options)
+    assignment = Assignment.parse(options.engine)
+    assignment.check(graphs)
+    if "prefill" in graphs and assignment.of("prefill") != assignment.of("decoder"):
+        raise EdgeVLMError("--engine: prefill fills the decoder's KV cache: give both one engine")
+    made: dict[str, Engine] = {}
+    for graph in graphs:
+        spec = assignment.of(graph)
+        if spec not in made:
+            made[spec] = make_engine(replace(options, engine=spec))
+    if len(made) == 1 and not reason:
+        return next(iter(made.values()))
+    return Several({graph: made[assignment.of(graph)] for graph in graphs}, reason, otherwise)
+
+
+def load_graphs(engine: Engine, requests: Sequence[GraphRequest]) -> tuple[Engine, dict[str, Graph]]:
+    """The graphs, by name, that the engine loaded, and the engine: another one where "auto" had to think again.
+
+    Raises as `Engine.load` does.
+    """
     try:
         return engine, _load(engine, requests)
     except ProviderError as error:

@@ -117,7 +117,11 @@ class Graph(Protocol):
 
 
 class Engine(Protocol):
-    """Loads graphs."""
+    """Loads graphs.
+
+    One that computes in several ways may say so: `variants`, further words for `--engine` that hold on this machine
+    ("openvino:bf16"). `edgevlm tune` compares them all.
+    """
 
     @property
     def identity(self) -> str:

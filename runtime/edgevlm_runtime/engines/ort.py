@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgevlm_runtime.engines.assigned.words import no_words
 from edgevlm_runtime.engines.base import AS_ASKED, Graph, GraphRequest
 from edgevlm_runtime.engines.cores import int8_overflows, told_threads
 from edgevlm_runtime.engines.ort_graph import OrtGraph
@@ -37,6 +38,7 @@ _SILENT = 4  # onnxruntime's "fatal": its messages also arrive as exceptions, wh
 
 def make_engine(options: RuntimeOptions) -> OrtEngine:
     """The engine for these options. Raises `ProviderError` when the provider is not in the installed onnxruntime."""
+    no_words(options.engine)
     ort.set_default_logger_severity(_SILENT)
     choice = choose(ort, options.provider)
     log.info("%s: %s", choice.provider, choice.reason)

@@ -53,8 +53,8 @@ class ImageEncoder:
     ) -> None:
         """`identity` names what else decides the embeddings (bundle, engine, provider); `batch` is the number of
         tiles run at once; `width` the decoder's, where it is known; `where` the bundle, for errors."""
-        self._vision = vision
-        self._projector = projector
+        self.vision = vision
+        self.projector = projector
         self._identity = f"{identity} batch {batch}"
         self._batch = batch
         self._width = width
@@ -114,11 +114,11 @@ class ImageEncoder:
         """Embeddings computed anew, past the cache. Raises as `encode` does."""
         parts: list[Array] = []
         vision_ms = projector_ms = 0.0
-        for feeds in self._batches(image.prepared.feeds):
+        for feeds in self.batches(image.prepared.feeds):
             start = time.perf_counter()
-            features = self._vision.run(feeds)
+            features = self.vision.run(feeds)
             middle = time.perf_counter()
-            projected = self._projector.run({name: features[name] for name in self._projector.inputs})[EMBEDDINGS]
+            projected = self.projector.run({name: features[name] for name in self.projector.inputs})[EMBEDDINGS]
             end = time.perf_counter()
             vision_ms += (middle - start) * 1e3
             projector_ms += (end - middle) * 1e3
@@ -144,10 +144,10 @@ class ImageEncoder:
 
     def features(self, image: ImageInput) -> Array:
         """What the projector gets, computed anew: `image_features` of all tiles, in the order of computation."""
-        parts = [self._vision.run(feeds)[FEATURES] for feeds in self._batches(image.prepared.feeds)]
+        parts = [self.vision.run(feeds)[FEATURES] for feeds in self.batches(image.prepared.feeds)]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
-    def _batches(self, feeds: dict[str, Array]) -> Iterator[dict[str, Array]]:
+    def batches(self, feeds: dict[str, Array]) -> Iterator[dict[str, Array]]:
         """The feeds in slices of `batch` tiles where tiles are independent, else as they are."""
         counts = {array.shape[:1] for array in feeds.values()}
         if not self._by_tile or len(counts) != 1 or counts == {()}:

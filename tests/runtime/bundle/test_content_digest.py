@@ -12,7 +12,7 @@ import pytest
 import edgevlm_runtime
 from edgevlm_runtime.bundle.choice_temperature import TemperatureFit, write_fit
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.decoding import tuning
+from edgevlm_runtime.engines.assigned import tuned
 from edgevlm_runtime.errors import EdgeVLMError
 from tests.support.fake_engines import add_fake_engines, write_manifest
 
@@ -48,7 +48,7 @@ def test_everything_else_does(own_bundle: Path) -> None:
 def test_what_was_fitted_and_tuned_is_kept(own_bundle: Path, tmp_path: Path) -> None:
     vlm = edgevlm_runtime.load(own_bundle, threads=1)
     write_fit(vlm.bundle, TemperatureFit(vlm.bundle.content_digest, 1.75, "questions", 100, 0.2, 0.1))
-    tuning.remember(vlm.pipeline.tuning_key, tuning.Tuning(96, {96: 1.0}, 608))
+    tuned.remember(vlm.pipeline.tuning_key, tuned.Tuned(prefill_chunks={vlm.engine.identity: 96}))
     add_fake_engines(own_bundle)
     compiled = edgevlm_runtime.load(own_bundle, threads=1)
     assert compiled.choice_temperature == 1.75

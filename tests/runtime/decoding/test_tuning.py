@@ -42,7 +42,7 @@ def test_measured_once_used_ever_after(tiny_bundle: Path, own_cache: Path) -> No
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert found.tokens_per_s[found.prefill_chunk] == max(found.tokens_per_s.values()) > 0
     assert file.is_relative_to(own_cache)
-    assert json.loads(file.read_text())["prefill_chunk"] == found.prefill_chunk
+    assert json.loads(file.read_text())["prefill_chunks"] == {vlm.engine.identity: found.prefill_chunk}
     assert edgevlm_runtime.load(tiny_bundle).prefill_chunk == vlm.prefill_chunk == found.prefill_chunk
     assert edgevlm_runtime.load(tiny_bundle, prefill_chunk=7).prefill_chunk == 7
 
@@ -57,39 +57,6 @@ def test_answers_are_those_of_an_untuned_model(tiny_bundle: Path) -> None:
 def test_no_rounds(tiny_bundle: Path) -> None:
     with pytest.raises(EdgeVLMError, match="rounds"):
         edgevlm_runtime.load(tiny_bundle).tune(0)
-
-
-def test_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container's user may have none: nothing is remembered, and nothing breaks."""
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", _no_home)
-    assert tuning.recall("x") is None
-    with pytest.raises(EdgeVLMError, match="set XDG_CACHE_HOME"):
-        tuning.remember("x", tuning.Tuning(64, {64: 1.0}, 10))
-
-
-def _no_home() -> Path:
-    raise RuntimeError("Could not determine home directory.")
-
-
-def test_keys_tell_bundles_engines_and_threads_apart() -> None:
-    keys = {tuning.key(*parts) for parts in (("a", "e", 1), ("b", "e", 1), ("a", "f", 1), ("a", "e", 2))}
-    assert len(keys) == 4
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"prefill_chunk": 0}', '{"prefill_chunk": "64"}'])
-def test_damaged_files_count_as_none(own_cache: Path, content: str) -> None:
-    assert tuning.recall("x") is None
-    file = tuning.remember("x", tuning.Tuning(64, {64: 1.0}, 10))
-    assert tuning.recall("x") == 64
-    file.write_text(content)
-    assert tuning.recall("x") is None
-
-
-def test_unwritable_cache_folder(own_cache: Path) -> None:
-    own_cache.write_text("a file where the folder should be")
-    with pytest.raises(EdgeVLMError, match=r"tuning cannot be kept: .*XDG_CACHE_HOME"):
-        tuning.remember("x", tuning.Tuning(64, {64: 1.0}, 10))
 
 
 def test_nothing_is_measured_that_cannot_be_kept(

@@ -24,7 +24,7 @@ from tests.support.graphs import alone
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(ProviderError, match="unknown engine: other: known are ort, tensorrt, tensorrt-rtx"):
+    with pytest.raises(ProviderError, match="unknown engine: other: known are ort, openvino, tensorrt, tensorrt-rtx"):
         make_engine(RuntimeOptions(engine="other"))
 
 

@@ -97,7 +97,9 @@ def test_a_provider_that_was_asked_for_gives_way_to_none(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
     monkeypatch.setattr(OrtEngine, "load", refuse)
     with pytest.raises(ProviderError, match="has no kernel for decoder"):
-        load_graphs(RuntimeOptions(provider="cuda"), [GraphRequest(Bundle.open(handmade_bundle), "decoder")])
+        load_graphs(
+            make_engine(RuntimeOptions(provider="cuda")), [GraphRequest(Bundle.open(handmade_bundle), "decoder")]
+        )
 
 
 def test_auto_without_a_gpu_takes_the_cpu_and_says_why() -> None:

@@ -121,7 +121,10 @@ def _about(one: inputs.NamedInput | GreedyFigures) -> str:
 
 def _ask_bundle(bundle: Bundle, named: Sequence[inputs.NamedInput], progress: Progress) -> list[Asked]:
     """The bundle is in memory only in here."""
-    vlm = VLM(bundle, RuntimeOptions(max_context=min(CONTEXT, bundle.manifest.decoder.max_context), verify="size"))
+    vlm = VLM(
+        bundle,
+        RuntimeOptions(engine="ort", max_context=min(CONTEXT, bundle.manifest.decoder.max_context), verify="size"),
+    )
     asked = []
     for number, one in enumerate(named):
         progress("asking the bundle", number, len(named))

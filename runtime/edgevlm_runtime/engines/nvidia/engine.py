@@ -10,6 +10,7 @@ from typing import Any
 from edgevlm_runtime.bundle.engine_info import EngineInfo, this_platform
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.bundle.manifest import FileRecord
+from edgevlm_runtime.engines.assigned.words import no_words
 from edgevlm_runtime.engines.base import AS_ASKED, Graph, GraphRequest
 from edgevlm_runtime.engines.nvidia.compiled import CompiledEngine
 from edgevlm_runtime.engines.nvidia.cuda import Device
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 def make(options: RuntimeOptions, library: Library) -> TensorRTEngine:
     """The engine of one library. Raises `ProviderError` where the library, CUDA or the GPU is missing."""
+    no_words(options.engine)
     module = import_library(library)
     return TensorRTEngine(library, module, Device.first(), cuda_graph=options.cuda_graph)
 
