@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgevlm_export.families.choosing.base import Method, ascending, keep
+from edgevlm_export.families.choosing.base import Method, ascending
 
 FAR = 4.0
 """More than any cosine distance."""
@@ -18,18 +18,18 @@ FAR = 4.0
 
 def choose(rows: Tensor, scores: Tensor | None, number: int) -> Tensor:
     """Places of `number` tokens that are far from each other."""
+    images, tokens = rows.shape[:2]
     unit = nn.functional.normalize(rows, dim=-1)
-    distances = 1 - unit @ unit.transpose(1, 2)
-    apart = distances + FAR * torch.eye(rows.shape[1])
-    place = apart.amin(-1).argmax(-1, keepdim=True)
-    nearest, taken = torch.full_like(apart[:, 0], FAR), [place]
-    columns = torch.arange(rows.shape[1])
+    distances, itself = 1 - unit @ unit.transpose(1, 2), FAR * torch.eye(tokens)
+    place = (distances + itself).amin(-1).argmax(-1)
+    left = (distances - itself).reshape(-1, tokens)  # what is taken is nearer to itself than anything, and stays so
+    first = torch.arange(images) * tokens
+    nearest, taken = left.index_select(0, first + place), [place]
     for _ in range(number - 1):
-        nearest = torch.minimum(nearest, keep(distances, place)[:, 0])
-        nearest = torch.where(columns == place, -FAR, nearest)  # what is taken is not taken again
-        place = nearest.argmax(-1, keepdim=True)
+        place = nearest.argmax(-1)
         taken.append(place)
-    return ascending(torch.cat(taken, dim=-1))
+        nearest = torch.minimum(nearest, left.index_select(0, first + place))
+    return ascending(torch.stack(taken, dim=-1))
 
 
 METHOD = Method(choose)
