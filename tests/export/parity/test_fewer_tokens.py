@@ -186,3 +186,15 @@ def test_a_certificate_says_what_it_costs(case: Case, precision: str, export_bun
     assert {miss.what for miss in certificate.missed if not isinstance(miss, str)} == {"changed"}
     if precision == "fp32":
         assert {one.same_choice for one in certificate.images.values()} == {1.0}
+
+
+def test_a_context_without_room_for_all_tokens(
+    tiny_checkpoint: Path, export_bundle: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The bundle is made for fewer: what it costs cannot be measured, and that is said."""
+    asked = {"image_size": 196, "image_tokens": 3, "max_context": 150}
+    bundle = export_bundle(tiny_checkpoint, **asked, certificate=True)
+    certificate = read_certificate(edgevlm_runtime.load(bundle, verify="size").bundle)
+    assert certificate is not None
+    assert (certificate.verdict, certificate.image_tokens) == ("passed", None)
+    assert "what fewer image tokens cost is not measured" in caplog.text
