@@ -90,6 +90,25 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
 @click.option(
     "--kv", type=Name(), metavar="P", help="Precision of the KV cache: fp32 (the default), int8 or int8:channel."
 )
+@click.option(
+    "--image-size",
+    type=Whole(1),
+    metavar="N",
+    help="Have the vision encoder take pictures of N x N pixels, where the checkpoint's have another size.",
+)
+@click.option(
+    "--image-tokens",
+    type=Whole(1),
+    metavar="N",
+    help="Have the decoder read N tokens of each image, or of each tile, and not all. The certificate says how many "
+    "answers that changes, on the pictures of --calibrate or on those that ship along.",
+)
+@click.option(
+    "--image-token-method",
+    type=Name(),
+    metavar="NAME",
+    help="How they are chosen: diverse (the default), attention, or random, to compare with.",
+)
 @click.option("--system-prompt", metavar="TEXT", help="System prompt of every question, unless it brings its own.")
 @click.option(
     "--chat-template",
@@ -148,6 +167,9 @@ def command(
     decoder: str | None,
     prefill: str | None,
     kv: str | None,
+    image_size: int | None,
+    image_tokens: int | None,
+    image_token_method: str | None,
     system_prompt: str | None,
     chat_template: str | None,
     bake_prefix: bool,
@@ -193,6 +215,9 @@ def command(
         decoder=decoder,
         prefill=prefill,
         kv=kv,
+        image_size=image_size,
+        image_tokens=image_tokens,
+        image_token_method=image_token_method,
         system_prompt=system_prompt,
         chat_template=chat_template,
         bake_prefix=bake_prefix,
@@ -238,6 +263,16 @@ def _fidelity(report: ExportReport) -> list[str]:
     return lines
 
 
+def _image_tokens(report: ExportReport) -> list[str]:
+    """What leaving out image tokens costs."""
+    found = report.image_tokens
+    if found is None:
+        return []
+    share, of_random = f"{100 * found.changed:.1f} %", f"{100 * found.random_changed:.1f} %"
+    kept = f"{found.kept} of {found.of} image tokens ({found.method})"
+    return [f"{kept}: {share} of {found.questions} answers changed, {of_random} with as many at random"]
+
+
 def _summary(report: ExportReport) -> str:
     rows = [("graph", "precision", "bytes", "nodes")]
     rows += [(name, g.precision, human_bytes(g.bytes), str(g.nodes)) for name, g in report.graphs.items()]
@@ -246,6 +281,7 @@ def _summary(report: ExportReport) -> str:
             f"{report.bundle}: {report.family}, {human_bytes(report.bytes_total)}",
             table(rows),
             *_fidelity(report),
+            *_image_tokens(report),
             f"compared with PyTorch: {report.certificate or 'no'}",
             f"{report.seconds:.1f} s, peak memory {report.peak_rss_mib:.0f} MiB",
         ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgevlm_runtime.bundle.certificate import Certificate
     from edgevlm_runtime.bundle.decoder_info import KVLayout
     from edgevlm_runtime.bundle.folder import Bundle
-    from edgevlm_runtime.bundle.manifest import GraphInfo, Manifest, SelfTest
+    from edgevlm_runtime.bundle.manifest import GraphInfo, ImageProcessing, Manifest, SelfTest
 
 THOUSAND_TOKENS = 1024
 
@@ -129,7 +129,7 @@ def _as_text(bundle: Bundle) -> str:
         ("KV cache", f"{human_bytes(kv_bytes(kv))} for {THOUSAND_TOKENS} tokens, {kv.dtype}, {kv.layers} layers"),
         ("system prompt", manifest.prompt.system_prompt or "none"),
         ("prompts begin with", _beginning(bundle)),
-        ("images", f"{manifest.image.kind}: {_options(manifest.image.options)}"),
+        ("images", f"{manifest.image.kind}: {_options(manifest.image.options)}{_changed(manifest.image)}"),
         ("self-test", _self_test(manifest.self_test)),
         ("against PyTorch", _parity(_certificate(bundle))),
         ("made with", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
@@ -174,6 +174,13 @@ def _parity(certificate: Certificate | None) -> str:
 
 def _self_test(test: SelfTest | None) -> str:
     return f'"{test.prompt}" about {test.image}, {len(test.token_ids)} tokens' if test else "none"
+
+
+def _changed(image: ImageProcessing) -> str:
+    """What of images is otherwise than the checkpoint has it."""
+    size = "" if image.size is None else f"; of {image.size} pixels by request"
+    fewer = image.fewer
+    return size if fewer is None else f"{size}; {fewer.kept} of {fewer.of} tokens are kept ({fewer.method})"
 
 
 def _options(options: dict[str, Any]) -> str:

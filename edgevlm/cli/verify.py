@@ -143,7 +143,7 @@ def _measure(bundle: Bundle, reference: str) -> tuple[Measured, list[str]]:
     from edgevlm_runtime.checks.parity import parity
 
     other = other_checkpoint(bundle.manifest, locate(reference))
-    opened = open_reference(reference, run_bytes(bundle.manifest), given_template(bundle))
+    opened = open_reference(reference, run_bytes(bundle.manifest), given_template(bundle), bundle.manifest.image)
     with StageProgress() as progress:
         found = certify(bundle, opened, progress=progress)
     stored = read_certificate(bundle)

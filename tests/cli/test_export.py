@@ -61,6 +61,7 @@ def test_json(invoke, tiny_checkpoint, output):
         "seconds",
         "certificate",
         "fidelity",
+        "image_tokens",
         "notes",
         "steps",
     ]
@@ -90,6 +91,38 @@ def test_text_and_default_folder(invoke, tiny_checkpoint, tmp_path, monkeypatch)
     assert json.loads((folder / "manifest.json").read_text())["self_test"] is None
     assert "decoder         fp32" in result.stdout
     assert f"edgevlm run {folder.name}" in result.stderr
+
+
+def test_fewer_image_tokens_that_change_answers(invoke, tiny_checkpoint, output):
+    """Random weights: kept aside, and the figures said; taken where that is allowed."""
+    asked = ("export", tiny_checkpoint, "-o", output, "--image-tokens", "3", "--json")
+    missed = invoke(*asked)
+    assert missed.exit_code == 1
+    (what,) = json.loads(missed.stdout)["missed"]
+    assert what.startswith("3 of 4 image tokens (diverse), share of 64 answers that are others than with all (")
+    assert what.endswith("at most 0.1 is needed")
+    allowed = invoke(*asked, "--allow-drift", "a test")
+    assert allowed.exit_code == 0, allowed.stderr
+    report = json.loads(allowed.stdout)
+    records.check("export", report)
+    cost = report["image_tokens"]
+    assert (cost["kept"], cost["of"], cost["method"], cost["questions"]) == (3, 4, "diverse", 64)
+    assert 0.1 < cost["changed"] <= 1
+    said = invoke("export", tiny_checkpoint, "-o", output, "--image-tokens", "3", "--allow-drift", "a test", "--force")
+    assert "3 of 4 image tokens (diverse): " in said.stdout
+    shown = invoke("inspect", output, "--json")
+    assert json.loads(shown.stdout)["image"]["fewer"] == {"kept": 3, "of": 4, "method": "diverse"}
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "many"])
+@pytest.mark.parametrize("option", ["--image-tokens", "--image-size"])
+def test_numbers_that_are_none(invoke, refused, tiny_checkpoint, output, option, value):
+    assert option in refused(invoke("export", tiny_checkpoint, "-o", output, option, value))
+
+
+def test_image_options_that_the_model_does_not_take(refusal, tiny_checkpoint):
+    assert "4 of 4" in refusal(tiny_checkpoint, "--image-tokens", 4)
+    assert "take 28 or 42" in refusal(tiny_checkpoint, "--image-size", 30)
 
 
 def test_the_model_is_no_folder(refusal, tmp_path, picture):

@@ -13,6 +13,7 @@ from edgevlm_export.checkpoints import door, hub, json_files, recognise, skeleto
 from edgevlm_export.checkpoints.aliases import ALIASES, checkpoint_path
 from edgevlm_export.checkpoints.weights import conversion, quantized, shards, ties, torch_files
 from edgevlm_export.checkpoints.weights.files import weight_files
+from edgevlm_export.checkpoints.weights.interpolated import Views
 from edgevlm_export.checkpoints.weights.shards import FLOATS, StoredTensor, Weight
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel, reason
 from edgevlm_runtime.registry import added
@@ -99,18 +100,19 @@ def index_file(path: Path) -> list[StoredTensor]:
     return shards.index(path) if path.suffix == ".safetensors" else torch_files.index(path)
 
 
-def open_weights(folder: Path, model: PreTrainedModel) -> WeightSource:
+def open_weights(folder: Path, model: PreTrainedModel, views: Views | None = None) -> WeightSource:
     """Index the weights of `folder` as `model`'s parameters: stored tensors are renamed and converted as transformers
     does (`conversion`).
 
     Every file's header is read, so a missing or truncated one is found before any work is done. Parameters that the
     config ties, and that are stored with different values, become parameters of their own in `model`; buffers that are
-    stored get their values.
+    stored get their values. `views`: what becomes of single tensors before they are `model`'s.
     Raises `CheckpointError`, and `UnsupportedModel` for weights that are no plain floats or cannot be converted.
     """
     found = stored_tensors(folder)
     quantized.check_plain(found)
     tensors = conversion.parameters(found, model)
+    tensors |= {name: view(tensors[name]) for name, view in (views or {}).items() if name in tensors}
     apart = ties.settle(model, tensors)
     _check_tensors(tensors, model)
     _check_buffers(folder, tensors, model)

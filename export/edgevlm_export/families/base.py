@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.blocks import BLOCKS
+from edgevlm_export.families.choosing.graph import fewer_rows
 from edgevlm_export.families.decoder import EMBEDDINGS, Columns, Wiring, decoder_source
 from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.families.text_config import check_decoder, rotates_outside, windows
 from edgevlm_export.graphs.source import Forwards, GraphSource
 from edgevlm_runtime.bundle.decoder_info import ImageColumns, StateInfo
+from edgevlm_runtime.bundle.manifest import FewerTokens
 from edgevlm_runtime.decoding.attention import get_pattern
 
 _NONE: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({})
@@ -73,6 +75,8 @@ class Family(ABC):
     """Whether positions are inputs of the decoder (multimodal rotary embedding)."""
     attention: str = "causal"
     """Which tokens see later ones: a key of `edgevlm_runtime.decoding.attention.PATTERNS`."""
+    fewer: FewerTokens | None = None
+    """Where the projector's graph shall leave out some of an image's tokens."""
 
     def __init__(
         self, model: PreTrainedModel, normalization: Normalization, image_options: dict[str, Any], context: int
@@ -105,6 +109,28 @@ class Family(ABC):
     def prepare_tokenizer(cls, tokenizer: Any) -> Any:
         """A loaded tokenizer, after what the family's processor in transformers does to it."""
         return tokenizer
+
+    @classmethod
+    def resizes(cls, config: PreTrainedConfig) -> bool:
+        """Whether the tower of the model with this config can be given square pictures of another size, its table of
+        positions interpolated (`edgevlm_export.checkpoints.weights.interpolated`)."""
+        return False
+
+    @classmethod
+    def choices(cls, config: PreTrainedConfig) -> tuple[str, ...]:
+        """Methods by which some of an image's tokens can be chosen (`families.choosing.METHODS`), the best first; none
+        where a token that is left out would change the positions of others, or what stands between them."""
+        return ()
+
+    @classmethod
+    def scoring_layer(cls, config: PreTrainedConfig) -> str:
+        """Path of the tower's layer whose attention gives scores; for families with a choice that goes by them."""
+        raise NotImplementedError
+
+    @classmethod
+    def scores(cls, config: PreTrainedConfig, weights: Tensor) -> Tensor:
+        """Scores [B, tokens] from that layer's attention [B, heads, queries, places]; likewise."""
+        raise NotImplementedError
 
     @property
     def positions(self) -> str:
@@ -154,6 +180,11 @@ class Family(ABC):
     @abstractmethod
     def projector(self) -> GraphSource:
         """`image_features` to `image_embeddings`, in the decoder's space."""
+
+    def graph(self, name: str) -> GraphSource:
+        """`vision_encoder`, `projector`, `decoder` or `prefill`, with as many image tokens as are asked for."""
+        source: GraphSource = getattr(self, name)()
+        return fewer_rows(source, self.fewer) if name == "projector" and self.fewer is not None else source
 
     @property
     def image_columns(self) -> tuple[ImageColumns, ...]:

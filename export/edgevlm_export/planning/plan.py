@@ -14,9 +14,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.checkpoints import checkpoint, skeleton
 from edgevlm_export.checkpoints.generation import read_generation
+from edgevlm_export.checkpoints.weights.interpolated import views
 from edgevlm_export.checkpoints.weights.ties import tied_weights
 from edgevlm_export.families import get_family
 from edgevlm_export.families.base import Family
+from edgevlm_export.families.image_request import AS_THEY_ARE, ImageRequest
 from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.families.text_config import max_context, shared_layers
 from edgevlm_export.planning import notes
@@ -26,11 +28,10 @@ from edgevlm_export.planning.targets import get_target
 from edgevlm_export.precision import WeightJob, get_format
 from edgevlm_export.precision.plan import PrecisionPlan, matches
 from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
+from edgevlm_export.preprocessing.fewer import at_size, changed
 from edgevlm_runtime.bundle.engine_info import Profile
 from edgevlm_runtime.bundle.manifest import GenerationDefaults
 from edgevlm_runtime.errors import CheckpointError, EdgeVLMError, ExportError, reason
-
-logger = logging.getLogger(__name__)
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def _traced(
     names = GRAPHS if precision.prefill is None else (*GRAPHS, "prefill")
     for done, name in enumerate(names):
         progress("tracing", done, len(names))
-        graphs[name] = plan_graph(name, getattr(family, name)(), family.model, precision.graph(name), kept)
+        graphs[name] = plan_graph(name, family.graph(name), family.model, precision.graph(name), kept)
         check_weights(graphs[name], weights)
     progress("tracing", len(names), len(names))
     _check_patterns(precision, graphs)
@@ -182,19 +183,21 @@ def plan_export(
     progress: Progress,
     target: str = "onnx",
     chat_template: str | None = None,
+    images: ImageRequest = AS_THEY_ARE,
 ) -> ExportPlan:
     """Read configs and headers, trace every graph, check that the checkpoint has every weight. `chat_template`: a text
-    that stands in for the checkpoint's own.
+    that stands in for the checkpoint's own; `images`: what is to be done otherwise with images.
 
     Raises `CheckpointError`, `UnsupportedModel`, and `ExportError` for a `precision` that does not fit the model.
     """
     progress("reading the checkpoint", 0, 1)
-    config = checkpoint.load_config(folder)
-    family_type = get_family(config.model_type)
-    processor = load_processor(folder, config, chat_template)
+    stored = checkpoint.load_config(folder)
+    family_type = get_family(stored.model_type)
+    processor, config = at_size(load_processor(folder, stored, chat_template), stored, images)
     preprocessing = _translated(processor, config)
+    image = changed(preprocessing.image, config, images)
     model = skeleton.build(config)
-    weights = checkpoint.open_weights(folder, model)
+    weights = checkpoint.open_weights(folder, model, views(model, stored, images.size))
     notes.check_image_token(preprocessing.prompt.image_token_id, config, folder)
     generation = read_generation(folder, config, processor.tokenizer, processor.turn_end)
     text = config.get_text_config()
@@ -204,6 +207,7 @@ def plan_export(
         preprocessing.image.options,
         max_context(text, context, get_target(target).context),
     )
+    family.fewer = image.fewer
     _check_possible(precision, family)
     progress("reading the checkpoint", 1, 1)
     graphs = _traced(family, precision, weights, progress)
@@ -223,7 +227,7 @@ def plan_export(
         model,
         family,
         processor,
-        preprocessing,
+        replace(preprocessing, image=image),
         generation.defaults,
         graphs,
         weights,

@@ -23,12 +23,14 @@ from edgevlm_export.families import get_family
 from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import load_processor, translate
+from edgevlm_export.preprocessing.fewer import at_size
 from edgevlm_export.reference.loaded import LoadedWeights
 from edgevlm_export.reference.memory import give_back_large_blocks
 from edgevlm_export.streaming import inputs as asking
+from edgevlm_export.streaming.choosing import Choosing, interpolate, whole
 from edgevlm_export.streaming.inputs import Array, Forced, ImageFile, Inputs, Read
 from edgevlm_export.streaming.model import StreamedModel
-from edgevlm_runtime.bundle.manifest import GenerationDefaults
+from edgevlm_runtime.bundle.manifest import GenerationDefaults, ImageProcessing
 
 
 class StreamedReference:
@@ -44,22 +46,27 @@ class StreamedReference:
         self._ends = frozenset(defaults.eos_token_ids)
 
     @classmethod
-    def load(cls, model: str, chat_template: str | None = None) -> StreamedReference:
-        """Open a checkpoint by alias, folder or Hugging Face id. `chat_template`: as for `Reference.load`.
+    def load(
+        cls, model: str, chat_template: str | None = None, images: ImageProcessing | None = None
+    ) -> StreamedReference:
+        """Open a checkpoint by alias, folder or Hugging Face id. The others as for `Reference.load`.
 
         Raises `CheckpointError` and `UnsupportedModel`.
         """
         give_back_large_blocks()
         folder = checkpoint.locate(model)
         config = checkpoint.load_config(folder)
-        parts = load_processor(folder, config, chat_template)
+        parts, sized = at_size(load_processor(folder, config, chat_template), config, images)
         built = skeleton.build(config)
         family = get_family(config.model_type)(
             built,
             Normalization.of(parts.image_processor),
-            translate(parts, config).image.options,
+            translate(parts, sized).image.options,
             int(config.get_text_config().max_position_embeddings),
         )
+        family.fewer = None if images is None else images.fewer
+        if images is not None and images.size is not None:
+            interpolate(built)
         weights = LoadedWeights.load(folder, config, type(built))
         for tied in set(tied_weights(built)) - set(weights.ties):
             untie(built, tied)
@@ -72,9 +79,15 @@ class StreamedReference:
         """Class, checkpoint and type, for people."""
         return f"{type(self.model).__name__} {self.folder.name}, float32, layer by layer"
 
+    @property
+    def choosing(self) -> Choosing | None:
+        """What leaves out image tokens, where some are left out."""
+        return self.streamed.choosing
+
     def encode_image(self, image: ImageFile) -> tuple[Array, Array]:
-        """(vision features [rows, width] as the projector gets them, embeddings [tokens, hidden])."""
-        return self.streamed.encode(asking.pixel_inputs(self.streamed.processor, image, self.streamed.flat_image))
+        """(vision features [rows, width] as the projector gets them, embeddings [tokens, hidden]), of all tokens."""
+        with whole(self.choosing):
+            return self.streamed.encode(asking.pixel_inputs(self.streamed.processor, image, self.streamed.flat_image))
 
     def read(
         self, prompts: Sequence[Forced], limit: int, progress: Callable[[int, int], None] = lambda *_: None

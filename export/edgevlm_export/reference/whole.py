@@ -16,10 +16,12 @@ from edgevlm_export.checkpoints.generation import read_generation
 from edgevlm_export.finite import is_finite
 from edgevlm_export.joint_processor import join
 from edgevlm_export.preprocessing import load_processor
+from edgevlm_export.preprocessing.fewer import at_size
 from edgevlm_export.reference.memory import check_memory
 from edgevlm_export.streaming import inputs as asking
+from edgevlm_export.streaming.choosing import Choosing, as_asked, whole
 from edgevlm_export.streaming.inputs import Array, Forced, Ids, ImageFile, Inputs, Message, Read
-from edgevlm_runtime.bundle.manifest import GenerationDefaults
+from edgevlm_runtime.bundle.manifest import GenerationDefaults, ImageProcessing
 from edgevlm_runtime.errors import CheckpointError, reason
 
 logger = logging.getLogger(__name__)
@@ -42,26 +44,40 @@ class Reference:
     """One loaded checkpoint. `load` makes it."""
 
     def __init__(
-        self, model: Any, processor: Any, folder: Path, defaults: GenerationDefaults, flat_image: str | None = None
+        self,
+        model: Any,
+        processor: Any,
+        folder: Path,
+        defaults: GenerationDefaults,
+        flat_image: str | None = None,
+        choosing: Choosing | None = None,
     ) -> None:
-        """`flat_image`: as in `asking.model_inputs`."""
+        """`flat_image`: as in `asking.model_inputs`; `choosing`: what leaves out image tokens of `model`."""
         self.model = model
         self.processor = processor
         self.folder = folder
         self.defaults = defaults
         self._flat_image = flat_image
+        self.choosing = choosing
 
     @classmethod
-    def load(cls, model: str, dtype: str = "float32", chat_template: str | None = None) -> Reference:
+    def load(
+        cls,
+        model: str,
+        dtype: str = "float32",
+        chat_template: str | None = None,
+        images: ImageProcessing | None = None,
+    ) -> Reference:
         """Load a checkpoint by alias, folder or Hugging Face id; its weights compute in `dtype`.
 
-        `chat_template`: a text that stands in for the checkpoint's own.
+        `chat_template`: a text that stands in for the checkpoint's own; `images`: a bundle's, whose size and number of
+        image tokens are taken over.
 
         Raises `CheckpointError`, `UnsupportedModel`, and `ReferenceTooLarge` when memory does not suffice.
         """
         folder = checkpoint.locate(model)
         config = checkpoint.load_config(folder)
-        parts = load_processor(folder, config, chat_template)
+        parts, _ = at_size(load_processor(folder, config, chat_template), config, images)
         processor = join(parts, config)
         defaults = read_generation(folder, config, parts.tokenizer, parts.turn_end).defaults
         kind: torch.dtype = getattr(torch, dtype)
@@ -75,7 +91,7 @@ class Reference:
         for name, parameter in loaded.named_parameters():
             if not is_finite(parameter):
                 raise CheckpointError(f"weight is not a finite number: {folder}: {name}: export another checkpoint")
-        return cls(loaded.eval(), processor, folder, defaults, parts.flat_image)
+        return cls(loaded.eval(), processor, folder, defaults, parts.flat_image, as_asked(loaded, images))
 
     @property
     def name(self) -> str:
@@ -117,13 +133,14 @@ class Reference:
 
     @torch.inference_mode()
     def image_embeddings(self, image: ImageFile) -> Array:
-        """What stands for an image in the prompt: [tokens, hidden], in prompt order."""
+        """All that an image may have in the prompt: [tokens, hidden], in prompt order."""
         return self.encode_image(image)[1]
 
     @torch.inference_mode()
     def encode_image(self, image: ImageFile) -> tuple[Array, Array]:
-        """(vision features [rows, width] as the projector gets them, embeddings [tokens, hidden])."""
-        return asking.encode_image(self.model, asking.pixel_inputs(self.processor, image, self._flat_image))
+        """(vision features [rows, width] as the projector gets them, embeddings [tokens, hidden]), of all tokens."""
+        with whole(self.choosing):
+            return asking.encode_image(self.model, asking.pixel_inputs(self.processor, image, self._flat_image))
 
     def read(
         self, prompts: Sequence[Forced], limit: int, progress: Callable[[int, int], None] = lambda *_: None
@@ -147,4 +164,5 @@ class Reference:
 
     def inputs(self, question: str | Sequence[Message], images: Sequence[ImageFile] = ()) -> Inputs:
         """Arguments of the model for a conversation, the generation prompt at its end. Images as in `answer`."""
-        return asking.model_inputs(self.processor, question, images, self._flat_image)
+        inputs = asking.model_inputs(self.processor, question, images, self._flat_image)
+        return inputs if self.choosing is None else self.choosing.inputs(inputs)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgevlm_export import chat_templates
 from edgevlm_export.checkpoints.hub import readable_name
+from edgevlm_export.families.image_request import ImageRequest
 from edgevlm_export.planning.targets import get_target
 from edgevlm_export.precision.plan import PrecisionPlan
 from edgevlm_export.precision.plans import choose
@@ -32,6 +33,12 @@ class ExportOptions:
     """Precision of a second decoder graph that computes prompts; None lets the decoder compute them itself."""
     kv: str | None = None
     """How the KV cache is stored: "fp32" (None too), "int8" or "int8:channel" (`edgevlm_export.precision.kv_cache`)."""
+    image_size: int | None = None
+    """Side in pixels of the square pictures that the vision encoder shall take; None for the checkpoint's own."""
+    image_tokens: int | None = None
+    """How many tokens of an image, or of each of its tiles, the decoder shall read; None for all."""
+    image_token_method: str | None = None
+    """How they are chosen: a name in `edgevlm_export.families.choosing.METHODS`; None for the family's first."""
     system_prompt: str | None = None
     """System message of the bundle's sessions and chats that are opened without one."""
     chat_template: str | None = None
@@ -60,7 +67,7 @@ class ExportOptions:
     """Why a bundle that is too far from the PyTorch model is wanted all the same; None keeps it aside."""
 
     def __post_init__(self) -> None:
-        _ = self.plan
+        _ = self.plan, self.images
         if self.system_prompt is not None and not self.system_prompt.strip():
             raise ExportError("empty system prompt: give it a text, or leave out --system-prompt")
         if self.chat_template is not None:
@@ -69,7 +76,7 @@ class ExportOptions:
             raise ExportError("no reason given: --allow-drift goes into the certificate: say why, or leave it out")
         if self.calibrate is not None:
             read_folder(self.calibrate)
-            if not self.plan.calibrates:
+            if not (self.plan.calibrates or self.image_tokens):
                 raise ExportError(
                     f"nothing to calibrate: {self.precision} rounds without samples: leave out --calibrate"
                 )
@@ -84,11 +91,19 @@ class ExportOptions:
         return plan.with_layers(self.layers, dialect).held_to(self.max_kl)
 
     @property
+    def images(self) -> ImageRequest:
+        """What is to be done otherwise with images."""
+        return ImageRequest(self.image_size, self.image_tokens, self.image_token_method)
+
+    @property
     def folder(self) -> Path:
         """Where the bundle goes."""
         if self.output is not None:
             return self.output
         parts = [self.name.lower(), self.precision] + ([] if self.target == "onnx" else [self.target])
+        parts += [
+            f"{number}{unit}" for number, unit in ((self.image_size, "px"), (self.image_tokens, "tokens")) if number
+        ]
         return Path("-".join(parts))
 
     @property

@@ -23,6 +23,8 @@ def plan(state: State) -> State:
     """Everything that is known before a weight is read. Raises what `plan_export` raises."""
     options = state.options
     template = None if options.chat_template is None else chat_templates.resolve(options.chat_template)
-    planned = plan_export(state.checkpoint, options.plan, options.max_context, state.progress, options.target, template)
+    planned = plan_export(
+        state.checkpoint, options.plan, options.max_context, state.progress, options.target, template, options.images
+    )
     planned = with_system_prompt(planned, options.system_prompt)
     return replace(state, planned=planned, prefix=prompt_prefix(planned))

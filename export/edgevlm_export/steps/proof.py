@@ -23,7 +23,12 @@ def certify(state: State) -> State:
     if not state.options.certificate:
         return state
     manifest, measured = certificate.attach(
-        state.folder, state.manifest, state.plan.weights, state.options.allow_drift, state.progress
+        state.folder,
+        state.manifest,
+        state.plan.weights,
+        state.options.allow_drift,
+        state.progress,
+        state.material.questions(held_back=True),
     )
     return replace(state, written=manifest, measured=measured)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgevlm_export.steps.state import State
+from edgevlm_runtime.bundle.certificate import TokenFigures
 from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.peak_memory import peak_rss_mib
 
@@ -43,6 +44,8 @@ class ExportReport:
     """What the comparison with PyTorch said: "passed", "drift allowed", "not checked"; None where none was wanted."""
     fidelity: Fidelity | None
     """What quantizing the decoder costs, and the layers lifted for it; None where there is no target."""
+    image_tokens: TokenFigures | None
+    """What leaving out image tokens costs; None where none are left out, or that was not measured."""
     notes: tuple[str, ...]
     """What whoever uses the bundle should know; said while it was planned, and in its manifest."""
     steps: Mapping[str, float]
@@ -61,6 +64,7 @@ def report(state: State, seconds: float) -> ExportReport:
         seconds=seconds,
         certificate=None if state.measured is None else state.measured.certificate.verdict,
         fidelity=manifest.fidelity,
+        image_tokens=None if state.measured is None else state.measured.certificate.image_tokens,
         notes=manifest.notes,
         steps=state.seconds,
     )

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
+from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
 
 from edgevlm_export.graphs.neutral import replaced
@@ -32,6 +34,8 @@ UNITS: dict[type[nn.Module], tuple[str, ...]] = {
     Lfm2ShortConv: ("conv",),
     Qwen3_5GatedDeltaNet: ("conv1d",),
     Siglip2VisionEmbeddings: ("position_embedding",),
+    CLIPVisionEmbeddings: ("position_embedding",),
+    SiglipVisionEmbeddings: ("position_embedding",),
 }
 """Modules that compute with the parameters of these modules in them without calling them."""
 

@@ -22,7 +22,9 @@ from edgevlm_export.families.decoder import soft_cap
 from edgevlm_export.graphs.transforms.edits import Edits
 from edgevlm_export.joint_processor import join
 from edgevlm_export.planning.plan import ExportPlan, table_names
+from edgevlm_export.preprocessing.fewer import config_at_size
 from edgevlm_export.streaming import inputs as asking
+from edgevlm_export.streaming.choosing import Choosing
 from edgevlm_export.streaming.forward import Observe, resident, streamed
 from edgevlm_export.streaming.in_step import in_step
 from edgevlm_export.streaming.inputs import Array, Ids, ImageFile, Inputs, Message
@@ -53,14 +55,17 @@ class StreamedModel:
         for table in self.tables:
             table.padding_idx = None  # there will be rows of few tokens alone
             self._forget(table, (), None)
+        _ = self.choosing  # its hooks are there from the beginning
         if (leave := self.edits.leave) is not None:
             self.norm.register_forward_pre_hook(lambda _, inputs: (leave(inputs[0]),))
 
     @classmethod
     def of(cls, plan: ExportPlan) -> StreamedModel:
         """For a planned export: a skeleton of its own (the plan's was changed to be traced)."""
-        model, planned = skeleton.build(checkpoint.load_config(plan.folder)), plan.family
+        config = config_at_size(checkpoint.load_config(plan.folder), plan.preprocessing.image.size)
+        model, planned = skeleton.build(config), plan.family
         family = type(planned)(model, planned.normalization, planned.image_options, planned.context)
+        family.fewer = planned.fewer
         skeleton.fill_buffers(model, lambda name: plan.weights.read(name) if name in plan.weights else None)
         edits, formats = plan.graphs["decoder"].edits, plan.graphs["decoder"].formats
         names = {module: name for name, module in model.named_modules()}
@@ -114,9 +119,15 @@ class StreamedModel:
         """Name of the head's weight [vocab, hidden] for `weights`."""
         return self.head or f"{self.names[self.model.get_output_embeddings()]}.weight"
 
+    @cached_property
+    def choosing(self) -> Choosing | None:
+        """What leaves out image tokens, where some are left out."""
+        return None if self.family.fewer is None else Choosing(self.model, self.family.fewer)
+
     def inputs(self, question: str | Sequence[Message], images: Sequence[ImageFile]) -> Inputs:
         """Arguments of transformers' model for a conversation, the generation prompt at its end."""
-        return asking.model_inputs(self.processor, question, images, self.flat_image)
+        made = asking.model_inputs(self.processor, question, images, self.flat_image)
+        return made if self.choosing is None else self.choosing.inputs(made)
 
     def encode(self, pixels: Inputs, observe: Observe | None = None) -> tuple[Array, Array]:
         """As `asking.encode_image`, all images in one pass of vision encoder and projector."""

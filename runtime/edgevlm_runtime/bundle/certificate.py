@@ -31,6 +31,9 @@ class ImageFigures:
     """Cosine of the image embeddings, which the projector makes of them."""
     embeddings_max_abs: float
     """Largest difference of two values of theirs."""
+    same_choice: float | None = None
+    """Where image tokens are left out: share of the reference's choice that is the bundle's too. Embeddings are
+    compared with the reference's of the same places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,25 @@ class Sensitivity:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenFigures:
+    """What fewer image tokens cost on pictures of the task: greedy answers of the bundle's decoder that are others than
+    with all tokens of the same images, which PyTorch encoded."""
+
+    kept: int
+    """Tokens of an image, or of one of its tiles."""
+    of: int
+    """How many the checkpoint makes of it."""
+    method: str
+    """How they were chosen."""
+    questions: int
+    """How many were asked."""
+    changed: float
+    """Share of them that are answered otherwise than with all tokens."""
+    random_changed: float
+    """The same with as many tokens drawn at random: what a choice has to be better than."""
+
+
+@dataclass(frozen=True, slots=True)
 class Thresholds:
     """What figures must reach."""
 
@@ -95,6 +117,8 @@ class Thresholds:
     """At least, of `least_ratio`."""
     answers_follow: float
     """At least."""
+    changed: float = 0.1
+    """At most, of the answers that fewer image tokens change."""
 
 
 AT_LEAST = ("vision_cosine", "embeddings_cosine", "top1_agreement", "sensitivity", "answers_follow")
@@ -167,6 +191,8 @@ class Certificate:
     """Answers of both, token by token."""
     sensitivity: Sensitivity | None = None
     """Do different images make a difference?"""
+    image_tokens: TokenFigures | None = None
+    """What leaving out image tokens costs; None where none are, or that was not measured."""
     missed: tuple[Miss | str, ...] = ()
     """What does not hold; sentences in certificates of early exporters."""
     allowed_drift: str | None = None

@@ -76,6 +76,18 @@ class GraphInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class FewerTokens:
+    """How many of an image's tokens the projector's graph leaves, and which."""
+
+    kept: int
+    """Tokens of an image, or of one of its tiles; as many as `options` says."""
+    of: int
+    """How many the checkpoint makes of it."""
+    method: str
+    """Which are kept: a name in `edgevlm_export.families.choosing.METHODS`."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageProcessing:
     """How an image becomes the vision encoder's input."""
 
@@ -86,6 +98,10 @@ class ImageProcessing:
     exif_orientation: bool = False
     """Whether image files are turned as their EXIF orientation says, before anything else. Schema 1 did not know this,
     and took pictures as their pixels lie."""
+    size: int | None = None
+    """Side of the vision encoder's pictures in pixels, where the export was asked for another than the checkpoint's."""
+    fewer: FewerTokens | None = None
+    """Where the export was asked for fewer image tokens than the checkpoint makes."""
 
 
 @dataclass(frozen=True, slots=True)

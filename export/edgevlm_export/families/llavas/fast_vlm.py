@@ -6,7 +6,7 @@ The tower is timm's, which transformers takes with torchvision alone: the extra 
 from __future__ import annotations
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.llavas.llava import Llava, check_tower, project_fixed
 from edgevlm_export.families.normalization import Normalization, Normalize
@@ -19,6 +19,14 @@ class FastVLM(Llava):
 
     model_type = "fast_vlm"
     image_kind = "fixed"
+
+    @classmethod
+    def resizes(cls, config: PreTrainedConfig) -> bool:
+        return False  # convolutions, without a table of positions
+
+    @classmethod
+    def choices(cls, config: PreTrainedConfig) -> tuple[str, ...]:
+        return "diverse", "random"
 
     @property
     def feature_width(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.base import Family
+from edgevlm_export.families.choosing import get_method
+from edgevlm_export.families.choosing.graph import SCORES
 from edgevlm_export.families.llavas import pixtral
-from edgevlm_export.families.normalization import Normalization, Normalize
+from edgevlm_export.families.llavas.encoder import ScoringEncoder, VisionEncoder, deepest, feature_layers
 from edgevlm_export.graphs.source import GraphSource, Port, over_pixels
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 
@@ -40,6 +43,32 @@ class Llava(Family):
         tower = TOWERS.get(config.vision_config.model_type)
         return cls.image_kind or (tower.image_kind if tower else None)
 
+    @classmethod
+    def resizes(cls, config: PreTrainedConfig) -> bool:
+        return cls.images_of(config) == "fixed"
+
+    @classmethod
+    def choices(cls, config: PreTrainedConfig) -> tuple[str, ...]:
+        if cls.images_of(config) != "fixed":
+            return ()
+        return ("diverse", *(("attention",) if deepest(config) else ()), "random")
+
+    @classmethod
+    def scoring_layer(cls, config: PreTrainedConfig) -> str:
+        return f"model.vision_tower.encoder.layers.{deepest(config) - 1}"
+
+    @classmethod
+    def scores(cls, config: PreTrainedConfig, weights: Tensor) -> Tensor:
+        received = (
+            weights[:, :, 0].mean(1) if TOWERS[config.vision_config.model_type].class_token else weights.mean((1, 2))
+        )
+        return received[:, 1:] if cls.drops_first(config) else received
+
+    @classmethod
+    def drops_first(cls, config: PreTrainedConfig) -> bool:
+        """Whether the projector gets the tower's features without the first of an image, the class token's."""
+        return bool(config.vision_feature_select_strategy == "default")
+
     @property
     def towers(self) -> Collection[str]:
         """Vision towers of this family, by `model_type`: all, or those whose images have one size."""
@@ -49,13 +78,7 @@ class Llava(Family):
     @property
     def layers(self) -> tuple[int, ...]:
         """Hidden states of the tower that make the features; 0 is the embeddings, negative ones count from the end."""
-        layers = self.config.vision_feature_layer
-        return (layers,) if isinstance(layers, int) else tuple(layers)
-
-    @property
-    def drops_class_token(self) -> bool:
-        """Whether the projector gets the tower's features without the first of an image."""
-        return bool(self.config.vision_feature_select_strategy == "default")
+        return feature_layers(self.config)
 
     @property
     def feature_width(self) -> int:
@@ -102,32 +125,6 @@ def check_tower(config: PreTrainedConfig, supported: Collection[str]) -> None:
         )
 
 
-class VisionEncoder(nn.Module):
-    """pixels uint8 [N, H, W, 3] to the selected hidden states, float32 [N, patches, width]."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        normalization: Normalization,
-        layers: tuple[int, ...],
-        drops_class_token: bool,
-    ):
-        super().__init__()
-        self.model = model
-        self.normalize = Normalize(normalization, axes=2)
-        self.layers = layers
-        self.drops_class_token = drops_class_token
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        hidden = self.model.model.vision_tower(
-            self.normalize(pixels.permute(0, 3, 1, 2)), output_hidden_states=True
-        ).hidden_states
-        selected = [hidden[layer] for layer in self.layers]
-        if self.drops_class_token:
-            selected = [states[:, 1:] for states in selected]
-        return torch.cat(selected, dim=-1) if len(selected) > 1 else selected[0]
-
-
 class Projector(nn.Module):
     """The multi-modal projector alone."""
 
@@ -147,11 +144,19 @@ class Tower:
     image_kind: str
     encoder: Callable[[Llava], GraphSource]
     projector: Callable[[Llava], GraphSource]
+    class_token: bool = False
+    """Whether the first of its places stands for the whole image."""
 
 
 def _encode_fixed(family: Llava) -> GraphSource:
-    tower = VisionEncoder(family.model, family.normalization, family.layers, family.drops_class_token)
-    return over_pixels(tower, *family.image_size)
+    config, parts = family.config, (family.model, family.normalization, family.layers)
+    drops = family.drops_first(config)
+    if family.fewer is None or not get_method(family.fewer.method).scored:
+        return over_pixels(VisionEncoder(*parts, drops), *family.image_size)
+    queries = 1 if TOWERS[config.vision_config.model_type].class_token else None
+    scored = ScoringEncoder(*parts, drops, family.scoring_layer(config), queries, partial(family.scores, config))
+    source = over_pixels(scored, *family.image_size)
+    return replace(source, outputs=(*source.outputs, SCORES))
 
 
 def project_fixed(family: Llava) -> GraphSource:
@@ -184,10 +189,9 @@ def _project_native(family: Llava) -> GraphSource:
     )
 
 
-_FIXED = Tower("fixed", _encode_fixed, project_fixed)
 TOWERS = {
-    "clip_vision_model": _FIXED,
-    "siglip_vision_model": _FIXED,
+    "clip_vision_model": Tower("fixed", _encode_fixed, project_fixed, class_token=True),
+    "siglip_vision_model": Tower("fixed", _encode_fixed, project_fixed),
     "pixtral": Tower("native", _encode_native, _project_native),
 }
 """By the tower's `model_type`."""

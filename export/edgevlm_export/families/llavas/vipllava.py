@@ -17,8 +17,8 @@ class VipLlava(Llava):
     def published_template(cls, config: PreTrainedConfig) -> str | None:
         return None  # every published checkpoint has one
 
-    @property
-    def drops_class_token(self) -> bool:
+    @classmethod
+    def drops_first(cls, config: PreTrainedConfig) -> bool:
         return True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from edgevlm_export.families.base import Family
 from edgevlm_export.families.llavas.llava import Projector, check_tower
@@ -23,6 +23,10 @@ class InternVL(Family):
     model_type = "internvl"
     image_kind = "dynamic"
     projector_module = "model.multi_modal_projector"
+
+    @classmethod
+    def choices(cls, config: PreTrainedConfig) -> tuple[str, ...]:
+        return "diverse", "random"  # of each tile: text stands between them
 
     def vision_encoder(self) -> GraphSource:
         vision, side = self.config.vision_config, self.image_options["tile"]

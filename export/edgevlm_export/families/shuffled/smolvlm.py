@@ -30,6 +30,10 @@ class SmolVLM(Family):
         text_model: nn.Module = self.model.model.text_model
         return text_model
 
+    @classmethod
+    def choices(cls, config: PreTrainedConfig) -> tuple[str, ...]:
+        return "diverse", "random"  # of each tile: text stands between them
+
     def vision_encoder(self) -> GraphSource:
         side = self.image_options["tile"]
         return over_pixels(VisionEncoder(self.model, self.normalization, side), side, side, "tiles")

@@ -10,10 +10,11 @@ from itertools import takewhile
 from pathlib import Path
 
 from edgevlm_export.planning.plan import Progress
-from edgevlm_export.proof.certificate import inputs, measure
+from edgevlm_export.proof.certificate import fewer, inputs, measure
 from edgevlm_export.proof.certificate.asked import Asked, Rows, ask, conversation
 from edgevlm_export.proof.certificate.thresholds import KV_CACHE, judge, thresholds_for
 from edgevlm_export.reference import AnyReference, Forced, Read
+from edgevlm_export.streaming.inputs import ImageFile
 from edgevlm_runtime import VLM
 from edgevlm_runtime.bundle.certificate import (
     CERTIFICATE_NAME,
@@ -69,9 +70,9 @@ def certify(bundle: Bundle, reference: AnyReference, progress: Progress = lambda
     for number, (one, ours) in enumerate(zip(named, asked, strict=True)):
         progress("images in PyTorch", number, len(named))
         for (features, embedded), picture in zip(ours.images, one.pictures(), strict=True):
-            theirs = reference.encode_image(picture)
-            images[str(one.image)] = measure.image_figures((features, embedded), theirs)
-            embeddings[str(one.image)] = (embedded, theirs[1])
+            figures, rows = _encoded(reference, picture, (features, embedded))
+            images[str(one.image)] = figures
+            embeddings[str(one.image)] = (embedded, rows)
     progress("images in PyTorch", len(named), len(named))
     system = bundle.manifest.prompt.system_prompt
     forced = [
@@ -96,6 +97,17 @@ def certify(bundle: Bundle, reference: AnyReference, progress: Progress = lambda
         ),
     )
     return replace(measured, missed=(*_other_tokens(pairs), *_missed(measured)))
+
+
+def _encoded(reference: AnyReference, picture: ImageFile, ours: tuple[Rows, Rows]) -> tuple[ImageFigures, Rows]:
+    """Figures of one image, of which `ours` are features and embeddings, and the reference's rows of the same places:
+    all of them, but where image tokens are left out."""
+    features, rows = reference.encode_image(picture)
+    if reference.choosing is None:
+        return measure.image_figures(ours, (features, rows)), rows
+    found = fewer.nearest(ours[1], rows)
+    figures = measure.image_figures(ours, (features, rows[found]))
+    return replace(figures, same_choice=fewer.same_choice(reference, found)), rows[found]
 
 
 def _readable(answer: tuple[int, ...], reference: AnyReference) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from edgevlm_export.checkpoints.checkpoint import WeightSource
+from edgevlm_export.checkpoints.weights.interpolated import Interpolated
 from edgevlm_export.reference import AnyReference
 from edgevlm_runtime.bundle.certificate import WEIGHTS, Miss
 
@@ -35,6 +36,8 @@ def _common(weights: WeightSource, reference: AnyReference) -> Iterator[str]:
 
 def _same(name: str, weights: WeightSource, reference: AnyReference) -> bool:
     stored = weights.tensors[name]
+    if isinstance(stored, Interpolated):  # transformers interpolates when it runs
+        stored = stored.stored
     rows = stored.shape[0] if stored.shape else 0
     return all(
         torch.equal(stored.rows(row, row + 1).float(), reference.weight_rows(name, row, row + 1))
