@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
 from edgevlm_export.checkpoints.checkpoint import WeightSource
-from edgevlm_export.graphs import dialects, passes
+from edgevlm_export.graphs import dialects, passes, pointwise
 from edgevlm_export.graphs.edit import Rows
 from edgevlm_export.graphs.source import GraphSource
 from edgevlm_export.graphs.trace import trace
@@ -85,6 +86,7 @@ def plan_graph(
     graph = trace(source, model)
     passes.simplify(graph)
     edits = Edits()
+    pointwise.to_linear(graph, partial(linear_layers.convolves, precision), edits)
     refused = _transform(graph, precision.transforms, kept, edits)
     dialect = dialects.get_dialect(precision.dialect)
     step_inputs = dialect.lower(graph, source)

@@ -14,6 +14,13 @@ from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.plan import GraphPrecision
 
 
+def convolves(precision: GraphPrecision, weight: str) -> bool:
+    """Whether a convolution over single places is to be a linear layer: its format is one for these, or the graph's
+    is, where single layers in float32 count as linear layers too."""
+    names = (precision.default, precision.format_name(weight, None))
+    return any(get_format(name, precision.dialect).convolves for name in names)
+
+
 def formats(graph: ir.Model, precision: GraphPrecision) -> dict[str, str]:
     """Weights of all linear layers, with the names of their formats."""
     return {weight_name(node): precision.format_name(weight_name(node), _role(node)) for node in _linear_layers(graph)}

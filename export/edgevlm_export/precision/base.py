@@ -90,6 +90,12 @@ class Format(ABC):
         """Whether samples say how its weights are rounded."""
         return False
 
+    @property
+    def convolves(self) -> bool:
+        """Whether a graph in this format has it for convolutions over single places too (`graphs.pointwise`). Where
+        not, these stay what they are: in float32, ONNX Runtime's convolution is faster than its product."""
+        return False
+
     def configured(self, options: str) -> Format:
         """The same with options from text. Raises `ExportError` for options that it does not have."""
         raise ExportError(

@@ -51,6 +51,11 @@ class Blockwise(Format):
         """See `Format.calibrated`."""
         return self.options.calibrated
 
+    @property
+    def convolves(self) -> bool:
+        """See `Format.convolves`."""
+        return True
+
     def configured(self, text: str) -> Blockwise:
         """The same with options from text: "block=N", "symmetric", "asymmetric", "nearest", by comma.
 

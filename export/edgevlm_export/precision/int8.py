@@ -100,6 +100,11 @@ class RowwiseInt8(Format):
     def __init__(self) -> None:
         super().__init__("int8", table="int8b", finer=("int8b", "fp32"), thresholds=EIGHT)
 
+    @property
+    def convolves(self) -> bool:
+        """See `Format.convolves`."""
+        return True
+
     def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
         """See `Format.pack`. Rows of the weight are columns on disk, so this is no place to read embeddings from."""
         rows, columns = shape

@@ -109,6 +109,8 @@ def _fill(
     """A forward pre-hook: the module's inputs are what this returns."""
     for name, full in names.items():
         _place(module, name, load(full).float())
+    if isinstance(module, nn.Conv2d) and observe is not None and _is_pointwise(module):
+        _observe_places(names["weight"], module, inputs[0], observe)
     if not isinstance(module, nn.Linear):
         return inputs
     if names["weight"] in changes:
@@ -116,6 +118,21 @@ def _fill(
     if observe is not None:
         observe(names["weight"], module, inputs[0])
     return inputs
+
+
+def _is_pointwise(module: nn.Conv2d) -> bool:
+    """Whether it is what `graphs.pointwise` makes a linear layer of."""
+    padded = module.padding not in ("valid", (0, 0))
+    return (module.kernel_size, module.stride, module.groups, padded) == ((1, 1), (1, 1), 1, False)
+
+
+def _observe_places(weight: str, module: nn.Conv2d, x: Tensor, observe: Observe) -> None:
+    """Show a convolution over single places of x [N, in, H, W] as the linear layer over rows [N, H, W, in] that it
+    is."""
+    layer = nn.Linear(module.in_channels, module.out_channels, bias=False, device="meta")
+    _place(layer, "weight", module.weight.flatten(1))
+    observe(weight, layer, x.movedim(1, -1))
+    _place(module, "weight", layer.weight[:, :, None, None])
 
 
 def _empty(names: list[str], module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:

@@ -15,7 +15,11 @@ from safetensors.torch import load_file, save_file
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.planning.plan import plan_export
+from edgevlm_export.precision.plans import choose
 from edgevlm_export.reference import Forced, Reference, StreamedReference
+from edgevlm_export.steps.calibration import calibrate
+from edgevlm_export.streaming.material import Material
+from edgevlm_export.streaming.spool import Spool
 from edgevlm_runtime.bundle.certificate import read_certificate
 from edgevlm_runtime.errors import CheckpointError, UnsupportedModel
 from tests.export.parity.test_blocks import Case
@@ -39,6 +43,19 @@ def test_int8_with_its_certificate(folder: Path, export_bundle: Callable[..., Pa
     assert certificate is not None
     assert certificate.verdict == "passed"
     check_precision(Case(folder, bundle, Reference.load(str(folder))), bundle, {"precision": "int8"}, 1e-2)
+
+
+@needs_timm
+def test_convolutions_over_single_places_are_calibrated(folder: Path, tmp_path: Path) -> None:
+    """Those of every MLP, of the stem and between stages, and of the last squeeze and excitation, as all layers are."""
+    plan = plan_export(folder, choose("fp32", vision="int4:block=32"), None, lambda *_: None)
+    spool, graph = Spool(tmp_path), plan.graphs["vision_encoder"]
+    calibrate(plan, Material(), spool, lambda *_: None)
+    convolutions = {name for name in graph.formats if len(plan.weights.tensors[name].shape) == 4}
+    for part, count in {".mlp.fc1.": 5, ".mlp.fc2.": 5, ".stem.2.": 1, ".downsample.proj.1.": 4, ".se.fc": 2}.items():
+        assert sum(part in name for name in convolutions) == count
+    assert set(graph.calibrated) == set(graph.formats) > convolutions
+    assert all(spool.load(name) is not None for name in graph.calibrated)
 
 
 @needs_timm

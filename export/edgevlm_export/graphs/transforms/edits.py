@@ -33,6 +33,8 @@ class Edits:
     leave: Callable[[Tensor], Tensor] | None = None
     """What the graph does to its last hidden states before a final norm and a head that stay as they are stored."""
     by_name: dict[str, list[Edit]] = field(default_factory=lambda: defaultdict(list))
+    matrices: set[str] = field(default_factory=set)
+    """Weights of convolutions over single places, [out, in, 1, 1], that the graph has as matrices [out, in]."""
 
     def add(self, weight: str, edit: Edit) -> None:
         """Change `weight` further."""
@@ -44,6 +46,8 @@ class Edits:
         Raises `CheckpointError` for one that cannot be read, or that becomes too large for float32.
         """
         tensor = weights.read(name)
+        if name in self.matrices and tensor.shape[2:] == (1, 1):  # another shape is an error of whoever writes it
+            tensor = tensor.flatten(1)
         edits = self.by_name.get(name, ())
         for edit in edits:
             tensor = edit(tensor.float(), weights.read)

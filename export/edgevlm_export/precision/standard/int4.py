@@ -59,6 +59,11 @@ class Int4(Blockwise):
             raise ExportError("int4 with zero points is not what this target computes with: leave out asymmetric")
         super().__init__(name, options, finer, thresholds)
 
+    @property
+    def convolves(self) -> bool:
+        """See `Format.convolves`: engines' convolutions compute in float16."""
+        return False
+
     def pack(self, weight: str, shape: tuple[int, int]) -> WeightJob:
         """See `Format.pack`."""
         options = self.options.fitted(shape[1])
