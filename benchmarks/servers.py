@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks.peers import llama_cpp
+from benchmarks.peers import llama_cpp, tools
 from benchmarks.peers.base import Room, Variant
 from edgevlm_runtime import child
 
@@ -73,26 +73,22 @@ def llama_server(room: Room, variant: Variant, threads: int) -> Iterator[Target]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(word) for word in llama_cpp.server_command(room, variant, port, threads)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        try:
-            address = f"http://127.0.0.1:{port}/"
-            _await(address, running)
-            yield Target(address, variant.name, psutil.Process(running.pid), extra={"ignore_eos": True})
-        finally:
-            running.terminate()
+    with tools.serving(llama_cpp.server_command(room, variant, port, threads)) as running:
+        address = f"http://127.0.0.1:{port}/"
+        _await(address, running.poll)
+        yield Target(address, variant.name, psutil.Process(running.pid), extra={"ignore_eos": True})
 
 
-def _await(address: str, running: subprocess.Popen[bytes]) -> None:
+def _await(address: str, ended: Callable[[], int | None]) -> None:
     end = time.monotonic() + START_S
-    while time.monotonic() < end and running.poll() is None:
+    while time.monotonic() < end and ended() is None:
         try:
             if httpx2.get(f"{address}health", trust_env=False, timeout=5).status_code == httpx2.codes.OK:
                 return
         except httpx2.HTTPError:
             pass
         time.sleep(0.2)
-    raise click.ClickException(f"llama-server did not become ready (ended with {running.poll()})")
+    raise click.ClickException(f"llama-server did not become ready (ended with {ended()})")
 
 
 def first_token(http: httpx2.Client, body: dict[str, Any]) -> float:

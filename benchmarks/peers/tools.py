@@ -10,7 +10,8 @@ import os
 import signal
 import subprocess
 import venv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,19 @@ def output_of(command: Sequence[object], environment: Mapping[str, str] | None =
     if process.returncode != 0:
         raise PeerError(f"{Path(words[0]).name} ended with {process.returncode}: {_last_line(said or stderr)}")
     return stdout, said, float(memory) / 1024
+
+
+@contextmanager
+def serving(command: Sequence[object]) -> Iterator[subprocess.Popen[bytes]]:
+    """A server, ended when the block ends."""
+    words = [str(word) for word in command]
+    with subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_with(None)
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.terminate()
 
 
 def turn(python: Path | None, peer: str, job: Mapping[str, Any], task: Task) -> Measures:

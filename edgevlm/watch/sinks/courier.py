@@ -110,7 +110,7 @@ class Courier:
             self._pause(_pause_s(self._failures) if failure.after_s is None else failure.after_s)
             return
         self._failures = 0
-        self.kept.spool.acknowledge(number)
+        self.kept.acknowledge(number)
         self._status.clear_condition(CONNECTION)
         if answer in REFUSES_THE_RECORD:
             self._status.count("sink_webhook_refused")

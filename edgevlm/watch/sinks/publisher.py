@@ -157,7 +157,7 @@ class Publisher:
             self._status.count("sink_mqtt_repeated")
             self._status.raise_condition(REFUSED, f"{self._address} refuses records: {failure}: they wait on disk")
             return
-        self._spool.acknowledge(number)
+        self.kept.acknowledge(number)
         self._status.count("sink_mqtt_delivered")
         self._status.clear_condition(REFUSED)
 

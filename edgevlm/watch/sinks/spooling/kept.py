@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from pathlib import Path
 
 from edgevlm.watch.sinks.base import About
@@ -19,6 +20,8 @@ from edgevlm_runtime.options import need
 
 MIB = 1 << 20
 LONGEST_DRAIN_S = 60
+SAVE_EVERY = 64
+"""Acknowledgements, at most, that a kill makes forgotten: so many records come a second time."""
 
 
 def check_spool(spool_mb: float, drain_s: float) -> None:
@@ -43,6 +46,9 @@ class Kept:
         self._kind, self._address, self._status = kind, address, status
         self._condition = f"sink {kind} spool"
         self._told = 0
+        self._unsaved = 0
+        """Acknowledgements since it was last written how far the peer has the records."""
+        self._saving = threading.Lock()
         self._disk_full = False
         self._caught_up = 0
         """Records up to this number were added from the record file."""
@@ -68,6 +74,15 @@ class Kept:
             self._status.raise_condition(self._condition, str(error))
             raise
         self._disk_full = False
+
+    def acknowledge(self, number: int) -> None:
+        """The peer has this entry. Writes how far it has them all now and then, for a process that is killed before its
+        next `tick`, which says what the disk has against it."""
+        self.spool.acknowledge(number)
+        self._unsaved += 1
+        if self._unsaved >= SAVE_EVERY:
+            with contextlib.suppress(EdgeVLMError):
+                self._save()
 
     def tick(self) -> None:
         """About once a second: write how far the peer has the records. Raises `EdgeVLMError`."""
@@ -103,16 +118,19 @@ class Kept:
 
     def _save(self) -> None:
         """The number of the last record first: entries said it until they are deleted."""
-        try:
-            self._save_last()
-        finally:
-            self.spool.save()
+        with self._saving:
+            self._unsaved = 0
+            try:
+                self._save_last()
+            finally:
+                self.spool.save()
 
     def _save_last(self) -> None:
-        if self._last == self._saved:
+        last = self._last
+        if last == self._saved:
             return
         try:
-            write_number(self._folder, RECORD, self._last)
+            write_number(self._folder, RECORD, last)
         except OSError as error:
             raise EdgeVLMError(f"cannot write to the spool {self._folder}: {reason(error)}") from error
-        self._saved = self._last
+        self._saved = last

@@ -10,7 +10,7 @@ import pytest
 
 from edgevlm.watch.records.record import Record
 from edgevlm.watch.sinks.messages import record_json
-from edgevlm.watch.sinks.spooling.kept import Kept
+from edgevlm.watch.sinks.spooling.kept import SAVE_EVERY, Kept
 from edgevlm.watch.sinks.spooling.missed import number_of
 from edgevlm.watch.sinks.webhook import Options, make_sink
 from edgevlm_runtime.errors import EdgeVLMError
@@ -45,6 +45,17 @@ def numbers(one: Kept) -> list[int]:
 def add(one: Kept, records: list[Record]) -> None:
     for record in records:
         one.add(record_json(record))
+
+
+def test_a_kill_repeats_no_more_than_a_few(file: Path, tmp_path: Path) -> None:
+    """Without a single `tick`, as in a process that lives shorter than a second."""
+    booked.fill(file, 1)
+    first = kept(file, tmp_path)
+    add(first, booked.fill(file, 3 * SAVE_EVERY))
+    for number in range(1, 2 * SAVE_EVERY + 6):
+        first.acknowledge(number)
+    killed(first)
+    assert kept(file, tmp_path).spool.next == 2 * SAVE_EVERY + 1
 
 
 def test_what_a_kill_kept_from_it_comes_first_and_once(file: Path, tmp_path: Path) -> None:
