@@ -39,7 +39,7 @@ url = "http://127.0.0.1:{hook}/records"
 """
 MOST_REPEATED = 2 * SAVE_EVERY
 """By a kill: what was not written of how far the other side is, and what was under way."""
-MOST_RUNS = 30
+MOST_RUNS = 100
 """In which everything must be sent, in the end."""
 LONGEST_S = 0.6
 """A kill comes so long after the first new record, at most; every fourth comes while the watch is starting."""
