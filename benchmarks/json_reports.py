@@ -4,8 +4,8 @@
     python -m benchmarks.json_reports speed BUNDLE         # tokens a second, on an idle machine
 
 A record held to its JSON schema is compared with what was drawn and with three answers to the same picture that are
-held to nothing: the record, the report in one sentence, and single questions. Results go into
-benchmarks/results/json-reports.json.
+held to nothing: the record, the report in one sentence, and single questions. It needs weights that were taught the
+record (`edgevlm_export/inspector/README.md`). Results go into benchmarks/results/json-reports.json.
 """
 
 from __future__ import annotations
