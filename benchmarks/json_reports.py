@@ -152,7 +152,7 @@ def speed(vlm: VLM, parts: int, start: int = 0) -> Facts:
             for name in names[number % 3 :] + names[: number % 3]:
                 answer = WAYS[name](session, example.question)
                 lengths[name] += len(answer.token_ids)
-                rates[name].append(1 / answer.timings.decode_per_token)
+                rates[name].append(1000 / answer.timings.decode_per_token)  # ms
     return {
         name: {
             "tokens_per_second": round(statistics.median(rates[name])),

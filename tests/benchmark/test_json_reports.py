@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,3 +57,15 @@ def test_one_by_one_steps_through_what_else_runs_together(tiny_checkpoint, expor
     assert Constraint.accept is known
     together = ask("forced tokens together")
     assert len(together) < sum(together) / 2
+
+
+def test_rates_are_tokens_a_second(tiny_checkpoint, export_bundle):
+    """As the whole time that a record took bounds them."""
+    vlm = edgevlm_runtime.load(export_bundle(tiny_checkpoint))
+    began = time.perf_counter()
+    found = json_reports.speed(vlm, 3)
+    spent = time.perf_counter() - began
+    assert list(found) == list(json_reports.WAYS)
+    for figures in found.values():
+        # three answers each; the median answer was no slower than all of the time
+        assert figures["tokens_per_second"] > (figures["tokens_per_answer"] - 1) / spent > 0
