@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from PIL import Image
 from edgevlm_export.inspection import splits
 from edgevlm_export.inspection.drawing import draw
 from edgevlm_export.inspection.parts import Part
-from edgevlm_export.inspection.questions import KINDS, ask
+from edgevlm_export.inspection.questions import KINDS, Question, ask
+from edgevlm_export.inspection.record import ask_record
 from edgevlm_export.inspection.sampling import part
 
 
@@ -33,6 +34,26 @@ def examples(split: str = "test", n: int = 2000, *, questions_per_image: int = 1
     With ``questions_per_image`` above one, that many different kinds follow each other for each image. ``start`` skips
     images. The same arguments give the same bytes on every machine.
     """
+
+    def some(subject: Part, number: int) -> list[Question]:
+        return ask(subject, first=KINDS[number % len(KINDS)])[:questions_per_image]
+
+    yield from _asked(some, split, n, questions_per_image, start)
+
+
+def records(split: str = "test", n: int = 1000, *, questions_per_image: int = 1, start: int = 0) -> Iterator[Example]:
+    """``n`` questions as ``examples`` gives them, the last about each image being the one for its record, as JSON."""
+
+    def some(subject: Part, number: int) -> list[Question]:
+        return [*ask(subject)[: questions_per_image - 1], ask_record(subject)]
+
+    yield from _asked(some, split, n, questions_per_image, start)
+
+
+def _asked(
+    some: Callable[[Part, int], list[Question]], split: str, n: int, questions_per_image: int, start: int
+) -> Iterator[Example]:
+    """What ``some`` asks about each part, given the part and its number; as many as ``questions_per_image``."""
     if not 1 <= questions_per_image <= len(KINDS):
         raise ValueError(f"questions_per_image must be from 1 to {len(KINDS)}, not {questions_per_image}")
     if n < 0 or start < 0:
@@ -46,7 +67,7 @@ def examples(split: str = "test", n: int = 2000, *, questions_per_image: int = 1
             number = index // questions_per_image
             subject = part(members[number])
             image = draw(subject)
-            asked = ask(subject, first=KINDS[number % len(KINDS)])
+            asked = some(subject, number)
         question = asked[turn]
         yield Example(image, question.text, question.answer(subject), question.kind, subject)
 

@@ -3,6 +3,7 @@
 The checkpoint is loaded by ``transformers`` alone, its float16 weights compute in float32, and ``generate()`` answers.
 ``--images blank`` and ``--images shuffled`` ask about a grey picture or another part's: what is left is guessing.
 ``--turns 2`` asks a second question in the same chat, after the model's own first answer, and scores that one.
+``--records`` asks for the inspection record, as JSON, in place of the eight kinds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edgevlm_export import inspection
 from edgevlm_export.checkpoints import door
 from edgevlm_export.inspection import Example
 from edgevlm_export.inspection.parts import SIZE
+from edgevlm_export.inspection.record import KIND as RECORD
 from edgevlm_export.inspection.splits import held_out
 from edgevlm_export.inspector import checkpoint_path
 
@@ -100,10 +102,18 @@ def _in_batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def run(
-    inspector: Inspector, n: int, *, images: str = "right", turns: int = 1, split: str = "test", batch: int = 32
+    inspector: Inspector,
+    n: int,
+    *,
+    images: str = "right",
+    turns: int = 1,
+    split: str = "test",
+    batch: int = 32,
+    records: bool = False,
 ) -> list[Result]:
     """Ask ``n`` questions; with two turns every one of them follows another about the same picture."""
-    asked = list(inspection.examples(split, n * turns, questions_per_image=turns))
+    draw = inspection.records if records else inspection.examples
+    asked = list(draw(split, n * turns, questions_per_image=turns))
     rows = [asked[start : start + turns] for start in range(0, len(asked), turns)]
     pictures = IMAGES[images]([row[0].image for row in rows])
     results: list[Result] = []
@@ -122,8 +132,12 @@ def run(
 
 def table(results: Sequence[Result]) -> dict[str, tuple[int, int]]:
     """Number of questions and of exact answers by kind, then of codes that training never saw, and of all."""
+    records = [result for result in results if result.example.kind == RECORD]
     groups = {kind: [r for r in results if r.example.kind == kind] for kind in inspection.KINDS}
-    groups["code, unseen"] = [r for r in groups["code"] if r.example.part.code and held_out(r.example.part.code)]
+    spelled = groups["code"]
+    if records:
+        groups, spelled = {RECORD: records}, records
+    groups["code, unseen"] = [r for r in spelled if r.example.part.code and held_out(r.example.part.code)]
     groups["all"] = list(results)
     return {name: (len(group), sum(r.right for r in group)) for name, group in groups.items()}
 
@@ -135,6 +149,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", choices=tuple(IMAGES), default="right")
     parser.add_argument("--turns", type=int, default=1, help="score the last of this many questions in one chat")
     parser.add_argument("--split", choices=tuple(inspection.SPLITS), default="test")
+    parser.add_argument("--records", action="store_true", help="ask for the record, as JSON")
     parser.add_argument("--wrong", action="store_true", help="list wrong answers")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     return parser.parse_args()
@@ -161,7 +176,9 @@ def main() -> None:
     chosen = _arguments()
     torch.set_num_threads(1)  # the products are so small that threads spend more time meeting than they save
     inspector = Inspector(chosen.checkpoint)
-    results = run(inspector, chosen.n, images=chosen.images, turns=chosen.turns, split=chosen.split)
+    results = run(
+        inspector, chosen.n, images=chosen.images, turns=chosen.turns, split=chosen.split, records=chosen.records
+    )
     sys.stdout.write((_as_json(results) if chosen.json else _as_text(results, wrong=chosen.wrong)) + "\n")
 
 

@@ -21,6 +21,15 @@ def test_table_counts_by_kind() -> None:
     assert counts["all"] == (16, 8)
 
 
+def test_records_have_a_table_of_their_own() -> None:
+    asked = list(inspection.records("test", 400))
+    results = [Result(example, example.answer if index % 4 else "{}") for index, example in enumerate(asked)]
+    counts = table(results)
+    assert list(counts) == ["record", "code, unseen", "all"]
+    assert counts["record"] == counts["all"] == (400, 300)
+    assert counts["code, unseen"][0] == sum(bool(one.part.code and held_out(one.part.code)) for one in asked) > 0
+
+
 def test_unseen_codes_are_printed_and_held_out() -> None:
     asked = [Result(example, example.answer) for example in inspection.examples("test", 800)]
     codes = [result.example.answer for result in asked if result.example.kind == "code"]

@@ -64,6 +64,40 @@ def test_packed_conversations_are_the_chat_template(tokenizer: PreTrainedTokeniz
         assert expected[mine][targeted].tolist() == [rendered[i + 1] for i in np.flatnonzero(targeted)]
 
 
+def test_the_record_is_asked_beside_the_eight_questions(tokenizer: PreTrainedTokenizerFast) -> None:
+    """In all places of a conversation, once, and with room to spare; the other questions stay as they were."""
+    texts = {question.text for question in inspection.RECORDS}
+    places = set()
+    for seed in range(200):
+        subject = inspection.part(seed)
+        talks = batches.with_record(subject, batches.conversations(subject))
+        (place,) = [(n, len(talk)) for talk in talks for n, (question, _) in enumerate(talk) if question in texts]
+        places.add("alone" if place[1] == 1 else "first" if place[0] == 0 else "last")
+        others = [[turn for turn in talk if turn[0] not in texts] for talk in talks]
+        assert [talk for talk in others if talk] == batches.conversations(subject)
+        assert (batches.pack(tokenizer, talks)[3] > 0).sum() < batches.TEXT
+    assert places == {"alone", "first", "last"}
+    assert batches.with_record(subject, [], percent=0) == []
+
+
+def test_an_answer_is_never_longer_than_the_model_may_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    limit = model.build().generation_config.max_new_tokens
+    longest = max(
+        len(tokenizer.encode(question.answer(subject))) + 1
+        for subject in map(inspection.part, range(500))
+        for question in [*inspection.ask(subject), inspection.ask_record(subject)]
+    )
+    assert longest <= limit
+
+
+def test_batches_of_a_further_training_begin_behind_the_first(tokenizer: PreTrainedTokenizerFast) -> None:
+    ours = batches.Batches(tokenizer, 2)[3]
+    again = batches.Batches(tokenizer, 2, first_seed=4, with_truth=False, records=0)[1]
+    assert torch.equal(ours["image"], again["image"])
+    assert set(again) == {"image", "text"}
+    assert (again["text"][:, 3] > 0).sum() < (ours["text"][:, 3] > 0).sum()
+
+
 def test_packed_loss_is_the_loss_of_the_plain_model(tokenizer: PreTrainedTokenizerFast) -> None:
     """Eight questions behind one picture cost what they would cost in chats of their own."""
     torch.manual_seed(0)
@@ -167,6 +201,14 @@ def test_a_stopped_training_continues_as_if_it_had_not_stopped(tmp_path: Path) -
     for one, other in zip(whole.master.parameters(), second.master.parameters(), strict=True):
         assert torch.equal(one, other)
     assert (tmp_path / "parts" / "checkpoint" / "model.safetensors").exists()
+
+
+def test_known_weights_go_on_without_the_auxiliary_heads(tmp_path: Path) -> None:
+    schedule = Schedule(steps=1, batch=2, seeing=0, auxiliary_weight=0.0, first_seed=50)
+    trainer = Trainer(schedule, tmp_path, start=checkpoint_path())
+    trainer.train()
+    assert set(trainer.running) == {"language"}
+    assert all(parameter.grad is None for parameter in trainer.master.heads.parameters())
 
 
 def test_resuming_with_another_schedule_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Training batches: pictures, auxiliary truth and all questions of a picture packed behind it.
 
-The decoder reads a picture once for eight questions. They form conversations of one to three turns; a conversation sees
-the picture and itself, never another one, and its positions start where the picture ends: exactly what it meets at
-inference.
+The decoder reads a picture once for eight questions and its record. They form conversations of one to four turns; a
+conversation sees the picture and itself, never another one, and its positions start where the picture ends: exactly
+what it meets at inference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from edgevlm_export.inspection import Part, ask, draw, part, seeds
+from edgevlm_export.inspection import Part, ask, ask_record, draw, part, seeds
 from edgevlm_export.inspection.draws import Draws
 from edgevlm_export.inspector.train.model import GRID
 from edgevlm_export.inspector.train.targets import targets
@@ -29,7 +29,7 @@ TEXT = 320
 """Room for the questions and answers of one picture, tokens."""
 CONVERSATIONS = ((1, 1, 1, 1, 1, 1, 2), (1, 1, 1, 1, 2, 2), (1, 1, 1, 2, 3))
 """How eight questions are split into conversations."""
-SPLIT_STREAM = 4
+SPLIT_STREAM, PLACE_STREAM = 4, 7
 IGNORED = -100
 
 Turn = tuple[str, str]
@@ -65,22 +65,51 @@ def stack(packed: Sequence[npt.NDArray[np.int64]]) -> Tensor:
 
 
 def conversations(subject: Part) -> list[list[Turn]]:
-    """All eight questions about a part in conversations of one to three turns."""
+    """The eight questions about a part in conversations of one to three turns."""
     asked = iter(ask(subject))
     lengths = Draws(SPLIT_STREAM, subject.seed).choice(CONVERSATIONS)
     return [[(question.text, question.answer(subject)) for question in islice(asked, turns)] for turns in lengths]
 
 
+def with_record(subject: Part, talks: list[list[Turn]], percent: int = 100) -> list[list[Turn]]:
+    """The same conversations and, for ``percent`` of all parts, the record: mostly in one of its own, for a quarter
+    of the parts before or after other questions."""
+    draws = Draws(PLACE_STREAM, subject.seed)
+    if not draws.chance(percent):
+        return talks
+    question = ask_record(subject)
+    turn = (question.text, question.answer(subject))
+    if draws.chance(75):
+        return [*talks, [turn]]
+    joined = [turn, *talks[-1]] if draws.chance(50) else [*talks[-1], turn]
+    return [*talks[:-1], joined]
+
+
 class Batches(Dataset[dict[str, Tensor]]):
     """Batch number ``step``: always the same pictures, so a training that resumes continues as it would have."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, size: int) -> None:
-        self.tokenizer, self.size = tokenizer, size
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        size: int,
+        *,
+        first_seed: int = 0,
+        records: int = 100,
+        with_truth: bool = True,
+    ) -> None:
+        """``first_seed``: the first picture of batch 0; ``records``: for how many pictures in a hundred the record is
+        asked; ``with_truth``: whether the auxiliary heads learn too."""
+        self.tokenizer, self.size, self.first_seed = tokenizer, size, first_seed
+        self.records, self.with_truth = records, with_truth
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        subjects = [part(seed) for seed in seeds("train")[step * self.size : (step + 1) * self.size]]
-        truths = [targets(subject) for subject in subjects]
-        batch = {name: torch.from_numpy(np.stack([truth[name] for truth in truths])) for name in truths[0]}
+        first = self.first_seed + step * self.size
+        subjects = [part(seed) for seed in seeds("train")[first : first + self.size]]
+        batch: dict[str, Tensor] = {}
+        if self.with_truth:
+            truths = [targets(subject) for subject in subjects]
+            batch = {name: torch.from_numpy(np.stack([truth[name] for truth in truths])) for name in truths[0]}
         batch["image"] = torch.from_numpy(np.stack([np.asarray(draw(subject)) for subject in subjects]))
-        batch["text"] = stack([pack(self.tokenizer, conversations(subject)) for subject in subjects])
+        talks = [with_record(subject, conversations(subject), self.records) for subject in subjects]
+        batch["text"] = stack([pack(self.tokenizer, talk) for talk in talks])
         return batch

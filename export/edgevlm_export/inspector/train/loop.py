@@ -34,8 +34,7 @@ class Trainer:
         torch.manual_seed(schedule.seed)
         self.schedule, self.out, self.step, self.seconds = schedule, out, 0, 0.0
         self.tokenizer = vocabulary.build_tokenizer()
-        size = schedule.batch
-        self.batches = FolderBatches(self.tokenizer, size, data) if data else Batches(self.tokenizer, size)
+        self.batches = FolderBatches(self.tokenizer, schedule.batch, data) if data else self._drawn()
         self.master = Network(architecture.build())
         self.worker = Network(architecture.build()).to(torch.bfloat16)
         if start:
@@ -50,6 +49,16 @@ class Trainer:
         ]
         self.peaks = [schedule.matrix_rate, schedule.other_rate]
         self.running: dict[str, float] = {}
+
+    def _drawn(self) -> Batches:
+        schedule = self.schedule
+        return Batches(
+            self.tokenizer,
+            schedule.batch,
+            first_seed=schedule.first_seed,
+            records=schedule.records,
+            with_truth=schedule.auxiliary_weight > 0,
+        )
 
     def _sort(self) -> tuple[list[Tensor], list[Tensor]]:
         """Matrices inside the layers go to Muon; embeddings, norms, biases and heads to AdamW."""

@@ -68,7 +68,7 @@ def build() -> LlavaForConditionalGeneration:
     model = LlavaForConditionalGeneration(config())
     model.generation_config = GenerationConfig(
         do_sample=False,
-        max_new_tokens=64,
+        max_new_tokens=96,  # a record takes 76 at most
         bos_token_id=model.config.text_config.bos_token_id,
         eos_token_id=model.config.text_config.eos_token_id,
         pad_token_id=model.config.text_config.pad_token_id,

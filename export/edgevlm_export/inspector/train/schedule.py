@@ -21,6 +21,12 @@ class Schedule:
     weight_decay: float = 0.05
     clip: float = 1.0
     language_weight: float = 3.0
+    auxiliary_weight: float = 1.0
+    """Weight of the auxiliary losses at first; 0 leaves the heads out, as when known weights go on to learn."""
+    records: int = 100
+    """For how many pictures in a hundred the record is asked too, as JSON, beside the eight questions."""
+    first_seed: int = 0
+    """The first drawn part: one training sees ``steps * batch`` of them, a further one begins behind those."""
     seed: int = 1
 
     def rate(self, step: int) -> float:
@@ -33,6 +39,6 @@ class Schedule:
         return step >= self.seeing
 
     def auxiliary(self, step: int) -> float:
-        """Weight of the auxiliary losses: 1 at first, a tenth from three quarters on."""
+        """Weight of the auxiliary losses: falls from all of it to a tenth at three quarters of the steps."""
         done = max(0, step - self.seeing) / max(1, self.steps - self.seeing)
-        return max(0.1, 1 - 1.2 * done)
+        return self.auxiliary_weight * max(0.1, 1 - 1.2 * done)
