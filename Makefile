@@ -4,6 +4,7 @@
 #   make demo-camera a line of parts watched through an RTSP camera, with a live page; CAMERA_ARGS="--seconds 60"
 #   make test        the tests that fit a small machine, in minutes
 #   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX and timm, which it installs
+#   make test-openvino  those of the engine openvino, which it installs, in a process of their own
 #   make test-arm64  the shipped model on emulated Arm cores, token for token as here; Debian or Ubuntu with qemu-user-static
 #   make fuzz        hostile input for every surface, FUZZ_SECONDS each (default: 30); ends with 1 when it finds something
 #   make check       lint, format, types, import contracts
@@ -26,6 +27,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FUZZ_STAMP := $(VENV)/.installed-fuzz
 TIMM := $(VENV)/timm
+OPENVINO := $(VENV)/openvino
 RTX_STAMP := $(VENV)/.installed-tensorrt-rtx
 PROJECTS := pyproject.toml runtime/pyproject.toml export/pyproject.toml
 # The build back end is installed under the same constraints, so building needs no environment of its own. Nothing but
@@ -36,7 +38,7 @@ PIP := $(BIN)/python -m pip install $(QUIETLY) --only-binary :all: -c constraint
 DEVICE := --no-deps -r device-requirements.txt ./runtime . onnxruntime
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-camera test test-full test-arm64 fresh sbom fuzz check format docs bench clean
+.PHONY: help venv demo demo-camera test test-full test-openvino test-arm64 fresh sbom fuzz check format docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -85,7 +87,15 @@ $(TIMM): $(STAMP)
 	cp tests/support/torchvision_ops.py $@
 	sed -i '1i import torchvision_ops' $@/torchvision/__init__.py
 
-test-full: $(RTX_STAMP) $(TIMM)
+# In other tests' processes OpenVINO's threads and the fuzzer's timer (SIGPROF) end in a segmentation fault.
+$(OPENVINO): $(STAMP)
+	rm -rf $@
+	$(PIP) --no-deps --target $@ openvino
+
+test-openvino: $(OPENVINO)
+	PYTHONPATH=$(OPENVINO) $(BIN)/python -m pytest tests/runtime/engines/intel tests/cli/test_tune.py $(PYTEST_ARGS)
+
+test-full: $(RTX_STAMP) $(TIMM) test-openvino
 	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
 	PYTHONPATH=$(TIMM) $(BIN)/python -m pytest -m "slow or not slow" -k fast_vlm tests/export/parity $(PYTEST_ARGS)
 

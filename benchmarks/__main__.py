@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,6 +71,11 @@ class Journal:
     """Every row as it is measured, in a file that a run which is cut off leaves behind."""
 
     file: Path
+
+    def begin(self) -> None:
+        """Mark where a run begins: an earlier one that was cut off stays above."""
+        with self.file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"begun": time.strftime("%Y-%m-%dT%H:%M:%S%z")}) + "\n")
 
     def note(self, label: str, row: Sample | Measures) -> None:
         """Append a row."""
@@ -216,6 +222,7 @@ def _bench(
     party: Party | None,
 ) -> dict[str, Any]:
     """In this process, which loads no model: engines and peers have their own."""
+    journal.begin()
     try:
         options = BenchOptions(
             bundles=tuple(bundles),

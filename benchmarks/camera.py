@@ -176,7 +176,7 @@ def main(section: str, bundles: tuple[str, ...]) -> None:
     """Measure SECTION with each bundle, and write it down."""
     for given in bundles:
         name, _, folder = given.partition("=")
-        vlm = edgevlm_runtime.load(folder)
+        vlm = edgevlm_runtime.load(folder, engine="ort")
         for chosen in SECTIONS if section == "all" else [section]:
             figures = {"frames": MODELS[name].frames, "frame": list(SIZE), **SECTIONS[chosen](vlm, MODELS[name])}
             _write(chosen, name, figures)

@@ -35,7 +35,7 @@ Figures = dict[str, Any]
 def ask(bundle: str, name: str, variant: str, folder: str, number: int) -> Figures:
     """One question, in this process."""
     places = {"none": {}, "images": {"image_cache_dir": folder}, "contexts": {"context_cache_dir": folder}}
-    vlm = edgevlm_runtime.load(bundle, verify="size", **places[variant])
+    vlm = edgevlm_runtime.load(bundle, engine="ort", verify="size", **places[variant])
     picture = np.random.default_rng(1).integers(0, 256, (SIDE[name], SIDE[name], 3), dtype=np.uint8)
     with vlm.session(picture) as session:
         begun = time.perf_counter()

@@ -113,7 +113,7 @@ def answers_command(work: Path, n: int) -> None:
     rows: Figures = {}
     whole: list[str] = []
     for name, bundle in bundles(work).items():
-        found = answers(edgevlm_runtime.load(bundle, verify="size"), n)
+        found = answers(edgevlm_runtime.load(bundle, engine="ort", verify="size"), n)
         whole = whole or found
         rows[name] = compared(found, whole, n)
         click.echo(f"{name}: {json.dumps(rows[name]['all kinds'])}")
@@ -126,7 +126,7 @@ def answers_command(work: Path, n: int) -> None:
 def times_command(named: tuple[str, ...], rounds: int) -> None:
     """When the first word comes."""
     pairs = dict(one.split("=", 1) for one in named)
-    loaded = {name: edgevlm_runtime.load(folder, verify="size") for name, folder in pairs.items()}
+    loaded = {name: edgevlm_runtime.load(folder, engine="ort", verify="size") for name, folder in pairs.items()}
     rows = first_words(loaded, rounds)
     click.echo(json.dumps(rows, indent=1))
     _write("times", rows)

@@ -91,11 +91,11 @@ def agreement(vlm: VLM, parts: int, start: int = 0) -> Counter[str]:
         for example in inspection.records("test", parts, start=start):
             session.show(example.image)
             held, free = _records(session, example.question)
-            record = of_json(held.text)
+            record = of_json(held.text) or {}
             single = of_single({field: session.ask(question).text for field, question in SINGLE.items()})
             counts.update(
                 parts=1,
-                parse=record is not None and held.finish_reason == "stop",
+                parse=bool(record) and held.finish_reason == "stop",
                 parse_unconstrained=of_json(free.text) is not None,
                 same_text_unconstrained=held.text == free.text,
                 agree_with_unconstrained=record == of_json(free.text),
@@ -179,7 +179,7 @@ MEASURED: dict[str, Callable[[VLM, int], Facts]] = {"agreement": agreement, "spe
 @click.option("--parts", type=int, default=1000, show_default=True, help="Drawn parts of the test split.")
 def main(what: str, bundle: str, parts: int) -> None:
     """Count or measure with a bundle of `inspector`, and write it down."""
-    vlm = edgevlm_runtime.load(bundle)
+    vlm = edgevlm_runtime.load(bundle, engine="ort")
     figures = MEASURED[what](vlm, parts)
     _write(what, {"precision": vlm.manifest.graphs["decoder"].precision, "parts": parts, **figures})
 

@@ -80,7 +80,7 @@ def measure(folder: str, name: str) -> None:
         _write(name, kind, _kind(_loaded(folder), KINDS[kind], _pictures(name, PICTURES[name])))
     if SAME[name]:
         _write(name, "questions", _questions(_loaded(folder), SAME[name]))
-        ends = edgevlm_runtime.load(folder).manifest.generation.eos_token_ids
+        ends = edgevlm_runtime.load(folder, engine="ort").manifest.generation.eos_token_ids
         more = {"suppress_tokens": ends, "max_new_tokens": ON}
         _write(name, "questions, made to go on", _questions(_loaded(folder), SAME[name], **more))
 
@@ -94,7 +94,7 @@ def _write(name: str, kind: str, figures: Figures) -> None:
 
 
 def _loaded(folder: str) -> tuple[VLM, VLM]:
-    return edgevlm_runtime.load(folder), edgevlm_runtime.load(folder, prompt_lookup=True)
+    return edgevlm_runtime.load(folder, engine="ort"), edgevlm_runtime.load(folder, engine="ort", prompt_lookup=True)
 
 
 def _pictures(name: str, count: int) -> list[Any]:

@@ -86,7 +86,7 @@ def questions(target: Target, name: str) -> Figures:
 def second(target: Target, name: str) -> Figures:
     """Another question about the same picture: of a session in this process, and of a client that sends the picture
     again. Verdicts, which take a question's prefill and no answer's tokens; the two take turns."""
-    own = edgevlm_runtime.load(_bundle(target))
+    own = edgevlm_runtime.load(_bundle(target), engine="ort")
     ends, choices = _asked_of(name), ["yes", "no"] if _knows_parts(name) else ["y", "n"]
     of_session: list[float] = []
     of_client: list[float] = []
@@ -116,7 +116,7 @@ def second(target: Target, name: str) -> Figures:
 
 def hang_ups(target: Target, name: str) -> Figures:
     """Requests of which half are left at a random moment: every answer is its own picture's, memory stays."""
-    own = edgevlm_runtime.load(_bundle(target))
+    own = edgevlm_runtime.load(_bundle(target), engine="ort")
     parts = list(inspection.examples("test", PICTURES))
     asked = [target.body(one.question, png(one.image), max_tokens=LONGEST) for one in parts]
     wanted = [own.ask(one.image, one.question, max_new_tokens=LONGEST).text for one in parts]

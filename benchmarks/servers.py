@@ -54,7 +54,7 @@ class Target:
 @contextmanager
 def edgevlm(folder: Path) -> Iterator[Target]:
     """`edgevlm serve` of a bundle."""
-    arguments = ["-m", "edgevlm", "serve", folder, "--port", "0", "--queue", "64"]
+    arguments = ["-m", "edgevlm", "serve", folder, "--port", "0", "--queue", "64", "--engine", "ort"]
     with child.start(arguments, stderr=subprocess.PIPE) as running:
         try:
             line = running.stderr.readline() if running.stderr else ""

@@ -49,6 +49,8 @@ PLAN = """\
 name = "measured"
 bundle = {bundle}
 max_frames = {frames}
+[loading]
+engine = "ort"
 [source]
 {source}
 [trigger]

@@ -81,6 +81,7 @@ def _bounded() -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)  # drops one that is under way: by default it ends the process
         signal.signal(signal.SIGPROF, before)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("tune", short_help="Fit a bundle to this machine.")
 @click.argument("bundle", type=FilePath())
-@loading_options()
+@loading_options(tuned=False)
 @click.option("--rounds", type=Whole(1, 100), metavar="N", default=5, show_default=True, help="Rounds after a warm-up.")
 @click.option("--dry-run", is_flag=True, help="Measure and say, and keep nothing.")
 @click.option("--reset", is_flag=True, help="Measure nothing: remove what was kept.")
@@ -33,7 +33,8 @@ def command(bundle: Path, loading: dict[str, Any], rounds: int, dry_run: bool, r
     is not used any more when an engine's version is another. It takes some seconds, or minutes for large models; let
     nothing else run meanwhile.
 
-    With --engine or --provider, engines are not compared: only the prompt is measured.
+    With --engine, or another --provider than cpu, engines are not compared: only the prompt is measured. Workers of map
+    have one thread each unless they are told otherwise: tune with --threads 1 for them.
 
     \b
     Examples:

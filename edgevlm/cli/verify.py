@@ -40,7 +40,7 @@ class Measured:
 @click.option(
     "--reference", type=Name(), metavar="MODEL", help="Measure the certificate again, against this model in PyTorch."
 )
-@loading_options(providers=True)
+@loading_options(providers=True, tuned=False)
 @click.option("--self-test/--no-self-test", default=True, help="Ask the stored question (default).")
 @click.option("--engines", is_flag=True, help="Say what each installed engine makes of each graph.")
 @json_option
@@ -58,8 +58,8 @@ def command(
 
     Every file's digest is compared, then the stored question is asked on each --provider (cpu, unless given), or on
     --engine: image embeddings must be within the tolerance, tokens equal. Neither needs torch. With --reference (where
-    the exporter is installed) the certificate is measured again and compared with the stored one; MODEL must be the
-    checkpoint that the bundle was made from.
+    the exporter is installed) the certificate is measured again and compared with the stored one, but for the answers
+    that fewer image tokens change; MODEL must be the checkpoint that the bundle was made from.
 
     With --engines every installed engine runs each graph, in all it can compute in, beside ONNX Runtime: the smallest
     cosine of two rows, the largest difference of two values, and whether the self-test passes with it. What an engine

@@ -68,7 +68,7 @@ class Pipeline:
         embeddings = TokenEmbeddings(bundle)
         known = tuned.recall(tuned.key_of(bundle, options.threads)) or tuned.Tuned()
         engine, graphs = load_graphs(choose(options, tuple(manifest.graphs), known), requests(bundle, options))
-        chunk = known.prefill_chunks.get(engine_of(engine, "decoder").identity)
+        chunk = known.current.prefill_chunks.get(engine_of(engine, "decoder").identity)
         return cls(
             bundle,
             options,
@@ -142,12 +142,15 @@ class Pipeline:
         return found if self.decoder.prefill_graph is None else {**found, "prefill": self.decoder.prefill_graph}
 
     def with_graphs(self, graphs: Mapping[str, Graph]) -> Pipeline:
-        """The same parts with other graphs in place of some; for measuring: images are not remembered."""
+        """The same parts with other graphs in place of some; for measuring: no image, context or answer is
+        remembered."""
         all_graphs = {**self.graphs, **graphs}
         return replace(
             self,
             encoder=_encoder(self.bundle, self.options, all_graphs, ImageCache(0), ""),
             decoder=_decoder(self.bundle, all_graphs, self.decoder.embeddings),
+            lookups=None,
+            stored=None,
         )
 
     def with_prefill_chunk(self, chunk: int) -> Pipeline:

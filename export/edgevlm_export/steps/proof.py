@@ -22,13 +22,14 @@ def certify(state: State) -> State:
     """Compare the bundle with the PyTorch model, where that is wanted. What fails is said by `finish`."""
     if not state.options.certificate:
         return state
+    asked = state.material.questions(held_back=True) if state.manifest.image.fewer is not None else ()
     manifest, measured = certificate.attach(
         state.folder,
         state.manifest,
         state.plan.weights,
         state.options.allow_drift,
         state.progress,
-        state.material.questions(held_back=True),
+        asked,
     )
     return replace(state, written=manifest, measured=measured)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,7 +43,7 @@ class Trial:
     max_abs: float | None = None
     """The largest difference of two values."""
     ms: float | None = None
-    """Median time of the graph's work; null where it was not measured."""
+    """Median time of the graph's work; null where it was not measured, as of what does not pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +81,15 @@ def installed(options: RuntimeOptions) -> dict[str, Engine]:
     return found
 
 
-def compare(parts: Pipeline, rounds: int, progress: Advance) -> list[Tried]:
+def compare(parts: Pipeline, rounds: int, progress: Advance) -> Iterator[Tried]:
     """Try every installed engine on every graph; `parts` run on ONNX Runtime. `rounds` of each take turns, after one
-    that warms up; none leaves the time unmeasured.
+    that warms up; none leaves the time unmeasured. One stage after the other, so that who drops what was found before
+    has the graphs of one stage in memory.
 
     Raises `BundleError` for a bundle without a self-test.
     """
     engines = installed(parts.options)
-    return [_try(parts, stage, engines, rounds, progress) for stage in stages(parts)]
+    return (_try(parts, stage, engines, rounds, progress) for stage in stages(parts))
 
 
 def _try(parts: Pipeline, stage: Stage, engines: Mapping[str, Engine], rounds: int, progress: Advance) -> Tried:
@@ -101,11 +102,12 @@ def _try(parts: Pipeline, stage: Stage, engines: Mapping[str, Engine], rounds: i
         try:
             graphs = _load(parts, stage, engine)
             work = stage.prepare(graphs)
-            trials.append(_judge(parts, words, engine.identity, graphs, work(), expected))
+            trial = _judge(parts, words, engine.identity, graphs, work(), expected)
         except EdgeVLMError as error:
-            trials.append(Trial(words, engine.identity, False, str(error)))
-            continue
-        works[words], loaded[words] = work, graphs
+            trial = Trial(words, engine.identity, False, str(error))
+        trials.append(trial)
+        if trial.passed and rounds:
+            works[words], loaded[words] = work, graphs
     times = _measure(works, rounds, lambda done: progress(f"{stage.name}: measuring", done, rounds))
     timed = tuple(replace(trial, ms=times.get(trial.engine)) for trial in trials)
     return Tried(stage, GraphTrials(stage.name, timed), loaded)

@@ -71,8 +71,7 @@ def tune(vlm: VLM, rounds: int, progress: Advance, *, engines: bool = True, keep
     parts = vlm.pipeline
     if keep:
         tuned.check_place(parts.tuning_key)
-    known = tuned.recall(parts.tuning_key) or Tuned()
-    known = known if known.runtime == Tuned().runtime else Tuned()
+    known = (tuned.recall(parts.tuning_key) or Tuned()).current
     choices, why_not = _choices(parts, rounds, progress) if engines else ([], "an engine was named")
     graphs = {name: graph for _, own in choices for name, graph in own.items()}
     chosen = tuple(choice for choice, _ in choices)
@@ -92,10 +91,11 @@ def _choices(parts: Pipeline, rounds: int, progress: Advance) -> tuple[list[Pick
     if parts.options.provider.lower() != PROCESSOR:
         return [], "a provider was named"
     try:
-        tried = compare(parts, rounds, progress)
+        picked = [_fastest(one) for one in compare(parts, rounds, progress)]
     except BundleError as error:
         return [], str(error)
-    picked = [_fastest(one) for one in tried]
+    if not all(choice.trials[0].passed for choice, _ in picked):
+        return [], "the bundle does not pass its self-test here: see `edgevlm verify`"
     moved = [pair for pair in picked if pair[0].engine != DEFAULT]
     if len(moved) > 1:  # each passed alone
         together = parts.with_graphs({name: graph for _, own in moved for name, graph in own.items()})

@@ -121,7 +121,7 @@ class _Answering:
     def __init__(self, bundle: Bundle, reference: AnyReference, fewer: FewerTokens) -> None:
         self._reference, self._fewer, image = reference, fewer, bundle.manifest.image
         context = min(CONTEXT, bundle.manifest.decoder.max_context)
-        self._kept = Pipeline.load(bundle, RuntimeOptions(max_context=context, verify="size"))
+        self._kept = Pipeline.load(bundle, RuntimeOptions(engine="ort", max_context=context, verify="size"))
         whole = replace(image, options={**image.options, TOKENS[image.kind]: fewer.of})
         self._whole = replace(self._kept, processor=make_processor(whole))
 

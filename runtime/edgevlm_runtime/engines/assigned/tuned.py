@@ -47,6 +47,11 @@ class Tuned:
     seal: str = ""
     """sha256 of the rest."""
 
+    @property
+    def current(self) -> Tuned:
+        """The same; nothing, where another version of edgevlm-runtime measured it."""
+        return self if self.runtime == __version__ else Tuned()
+
     def sealed(self) -> Tuned:
         """The same, with the seal that belongs to it."""
         return replace(self, seal=hashlib.sha256(msgspec.json.encode(replace(self, seal=""))).hexdigest())

@@ -47,8 +47,11 @@ class OpenVINOEngine:
         """Raises `ProviderError` for a device that is not here, or does not compute in the precision."""
         target = Target.parse(words_of(options.engine or ""))
         openvino = import_openvino()
-        core = openvino.Core()
-        _check_device(core, target)
+        try:
+            core = openvino.Core()
+            _check_device(core, target)
+        except RuntimeError as error:  # a plugin that does not find its driver
+            raise ProviderError(f"openvino cannot use {target.device} here: {said(error)}: {_ORT}") from error
         return cls(openvino, core, target, told_threads(options.threads))
 
     @property
@@ -57,8 +60,7 @@ class OpenVINOEngine:
         found = [
             Target(device, precision)
             for device in self._core.available_devices
-            for precision in PRECISIONS
-            if PRECISIONS[precision] in _capabilities(self._core, device)
+            for precision in _precisions(self._core, device)
         ]
         return tuple(f"openvino{target}" for target in found if target != self.target)
 
@@ -110,6 +112,16 @@ def _check_device(core: Any, target: Target) -> None:
         raise ProviderError(
             f"openvino's {target.device} does not compute in {target.precision} here: it has {', '.join(known)}"
         )
+
+
+def _precisions(core: Any, device: str) -> list[str]:
+    """What a device computes in; nothing where it does not answer."""
+    try:
+        known = _capabilities(core, device)
+    except RuntimeError as error:
+        log.debug("openvino %s: %s", device, said(error))
+        return []
+    return [word for word, name in PRECISIONS.items() if name in known]
 
 
 def _capabilities(core: Any, device: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -32,8 +33,9 @@ def test_nothing_that_reports_is_imported(tmp_path: Path) -> None:
     if find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
     (tmp_path / "openvino_telemetry.py").write_text("HERE = True\n", "utf-8")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-c", SPY], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SPY], env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "openvino.tools.ovc.telemetry_stub" in done.stdout
