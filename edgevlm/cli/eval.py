@@ -52,7 +52,7 @@ class WrittenReport:
 )
 @click.option("--match", "matcher", default="exact", metavar="HOW", help="exact (default), or loose: case ignored.")
 @click.option("--max-new-tokens", type=Whole(1), metavar="N", help="End each answer after N tokens.")
-@loading_options(tuned=False)
+@loading_options()
 @click.option("--report", type=FilePath(dir_okay=False), metavar="FILE", help="Write an HTML page.")
 @click.option("--out", type=FilePath(dir_okay=False), metavar="FILE", help="Write every case as JSON.")
 @click.option("--resume", is_flag=True, help="Go on with an evaluation that was interrupted.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("tune", short_help="Fit a bundle to this machine.")
 @click.argument("bundle", type=FilePath())
-@loading_options(tuned=False)
+@loading_options()
 @click.option("--rounds", type=Whole(1, 100), metavar="N", default=5, show_default=True, help="Rounds after a warm-up.")
 @click.option("--dry-run", is_flag=True, help="Measure and say, and keep nothing.")
 @click.option("--reset", is_flag=True, help="Measure nothing: remove what was kept.")

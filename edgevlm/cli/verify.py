@@ -40,7 +40,7 @@ class Measured:
 @click.option(
     "--reference", type=Name(), metavar="MODEL", help="Measure the certificate again, against this model in PyTorch."
 )
-@loading_options(providers=True, tuned=False)
+@loading_options(providers=True)
 @click.option("--self-test/--no-self-test", default=True, help="Ask the stored question (default).")
 @click.option("--engines", is_flag=True, help="Say what each installed engine makes of each graph.")
 @json_option

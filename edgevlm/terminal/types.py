@@ -95,10 +95,9 @@ def _joined(context: click.Context, parameter: click.Parameter, values: tuple[st
     return ",".join(values) if values else None
 
 
-def loading_options(*, providers: bool = False, tuned: bool = True) -> Callable[[F], Callable[..., Any]]:
+def loading_options(*, providers: bool = False) -> Callable[[F], Callable[..., Any]]:
     """Decorator for every command that loads bundles: on what. Passed together as `loading`, the arguments of
-    `edgevlm_runtime.load` that were given; where there may be several `providers`, they are a tuple. `tuned`:
-    whether the command takes over what `edgevlm tune` found."""
+    `edgevlm_runtime.load` that were given; where there may be several `providers`, they are a tuple."""
     may_repeat = "; may repeat" if providers else ""
     options = {
         "provider": click.option(
@@ -113,7 +112,7 @@ def loading_options(*, providers: bool = False, tuned: bool = True) -> Callable[
             metavar="[GRAPH=]NAME",
             callback=_joined,
             help="ort, openvino, tensorrt or tensorrt-rtx, for all graphs or, as vision_encoder=openvino, for one; may "
-            f"repeat. Default: {'as tuned (`edgevlm tune`), else ' if tuned else ''}ort.",
+            "repeat. Default: as tuned (`edgevlm tune`), else ort; eval, verify and tune itself ask ort.",
         ),
         "threads": click.option(
             "--threads", type=Whole(1), metavar="N", help="Threads of a graph. Default: the physical cores."
