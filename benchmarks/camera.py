@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,7 @@ import numpy as np
 from PIL import Image
 
 import edgevlm_runtime
-from benchmarks import camera_table, watching
-from edgevlm.machine import memory, package_versions, processor
+from benchmarks import camera_table, kept, watching
 from edgevlm.watch.frames.frame import Frame
 from edgevlm.watch.judging.cost import drawn_frame, spent
 from edgevlm.watch.judging.judge import Judge
@@ -161,11 +160,7 @@ def _row(times: list[float]) -> Figures:
 
 
 def _write(section: str, name: str, figures: Figures) -> None:
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    machine = {"processor": asdict(processor()), "memory": asdict(memory()), "packages": package_versions()}
-    stored["machine"], stored["targets"] = machine, TARGETS
-    stored.setdefault(section, {})[name] = figures
-    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    kept.store(RESULTS, section, name, figures=figures, targets=TARGETS)
     camera_table.write(RESULTS, PAGE)
 
 

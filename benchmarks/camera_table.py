@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- camera: written by benchmarks.camera -->", "<!-- camera: end -->"
+from benchmarks import kept
+
+BEGIN, END = kept.marks("camera")
 Figures = dict[str, Any]
 
 
 def write(results: Path, page: Path) -> None:
     """Replace what stands between the marks of `page`."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    found = json.loads(results.read_text(encoding="utf-8"))
-    page.write_text(f"{before}{BEGIN}\n{section(found)}\n{END}{after}", encoding="utf-8")
+    kept.write_section(page, BEGIN, END, section(json.loads(results.read_text(encoding="utf-8"))))
 
 
 def section(found: Figures) -> str:
@@ -34,7 +32,7 @@ def _judging(found: Figures) -> str:
         rates = one["questions"]["1"]["frames_per_second"]
         unchanged, golden = one["unchanged_taken_over"]["ms"], found.get("golden", {}).get(name, {}).get("kept", {})
         cells = [name, *times, rates, f"{one['four_times_one']:.2f}", unchanged, golden.get("ms", "-")]
-        lines.append(_row(cells))
+        lines.append(cells)
     if not lines:
         return ""
     header = (
@@ -47,7 +45,7 @@ def _judging(found: Figures) -> str:
         "unchanged scene",
         "1 question, golden picture before it",
     )
-    return "\n".join([_row(header), "| --- |" + " ---: |" * (len(header) - 1), *lines])
+    return kept.table(header, lines)
 
 
 def _live(named: tuple[str, Figures]) -> str:
@@ -75,7 +73,3 @@ def _steady(named: tuple[str, Figures]) -> str:
             f"{one['largest_growth_mib']:.1f}), to {one['rows'][-1]['rss_mib']:.0f} MiB.",
         ]
     )
-
-
-def _row(cells: Any) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"

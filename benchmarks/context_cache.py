@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import click
 import numpy as np
 
 import edgevlm_runtime
-from edgevlm.machine import memory, package_versions, processor
+from benchmarks import kept
 
 RESULTS = Path(__file__).parent / "results" / "context-cache.json"
 QUESTIONS = ("What is there to be seen?", "Is there a defect?")
@@ -94,14 +93,7 @@ def main(bundles: tuple[str, ...], rounds: int) -> None:
     for one in bundles:
         name, _, bundle = one.partition("=")
         figures = measure(bundle, name, rounds)
-        stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        stored["machine"] = {
-            "processor": asdict(processor()),
-            "memory": asdict(memory()),
-            "packages": package_versions(),
-        }
-        stored[name] = figures
-        RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+        kept.store(RESULTS, name, figures=figures)
         print(name, json.dumps(figures, indent=1))
 
 

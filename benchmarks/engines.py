@@ -8,7 +8,6 @@ ONNX Runtime in the same bundle; memory is what the process holds more once an e
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import psutil
 
 import edgevlm_runtime
 from edgevlm.benchmark.workload import model_size
-from edgevlm_runtime.checks.engines import difference, installed
+from edgevlm_runtime.checks.engines import difference, installed, medians
 from edgevlm_runtime.engines.base import Engine
 from edgevlm_runtime.pipeline import Pipeline, requests
 
@@ -40,16 +39,11 @@ def measure(folder: Path, rounds: int, threads: int | None) -> list[str]:
         works[words] = _work(parts, engine, picture)
         memory[words] = (psutil.Process().memory_info().rss - before) / 2**20
     found = {words: work() for words, work in works.items()}
-    times: dict[str, list[float]] = {words: [] for words in works}
-    for turn in range(rounds):
-        for words in list(works) if turn % 2 == 0 else reversed(list(works)):
-            begin = time.perf_counter()
-            works[words]()
-            times[words].append(1e3 * (time.perf_counter() - begin))
+    times = medians(works, rounds, lambda _: None)
     table = []
-    for words, values in times.items():
+    for words, ms in times.items():
         cosine, largest = difference({"x": found[words]}, {"x": found["ort"]})
-        figures = f"{np.median(values):.0f} | {cosine:.5f} | {largest:.3g} | {memory[words]:.0f}"
+        figures = f"{ms:.0f} | {cosine:.5f} | {largest:.3g} | {memory[words]:.0f}"
         table.append(f"| {folder.name} | {words} | {figures} |")
     return table
 

@@ -21,8 +21,7 @@ import click
 import numpy as np
 
 import edgevlm_runtime
-from benchmarks import folders
-from edgevlm.machine import memory, package_versions, processor
+from benchmarks import folders, kept
 from edgevlm_export import inspection
 from edgevlm_export.api import ExportOptions, export
 from edgevlm_runtime import VLM
@@ -94,10 +93,7 @@ def first_words(loaded: dict[str, VLM], rounds: int) -> dict[str, Figures]:
 
 
 def _write(part: str, figures: Figures) -> None:
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    stored["machine"] = {"processor": asdict(processor()), "memory": asdict(memory()), "packages": package_versions()}
-    stored[part] = figures
-    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    kept.store(RESULTS, part, figures=figures)
 
 
 @click.group()

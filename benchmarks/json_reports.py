@@ -16,14 +16,13 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 import edgevlm_runtime
-from edgevlm.machine import memory, package_versions, processor
+from benchmarks import kept
 from edgevlm_export import inspection
 from edgevlm_runtime import VLM
 from edgevlm_runtime.asking.answer import Answer
@@ -163,10 +162,7 @@ def speed(vlm: VLM, parts: int, start: int = 0) -> Facts:
 
 
 def _write(what: str, figures: Facts) -> None:
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    machine = {"processor": asdict(processor()), "memory": asdict(memory()), "packages": package_versions()}
-    stored[what] = {"machine": machine, **figures}
-    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    kept.store(RESULTS, what, figures=figures)
     print(json.dumps(figures, indent=1))
 
 

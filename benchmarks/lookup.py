@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 import edgevlm_runtime
-from edgevlm.machine import memory, package_versions, processor
+from benchmarks import kept
 from edgevlm_export import inspection
 from edgevlm_runtime import VLM
 
@@ -87,10 +87,7 @@ def measure(folder: str, name: str) -> None:
 
 def _write(name: str, kind: str, figures: Figures) -> None:
     print(name, kind, json.dumps(figures), flush=True)
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    stored["machine"] = {"processor": asdict(processor()), "memory": asdict(memory()), "packages": package_versions()}
-    stored.setdefault(name, {})[kind] = figures
-    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    kept.store(RESULTS, name, kind, figures=figures)
 
 
 def _loaded(folder: str) -> tuple[VLM, VLM]:

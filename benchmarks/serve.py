@@ -17,7 +17,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,11 +26,11 @@ import httpx2
 import numpy as np
 
 import edgevlm_runtime
-from benchmarks import serve_table, servers
+from benchmarks import kept, serve_table, servers
 from benchmarks.peers import llama_cpp, state
 from benchmarks.peers.base import Room
 from benchmarks.servers import Target, drawn, first_token, left, png, whole
-from edgevlm.machine import memory, package_versions, processor
+from edgevlm.machine import processor
 from edgevlm_export import inspection
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
@@ -184,11 +183,7 @@ def _asked(target: Target, pictures: Sequence[bytes]) -> list[float]:
 
 
 def _write(section: str, name: str, figures: Figures) -> None:
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    machine = {"processor": asdict(processor()), "memory": asdict(memory()), "packages": package_versions()}
-    stored["machine"], stored["targets"] = machine, TARGETS
-    stored.setdefault(section, {})[name] = figures
-    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    kept.store(RESULTS, section, name, figures=figures, targets=TARGETS)
     serve_table.write(RESULTS, PAGE)
     print(name, section, json.dumps(figures))
 

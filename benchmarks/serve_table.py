@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- serve: written by benchmarks.serve -->", "<!-- serve: end -->"
+from benchmarks import kept
+
+BEGIN, END = kept.marks("serve")
 Figures = dict[str, Any]
 
 
 def write(results: Path, page: Path) -> None:
     """Replace what stands between the marks of `page`."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    found = json.loads(results.read_text(encoding="utf-8"))
-    page.write_text(f"{before}{BEGIN}\n{section(found)}\n{END}{after}", encoding="utf-8")
+    kept.write_section(page, BEGIN, END, section(json.loads(results.read_text(encoding="utf-8"))))
 
 
 def section(found: Figures) -> str:
@@ -30,7 +28,7 @@ def section(found: Figures) -> str:
 def _clients(rows: Figures) -> str:
     header = ("server", "clients", "requests a second", "first token p50 ms", "p95 ms")
     lines = [
-        _row([name, count, one["requests_per_second"], one["first_token_p50_ms"], one["first_token_p95_ms"]])
+        [name, count, one["requests_per_second"], one["first_token_p50_ms"], one["first_token_p95_ms"]]
         for name, counts in rows.items()
         for count, one in counts.items()
     ]
@@ -39,26 +37,17 @@ def _clients(rows: Figures) -> str:
 
 def _second(rows: Figures) -> str:
     header = ("verdict on a second question, ms", "a session's", "a client's that sends the picture again", "times")
-    lines = [
-        _row([name, one["session_ms"], one["stateless_client_ms"], f"{one['times']:.2f}"]) for name, one in rows.items()
-    ]
+    lines = [[name, one["session_ms"], one["stateless_client_ms"], f"{one['times']:.2f}"] for name, one in rows.items()]
     return _table("**A picture asked about again** (the two take turns):", header, lines)
 
 
 def _questions(found: Figures) -> str:
     header = ("first token of a client that sends the picture each time, ms", "first question", "second question")
     lines = [
-        _row([name, one["first_question_ms"], one["second_question_ms"]])
-        for name, one in found.get("questions", {}).items()
+        [name, one["first_question_ms"], one["second_question_ms"]] for name, one in found.get("questions", {}).items()
     ]
     return _table("**Beside llama-server**, one after the other:", header, lines)
 
 
-def _table(title: str, header: tuple[str, ...], lines: list[str]) -> str:
-    if not lines:
-        return ""
-    return "\n".join([title, "", _row(header), "| --- |" + " ---: |" * (len(header) - 1), *lines])
-
-
-def _row(cells: Any) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
+def _table(title: str, header: tuple[str, ...], lines: list[list[Any]]) -> str:
+    return f"{title}\n\n{kept.table(header, lines)}" if lines else ""

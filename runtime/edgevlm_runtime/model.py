@@ -167,6 +167,6 @@ class VLM:
         tuned.check_place(parts.tuning_key)
         measured = parts.measure_chunks(rounds, progress)
         self.pipeline = parts.with_prefill_chunk(measured.prefill_chunk)
-        before = (tuned.recall(parts.tuning_key) or tuned.Tuned()).current
+        before = tuned.known(parts.tuning_key)
         chunks = {**before.prefill_chunks, parts.decoder_engine: measured.prefill_chunk}
         return measured, tuned.remember(parts.tuning_key, replace(before, prefill_chunks=chunks))

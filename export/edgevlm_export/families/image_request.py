@@ -34,8 +34,9 @@ class ImageRequest:
                 raise ExportError("nothing to choose: --image-token-method says how, --image-tokens how many")
 
     def fewer(self, config: PreTrainedConfig, of: int) -> FewerTokens | None:
-        """What is kept of the `of` tokens that the model with this config makes of an image. Raises `ExportError` where
-        that is nothing that its family can do."""
+        """What is kept of the `of` tokens that the model with this config makes of every image (0: not always as many).
+
+        Raises `ExportError` where that is nothing that its family can do."""
         if self.tokens is None:
             return None
         family = known_family(config.model_type)
@@ -44,6 +45,11 @@ class ImageRequest:
             raise ExportError(
                 f"fewer image tokens not possible for {config.model_type}: where they stand on the picture decides "
                 "their positions or what stands between them: leave out --image-tokens"
+            )
+        if not of:
+            raise ExportError(
+                f"fewer image tokens not possible for {config.model_type}: its images do not all have as many: leave "
+                "out --image-tokens"
             )
         if self.tokens >= of:
             raise ExportError(f"number of image tokens not possible: {self.tokens} of {of}: ask for fewer than that")

@@ -12,7 +12,6 @@ from transformers import PreTrainedConfig
 from edgevlm_export.families.image_request import ImageRequest, check_size
 from edgevlm_export.preprocessing.loading import CheckpointProcessor
 from edgevlm_runtime.bundle.manifest import ImageProcessing
-from edgevlm_runtime.errors import ExportError
 
 TOKENS = {"fixed": "tokens", "tiles": "tokens_per_tile", "dynamic": "tokens_per_tile"}
 """Kinds whose images, or tiles, all have as many tokens, and the option that says how many."""
@@ -53,8 +52,6 @@ def changed(image: ImageProcessing, config: PreTrainedConfig, request: ImageRequ
     name = TOKENS.get(image.kind, "")
     fewer = request.fewer(config, int(image.options.get(name, 0)))
     assert fewer is not None
-    if not name:
-        raise ExportError(f"fewer image tokens not possible: images of kind {image.kind}: leave out --image-tokens")
     return replace(image, size=request.size, fewer=fewer, options={**image.options, name: fewer.kept})
 
 

@@ -108,7 +108,7 @@ def _try(parts: Pipeline, stage: Stage, engines: Mapping[str, Engine], rounds: i
         trials.append(trial)
         if trial.passed and rounds:
             works[words], loaded[words] = work, graphs
-    times = _measure(works, rounds, lambda done: progress(f"{stage.name}: measuring", done, rounds))
+    times = medians(works, rounds, lambda done: progress(f"{stage.name}: measuring", done, rounds))
     timed = tuple(replace(trial, ms=times.get(trial.engine)) for trial in trials)
     return Tried(stage, GraphTrials(stage.name, timed), loaded)
 
@@ -145,10 +145,10 @@ def _cosine(one: Array, other: Array) -> float:
     return float(np.min(np.divide(products, lengths, out=np.ones_like(products), where=lengths > 0), initial=1.0))
 
 
-def _measure(
+def medians(
     works: Mapping[str, Callable[[], Outputs]], rounds: int, progress: Callable[[int], None]
 ) -> dict[str, float]:
-    """Milliseconds, medians of the rounds, in turn, there and back."""
+    """Milliseconds of each work, medians of the rounds, which take turns, there and back."""
     seconds: dict[str, list[float]] = {words: [] for words in works}
     order: Sequence[str] = list(works)
     for turn in range(rounds):

@@ -11,7 +11,6 @@ from edgevlm_runtime.checks.selftest import run_self_test
 from edgevlm_runtime.decoding.tuning import Tuning
 from edgevlm_runtime.engines.assigned import tuned
 from edgevlm_runtime.engines.assigned.chosen import PROCESSOR
-from edgevlm_runtime.engines.assigned.tuned import Tuned
 from edgevlm_runtime.engines.assigned.words import DEFAULT, FILLED_BY, Assignment
 from edgevlm_runtime.engines.base import Graph
 from edgevlm_runtime.errors import BundleError
@@ -71,7 +70,7 @@ def tune(vlm: VLM, rounds: int, progress: Advance, *, engines: bool = True, keep
     parts = vlm.pipeline
     if keep:
         tuned.check_place(parts.tuning_key)
-    known = (tuned.recall(parts.tuning_key) or Tuned()).current
+    known = tuned.known(parts.tuning_key)
     choices, why_not = _choices(parts, rounds, progress) if engines else ([], "an engine was named")
     graphs = {name: graph for _, own in choices for name, graph in own.items()}
     chosen = tuple(choice for choice, _ in choices)

@@ -10,7 +10,7 @@ from typing import cast
 from edgevlm_runtime.engines.assigned.several import Several
 from edgevlm_runtime.engines.assigned.words import DEFAULT, Assignment, name_of
 from edgevlm_runtime.engines.base import Engine, Graph, GraphRequest
-from edgevlm_runtime.errors import BundleError, EdgeVLMError, ProviderError
+from edgevlm_runtime.errors import EdgeVLMError, ProviderError
 from edgevlm_runtime.options import RuntimeOptions
 from edgevlm_runtime.registry import Registry
 
@@ -64,18 +64,12 @@ def load_graphs(engine: Engine, requests: Sequence[GraphRequest]) -> tuple[Engin
     """
     try:
         return engine, _load(engine, requests)
-    except (ProviderError, BundleError) as error:
-        other = engine.fallback(error) if isinstance(error, ProviderError) else _instead(engine, error)
+    except ProviderError as error:
+        other = engine.fallback(error)
         if other is None:
             raise
         log.info("%s: %s", other.identity, other.reason)
     return other, _load(other, requests)
-
-
-def _instead(engine: Engine, error: BundleError) -> Engine | None:
-    """What to take for a graph that one library cannot read, where nobody named it; whether it is damaged, the next one
-    says."""
-    return engine.fallback(ProviderError(str(error))) if isinstance(engine, Several) else None
 
 
 def _load(engine: Engine, requests: Sequence[GraphRequest]) -> dict[str, Graph]:

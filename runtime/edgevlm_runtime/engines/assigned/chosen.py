@@ -51,9 +51,11 @@ def chosen_words(options: RuntimeOptions, bundle: Bundle) -> str:
     if options.engine is not None:
         return options.engine
     known = recall(key_of(bundle, options.threads))
+    if known is None or not _moved(known):
+        return DEFAULT
     engine = choose(options, tuple(bundle.manifest.graphs), known)
-    tuned = known is not None and isinstance(engine, Several) and engine.reason.startswith(REASON)
-    return str(Assignment(DEFAULT, _moved(known))) if known is not None and tuned else DEFAULT
+    tuned = isinstance(engine, Several) and engine.reason.startswith(REASON)
+    return str(Assignment(DEFAULT, _moved(known))) if tuned else DEFAULT
 
 
 def _moved(tuned: Tuned) -> dict[str, str]:

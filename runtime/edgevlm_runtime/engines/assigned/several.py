@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from edgevlm_runtime.engines.base import AS_ASKED, Engine, Graph, GraphRequest
-from edgevlm_runtime.errors import ProviderError
+from edgevlm_runtime.errors import BundleError, ProviderError
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,13 @@ class Several:
         return Several({graph: others[id(one)] or one for graph, one in self.engines.items()}, self._why)
 
     def load(self, request: GraphRequest) -> Graph:
-        """See `Engine.load`."""
-        return self.engines[request.name].load(request)
+        """See `Engine.load`. What one engine cannot read, and nobody named it, is for another to try."""
+        try:
+            return self.engines[request.name].load(request)
+        except BundleError as error:
+            if self._otherwise is None:
+                raise
+            raise ProviderError(str(error)) from error
 
 
 def engine_of(engine: Engine, graph: str) -> Engine:

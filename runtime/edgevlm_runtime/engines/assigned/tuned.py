@@ -83,6 +83,11 @@ def recall(name: str) -> Tuned | None:
     return found
 
 
+def known(name: str) -> Tuned:
+    """What this version of edgevlm-runtime measured under this key; nothing, where it did not."""
+    return (recall(name) or Tuned()).current
+
+
 def check_place(name: str) -> None:
     """Before anything is measured: it can be kept. Raises `EdgeVLMError`."""
     with _keeping():
