@@ -5,6 +5,7 @@
 #   make test        the tests that fit a small machine, in minutes
 #   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX and timm, which it installs
 #   make test-openvino  those of the engine openvino, which it installs, in a process of their own
+#   make test-rtx   those that compile by TensorRT-RTX, which it installs; no GPU is needed
 #   make test-arm64  the shipped model on emulated Arm cores, token for token as here; Debian or Ubuntu with qemu-user-static
 #   make fuzz        hostile input for every surface, FUZZ_SECONDS each (default: 30); ends with 1 when it finds something
 #   make check       lint, format, types, import contracts
@@ -28,7 +29,7 @@ STAMP := $(VENV)/.installed
 FUZZ_STAMP := $(VENV)/.installed-fuzz
 TIMM := $(VENV)/timm
 OPENVINO := $(VENV)/openvino
-RTX_STAMP := $(VENV)/.installed-tensorrt-rtx
+RTX := $(VENV)/rtx
 PROJECTS := pyproject.toml runtime/pyproject.toml export/pyproject.toml
 # The build back end is installed under the same constraints, so building needs no environment of its own. Nothing but
 # our own three distributions is built here: a package that has no wheel is an error, not a compiler run.
@@ -38,7 +39,7 @@ PIP := $(BIN)/python -m pip install $(QUIETLY) --only-binary :all: -c constraint
 DEVICE := --no-deps -r device-requirements.txt ./runtime . onnxruntime
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-camera test test-full test-openvino test-arm64 fresh sbom fuzz check format docs bench clean
+.PHONY: help venv demo demo-camera test test-full test-openvino test-rtx test-arm64 fresh sbom fuzz check format docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -73,11 +74,16 @@ demo-camera: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-# TensorRT-RTX compiles for GPUs without one; its wheels are for x86-64 Linux and Windows alone. The package of that name is
-# a list of these two and has no wheel.
-$(RTX_STAMP): $(STAMP)
-	if [ "$$(uname -m)" = x86_64 ]; then $(PIP) tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs; fi
-	@touch $@
+# TensorRT-RTX compiles for GPUs without one; its wheels are for x86-64 Linux and Windows alone. What is imported, a few lines of
+# Python over them, has no wheel. Tests are skipped where it is missing, so it is imported here.
+$(RTX): $(STAMP)
+	rm -rf $@ && mkdir $@
+	if [ "$$(uname -m)" = x86_64 ]; then \
+	  $(PIP) --target $@ --no-binary tensorrt-rtx,tensorrt-rtx-cu13 tensorrt-rtx && \
+	  PYTHONPATH=$@ $(BIN)/python -c "import tensorrt_rtx"; fi
+
+test-rtx: $(RTX)
+	PYTHONPATH=$(RTX) $(BIN)/python -m pytest tests/export/compile $(PYTEST_ARGS)
 
 # timm comes with torchvision, whose wheels are for CUDA builds of torch and which other tests must not see: with this folder
 # on PYTHONPATH both can be imported.
@@ -95,8 +101,8 @@ $(OPENVINO): $(STAMP)
 test-openvino: $(OPENVINO)
 	PYTHONPATH=$(OPENVINO) $(BIN)/python -m pytest tests/runtime/engines/intel tests/cli/test_tune.py $(PYTEST_ARGS)
 
-test-full: $(RTX_STAMP) $(TIMM) test-openvino
-	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
+test-full: $(RTX) $(TIMM) test-openvino
+	PYTHONPATH=$(RTX) $(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
 	PYTHONPATH=$(TIMM) $(BIN)/python -m pytest -m "slow or not slow" -k fast_vlm tests/export/parity $(PYTEST_ARGS)
 
 test-arm64: $(STAMP)

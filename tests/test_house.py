@@ -106,11 +106,11 @@ def test_ci_runs_what_developers_run():
     lines = script.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
     made = [found[1] for line in lines if (found := re.match(r"(?:env .*)?\b(make [a-z-]+)$", line))]
-    assert made == ["make demo", "make check", "make test", "make test-openvino", "make fresh"]
+    assert made == ["make demo", "make check", "make test", "make test-openvino", "make test-rtx", "make fresh"]
 
 
 @pytest.mark.parametrize(
-    "target", ["venv", "demo", "test", "test-full", "test-openvino", "test-arm64", "fresh", "sbom", "check", "bench"]
+    "target", ["venv", "demo", "test", "test-full", "test-openvino", "test-rtx", "test-arm64", "fresh", "sbom", "check", "bench"]
 )
 def test_make_knows_its_targets(target):
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)

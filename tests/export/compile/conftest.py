@@ -1,4 +1,4 @@
-"""Real TensorRT-RTX, where it is installed: `make test-full` installs it, `make test` does without."""
+"""Real TensorRT-RTX, where it is installed: `make test-rtx` installs it, `make test` does without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-REASON = "tensorrt-rtx is not installed (pip install 'edgevlm-export[tensorrt-rtx]'; make test-full does)"
+REASON = "tensorrt-rtx is not installed (pip install 'edgevlm-export[tensorrt-rtx]'; make test-rtx does)"
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason=REASON)
 
 
