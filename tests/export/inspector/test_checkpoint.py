@@ -110,6 +110,10 @@ def test_answers_unseen_parts_exactly(answered: list[Result], kind: str) -> None
     assert right / asked >= BARS[kind]
 
 
+def test_writes_the_record_of_unseen_parts(inspector: Inspector) -> None:
+    assert share(run(inspector, 20, records=True)) >= 0.95
+
+
 def test_generates_the_same_alone_and_in_a_padded_batch(inspector: Inspector, answered: list[Result]) -> None:
     for result in answered[:8]:
         alone = inspector.answer([opening(result.example.image, result.example.question)])

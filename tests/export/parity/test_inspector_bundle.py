@@ -21,6 +21,7 @@ from edgevlm_export.reference import Reference
 from edgevlm_runtime.bundle.certificate import Certificate, read_certificate
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.checks.parity import parity
+from edgevlm_runtime.form import Form
 from tests.support import records
 
 QUESTIONS = 300
@@ -84,6 +85,22 @@ def test_quantized_still_tells_images_apart(examples, quantized):
         for other in embeddings[:index]:
             assert np.abs(one - other).mean() > 0.05 * np.abs(one).mean()
     assert len({str(vlm.ask(image, "Give a full report of the part.")) for image in images.values()}) == len(images)
+
+
+@pytest.mark.parametrize("parts", [20, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_record_held_to_its_schema_says_what_the_free_one_says(int8, parts):
+    """Every one parses; both texts are the same; nearly all are what was drawn."""
+    form = Form.json(inspection.RECORD_SCHEMA)
+    right = 0
+    with edgevlm_runtime.load(int8).session() as session:
+        for example in inspection.records("test", parts, start=FIRST_IMAGE):
+            session.show(example.image)
+            held, free = session.ask(example.question, form=form), session.ask(example.question)
+            assert held.finish_reason == "stop"
+            assert form.parse(held.text) == json.loads(free.text)
+            assert held.text == free.text
+            right += held.text == example.answer
+    assert right >= 0.95 * parts
 
 
 def test_the_certificate_of_int8_is_read_back_and_measured_again(int8):
