@@ -7,8 +7,8 @@
 
 For each comparison: export every precision, measure all of them beside PyTorch in one run, ask the inspection
 questions where the model knows them. `benchmarks/results/` then has one JSON file per comparison with every round, and
-README.md with the tables. Run it on a quiet machine; bundles go to build/benchmarks/ and are removed in the end. A row
-is also written there as soon as it is measured (rounds.jsonl).
+README.md with the tables and plots. Run it on a quiet machine; bundles go to build/benchmarks/ and are removed in the
+end. A row is also written there as soon as it is measured (rounds.jsonl).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from benchmarks.folders import ensure
 from benchmarks.peers import PEERS, UnknownPeer, checkpoints, chosen
 from benchmarks.peers.base import Measures, Room, default_work
 from benchmarks.peers.guests import Party, guests_of
+from benchmarks.plots import write_plots
 from benchmarks.tables import write_readme
 from edgevlm.benchmark.baseline import dump
 from edgevlm.benchmark.engines.base import Sample
@@ -139,6 +140,7 @@ def main(
         if not keep:
             shutil.rmtree(room)
         write_readme(results, {name: one.title for name, one in COMPARISONS.items()})
+        write_plots(results)
     click.echo(results / "README.md")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers_tables import missing, peer_lines, reference_of, remarks, target_table
+from benchmarks.plots import FOLDER
 from benchmarks.targets import row_name
 
 SHOWN = ("edgevlm", "onnxruntime", "torch", "transformers", "numpy")
@@ -62,8 +63,9 @@ def section(found: dict[str, Any], file: str) -> str:
         about += f" {asked} questions of the inspection test set."
     about += f" {found['remark']}" if "remark" in found else ""
     made_on = f"{_machine(bench['machine'])} [{file}]({file})"
+    plot = f"![First token and memory of each engine]({FOLDER}/{name}.png)"
     beside = [part for part in (remarks(found), missing(found), target_table(found)) if part]
-    return "\n\n".join([f"## {found['title']}", about, "\n".join(lines), *beside, f"{made_on}\n"])
+    return "\n\n".join([f"## {found['title']}", about, "\n".join(lines), plot, *beside, f"{made_on}\n"])
 
 
 def _figures(engine: dict[str, Any], reference: dict[str, Any] | None, comparison: str) -> tuple[str, ...]:
