@@ -3,6 +3,7 @@
 #   make demo        an answer on screen, from nothing
 #   make demo-camera a line of parts watched through an RTSP camera, with a live page; CAMERA_ARGS="--seconds 60"
 #   make test        the tests that fit a small machine, in minutes
+#   make test-wide   more of them for single families and options, and the longest; CI runs these too
 #   make test-full   those that take many minutes or gigabytes as well, and those of TensorRT-RTX and timm, which it installs
 #   make test-openvino  those of the engine openvino, which it installs, in a process of their own
 #   make test-rtx   those that compile by TensorRT-RTX, which it installs; no GPU is needed
@@ -17,7 +18,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST_ARGS ?=
 ARM64_ARGS ?=
 CAMERA_ARGS ?=
@@ -39,7 +40,7 @@ PIP := $(BIN)/python -m pip install $(QUIETLY) --only-binary :all: -c constraint
 DEVICE := --no-deps -r device-requirements.txt ./runtime . onnxruntime
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-camera test test-full test-openvino test-rtx test-arm64 fresh sbom fuzz check format docs bench clean
+.PHONY: help venv demo demo-camera test test-wide test-full test-openvino test-rtx test-arm64 fresh sbom fuzz check format docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -67,12 +68,17 @@ demo: $(STAMP)
 demo-camera: $(STAMP)
 	$(BIN)/python -m edgevlm.demo.camera $(CAMERA_ARGS)
 
-# Two workers with one thread each use two cores better than one worker with two: most tests are many small steps. Files
+# Workers with one thread each use two cores better than one worker with two: most tests are many small steps. Three, since some
+# of the tests wait for a camera or a server. Files
 # in the order of tests/conftest.py, the longest first, where xdist would begin with those that have the most tests.
 # (xdist's loadgroup, which would keep one configuration's tests together, does nothing under pytest 9.2.)
 # Bytecode is kept, whatever the environment says: else each worker and each command compiles everything once more.
+TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(TEST) -m "unit or parity" $(PYTEST_ARGS)
+
+test-wide: $(STAMP)
+	$(TEST) -m wide $(PYTEST_ARGS)
 
 # TensorRT-RTX compiles for GPUs without one; its wheels are for x86-64 Linux and Windows alone. What is imported, a few lines of
 # Python over them, has no wheel. Tests are skipped where it is missing, so it is imported here.

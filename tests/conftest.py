@@ -33,7 +33,33 @@ UNIT = (
     "terminal",
     "test_house.py",
 )
-"""Tests of single parts. All others are of the parity tier: they export, start commands, or train."""
+"""Tests of single parts. All others export, start commands, or train: the parity tier, unless they are named below."""
+WIDE = (
+    "benchmark/test_published.py",
+    "cli/test_bench.py",
+    "export/calibration/test_target.py",
+    "export/graphs/test_standard_dialect.py",
+    "export/inspector",
+    "export/parity/test_blocks.py",
+    "export/parity/test_deepstack.py",
+    "export/parity/test_dynamic_tiles.py",
+    "export/parity/test_fewer_tokens.py",
+    "export/parity/test_fewer_tokens_families.py",
+    "export/parity/test_image_size.py",
+    "export/parity/test_layouts.py",
+    "export/parity/test_llava_successors.py",
+    "export/parity/test_prefill_graph.py",
+    "export/parity/test_row_ends.py",
+    "export/parity/test_shared_layers.py",
+    "export/parity/test_standard_bundles.py",
+    "export/parity/test_states.py",
+    "export/writing/test_interrupted.py",
+    "test_export_memory.py",
+    "test_private.py",
+    "test_readme.py",
+)
+"""What `make test` has no time for and CI has: what one family or one option does beyond what every family is held to,
+and the longest single tests."""
 LONG = (
     "export/parity/test_parity.py",
     "test_private.py",
@@ -48,16 +74,20 @@ LONG = (
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test is of one tier: `slow` and `fresh` are what is marked so, `unit` and `parity` go by folder."""
+    """Every test is of one tier: `slow` and `fresh` are what is marked so, `unit`, `wide` and `parity` go by place."""
 
     @functools.cache
     def within(file: Path, places: tuple[str, ...]) -> int:
         """The first place that the test is in, by number, or how many there are."""
         return next((i for i, name in enumerate(places) if file.is_relative_to(TESTS / name)), len(places))
 
+    def belongs(file: Path, places: tuple[str, ...]) -> bool:
+        return within(file, places) < len(places)
+
     for item in items:
         if not any(item.iter_markers("slow")) and not any(item.iter_markers("fresh")):
-            item.add_marker("unit" if within(item.path, UNIT) < len(UNIT) else "parity")
+            tiers = {"unit": UNIT, "wide": WIDE}
+            item.add_marker(next((tier for tier, places in tiers.items() if belongs(item.path, places)), "parity"))
     items.sort(key=lambda item: within(item.path, LONG))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import conftest
 from tests.support.repository import tracked
 from tools import rooms
 
@@ -100,17 +101,44 @@ def test_architecture_names_every_family_and_folder():
     assert [folder for folder in SOURCES if f"{Path(folder).name}/" not in text] == []
 
 
+def test_places_of_tiers_exist():
+    places = (*conftest.UNIT, *conftest.WIDE, *conftest.LONG)
+    assert [name for name in places if not (conftest.TESTS / name).exists()] == []
+
+
 def test_ci_runs_what_developers_run():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     lines = script.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
     made = [found[1] for line in lines if (found := re.match(r"(?:env .*)?\b(make [a-z-]+)$", line))]
-    assert made == ["make demo", "make check", "make test", "make test-openvino", "make test-rtx", "make fresh"]
+    assert made == [
+        "make demo",
+        "make check",
+        "make test",
+        "make test-wide",
+        "make test-openvino",
+        "make test-rtx",
+        "make fresh",
+    ]
 
 
 @pytest.mark.parametrize(
-    "target", ["venv", "demo", "test", "test-full", "test-openvino", "test-rtx", "test-arm64", "fresh", "sbom", "check", "bench"]
+    "target",
+    [
+        "venv",
+        "demo",
+        "test",
+        "test-wide",
+        "test-full",
+        "test-openvino",
+        "test-rtx",
+        "test-arm64",
+        "fresh",
+        "sbom",
+        "check",
+        "bench",
+    ],
 )
 def test_make_knows_its_targets(target):
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)

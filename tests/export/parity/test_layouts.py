@@ -1,7 +1,7 @@
 """Images wherever they stand in a prompt, of any shape, none to three of them, and prompts cut into chunks of any size:
 every family answers token for token like transformers' generate, and what is reused is what a fresh run computes.
 
-One configuration of each family in `make test`, all of them in `make test-full`.
+One configuration of each family in `make test-wide`, all of them in `make test-full`.
 """
 
 from __future__ import annotations
