@@ -33,7 +33,8 @@ OPENVINO := $(VENV)/openvino
 RTX := $(VENV)/rtx
 PROJECTS := pyproject.toml runtime/pyproject.toml export/pyproject.toml
 # The build back end is installed under the same constraints, so building needs no environment of its own. Nothing but
-# our own three distributions is built here: a package that has no wheel is an error, not a compiler run.
+# our own three distributions is built here: a package that has no wheel is an error, not a compiler run. TensorRT-RTX's few
+# lines of Python, which `make test-rtx` wants, are the exception.
 QUIETLY := --quiet --disable-pip-version-check
 PIP := $(BIN)/python -m pip install $(QUIETLY) --only-binary :all: -c constraints.txt
 # What README.md tells a device to install.
@@ -68,8 +69,8 @@ demo: $(STAMP)
 demo-camera: $(STAMP)
 	$(BIN)/python -m edgevlm.demo.camera $(CAMERA_ARGS)
 
-# Workers with one thread each use two cores better than one worker with two: most tests are many small steps. Three, since some
-# of the tests wait for a camera or a server. Files
+# Workers with one thread each use two cores better than one worker with two: most tests are many small steps. Three, not two:
+# some tests only wait for a camera or a server. Files
 # in the order of tests/conftest.py, the longest first, where xdist would begin with those that have the most tests.
 # (xdist's loadgroup, which would keep one configuration's tests together, does nothing under pytest 9.2.)
 # Bytecode is kept, whatever the environment says: else each worker and each command compiles everything once more.
@@ -80,35 +81,41 @@ test: $(STAMP)
 test-wide: $(STAMP)
 	$(TEST) -m wide $(PYTEST_ARGS)
 
+# A folder of the next three is whole: it gets its name when all is in it.
+#
 # TensorRT-RTX compiles for GPUs without one; its wheels are for x86-64 Linux and Windows alone. What is imported, a few lines of
 # Python over them, has no wheel. Tests are skipped where it is missing, so it is imported here.
 $(RTX): $(STAMP)
-	rm -rf $@ && mkdir $@
-	if [ "$$(uname -m)" = x86_64 ]; then \
-	  $(PIP) --target $@ --no-binary tensorrt-rtx,tensorrt-rtx-cu13 tensorrt-rtx && \
-	  PYTHONPATH=$@ $(BIN)/python -c "import tensorrt_rtx"; fi
+	rm -rf $@ $@.new && mkdir $@.new
+	if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+	  $(PIP) --target $@.new --no-binary tensorrt-rtx,tensorrt-rtx-cu13 tensorrt-rtx && \
+	  PYTHONPATH=$@.new $(BIN)/python -c "import tensorrt_rtx"; fi
+	mv $@.new $@
 
 test-rtx: $(RTX)
-	PYTHONPATH=$(RTX) $(BIN)/python -m pytest tests/export/compile $(PYTEST_ARGS)
+	PYTHONPATH=$(abspath $(RTX)) EDGEVLM_RTX_REQUIRED=$$(uname -sm | grep -c "^Linux x86_64$$") \
+	  $(BIN)/python -m pytest tests/export/compile $(PYTEST_ARGS)
 
 # timm comes with torchvision, whose wheels are for CUDA builds of torch and which other tests must not see: with this folder
 # on PYTHONPATH both can be imported.
 $(TIMM): $(STAMP)
-	rm -rf $@
-	$(PIP) --no-deps --target $@ timm torchvision
-	cp tests/support/torchvision_ops.py $@
-	sed -i '1i import torchvision_ops' $@/torchvision/__init__.py
+	rm -rf $@ $@.new
+	$(PIP) --no-deps --target $@.new timm torchvision
+	cp tests/support/torchvision_ops.py $@.new
+	sed -i '1i import torchvision_ops' $@.new/torchvision/__init__.py
+	mv $@.new $@
 
 # In other tests' processes OpenVINO's threads and the fuzzer's timer (SIGPROF) end in a segmentation fault.
 $(OPENVINO): $(STAMP)
-	rm -rf $@
-	$(PIP) --no-deps --target $@ openvino
+	rm -rf $@ $@.new
+	$(PIP) --no-deps --target $@.new openvino
+	mv $@.new $@
 
 test-openvino: $(OPENVINO)
 	PYTHONPATH=$(OPENVINO) $(BIN)/python -m pytest tests/runtime/engines/intel tests/cli/test_tune.py $(PYTEST_ARGS)
 
 test-full: $(RTX) $(TIMM) test-openvino
-	PYTHONPATH=$(RTX) $(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
+	PYTHONPATH=$(abspath $(RTX)) $(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
 	PYTHONPATH=$(TIMM) $(BIN)/python -m pytest -m "slow or not slow" -k fast_vlm tests/export/parity $(PYTEST_ARGS)
 
 test-arm64: $(STAMP)

@@ -3,14 +3,14 @@
     python -m benchmarks.plots        # again, from the results that are kept
 
 `python -m benchmarks` draws them too. Bars are the medians of the tables in benchmarks/results/README.md, this
-project's in colour; an engine that has no first token of its own (decoders alone) is named below the plot.
+project's in colour; an engine without a first token of its own is named below the plot.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ OURS, OTHERS = "#0b6e4f", "#b8bec4"
 WIDTH, ROW_HEIGHT, MARGIN = 10.0, 0.34, 1.35  # inches
 DOTS = 110
 """Dots per inch."""
-STAMP: dict[str, str | None] = {"Software": None}
-"""What matplotlib would write into the file of itself: the same figures give the same bytes whatever its version."""
+FIGURES = "Figures"
+"""The key in a file's metadata under which stands what it shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,12 @@ def bars(found: dict[str, Any], name: str) -> tuple[list[Bar], list[str]]:
     return sorted(shown, key=lambda bar: bar.first_token_ms), without
 
 
+def figures(found: dict[str, Any], name: str) -> str:
+    """What a plot shows, as text, to tell whether a file is of these results."""
+    shown, without = bars(found, name)
+    return json.dumps({"title": found["title"], "bars": [asdict(bar) for bar in shown], "without": without})
+
+
 def draw(found: dict[str, Any], name: str) -> Figure:
     """First token and peak memory side by side, an engine a row, the soonest on top."""
     shown, without = bars(found, name)
@@ -70,9 +76,10 @@ def draw(found: dict[str, Any], name: str) -> Figure:
     _panel(right, shown, [bar.memory_mib for bar in shown], "peak memory, MiB")
     left.invert_yaxis()
     processor, threads = found["bench"]["machine"]["processor"]["name"], found["bench"]["workload"]["threads"]
-    said = [f"{processor}, {threads} threads; medians of one run, rounds taking turns"]
+    turns = ", rounds taking turns" if len(shown) > 1 else ""
+    said = [f"{processor}, {threads} threads; medians of one run{turns}"]
     said += [f"without a first token: {', '.join(without)}"] if without else []
-    figure.suptitle(found["title"], fontsize=12)
+    figure.suptitle(found["title"].replace("`", ""), fontsize=12)
     figure.supxlabel("\n".join(said), fontsize=8)
     return figure
 
@@ -100,7 +107,8 @@ def write_plots(results: Path) -> list[Path]:
         found = json.loads(file.read_text(encoding="utf-8"))
         if "bench" in found:
             written.append(folder / f"{file.stem}.png")
-            draw(found, file.stem).savefig(written[-1], metadata=STAMP)
+            stamp = {"Software": None, FIGURES: figures(found, file.stem)}  # None: of which matplotlib it is
+            draw(found, file.stem).savefig(written[-1], metadata=stamp)
     return written
 
 

@@ -33,7 +33,7 @@ UNIT = (
     "terminal",
     "test_house.py",
 )
-"""Tests of single parts. All others export, start commands, or train: the parity tier, unless they are named below."""
+"""Tests of single parts, but for those named below. All others export, start commands, or train: the parity tier."""
 WIDE = (
     "benchmark/test_published.py",
     "cli/test_bench.py",
@@ -86,7 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     for item in items:
         if not any(item.iter_markers("slow")) and not any(item.iter_markers("fresh")):
-            tiers = {"unit": UNIT, "wide": WIDE}
+            tiers = {"wide": WIDE, "unit": UNIT}
             item.add_marker(next((tier for tier, places in tiers.items() if belongs(item.path, places)), "parity"))
     items.sort(key=lambda item: within(item.path, LONG))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,5 @@ def test_nothing_but_our_own_is_built_from_source() -> None:
     installing = [line for line in shown if " -m pip " in line and " install " in line]
     assert len(installing) >= 5
     assert [line for line in installing if "--only-binary :all:" not in line] == []
+    built = {found for line in installing for found in re.findall(r"--no-binary (\S+)", line)}
+    assert built <= {"tensorrt-rtx,tensorrt-rtx-cu13"}, "pure Python, which needs no compiler"

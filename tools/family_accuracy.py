@@ -54,10 +54,10 @@ a machine without a GPU for compute capabilities 8.6 and 12.0:
 | family | engines |
 | --- | --- |
 | `llava` (with Pixtral's tower too), `vipllava`, `llava_next`, `llava_onevision`, `fast_vlm`, `mistral3` | all three |
-| `smolvlm`, `internvl`, `lfm2_vl` | all three |
+| `smolvlm`, `idefics3`, `internvl`, `lfm2_vl` | all three |
+| `qwen2_vl`, `qwen2_5_vl`, `qwen3_vl`, `qwen3_5`, `paddleocr_vl` | all three |
 | `gemma3`, `gemma4`, `paligemma` (the first) | all three |
 | PaliGemma 2 | refused when it is exported: the dialect has no attention under a soft cap |
-| `idefics3`, `qwen2_vl`, `qwen2_5_vl`, `qwen3_vl`, `qwen3_5`, `paddleocr_vl` | not compiled yet |
 
 `make test-full` compiles every family in float16 and int8 (tests/export/compile/test_families.py). No engine has run on
 a GPU yet; [jetson.md](jetson.md) says what is verified.

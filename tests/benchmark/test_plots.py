@@ -71,5 +71,6 @@ def test_one_file_for_each_comparison(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", KEPT, ids=lambda file: file.stem)
 def test_what_is_kept_has_its_plot_on_the_page(file: Path) -> None:
-    assert (plots.RESULTS / plots.FOLDER / f"{file.stem}.png").is_file()
+    with Image.open(plots.RESULTS / plots.FOLDER / f"{file.stem}.png") as picture:
+        assert picture.info[plots.FIGURES] == plots.figures(json.loads(file.read_text()), file.stem), "drawn from these"
     assert f"({plots.FOLDER}/{file.stem}.png)" in (plots.RESULTS / "README.md").read_text()

@@ -90,6 +90,7 @@ def test_bundles_made_before_are_measured(comparisons, tmp_path):
     assert (bundle / "manifest.json").stat().st_mtime_ns == before
     found = json.loads((tmp_path / "results" / "tiny.json").read_text())
     assert list(found["exports"]["fp16"]) == ["bytes_total", "peak_rss_mib"]
+    assert (tmp_path / "results" / "plots" / "tiny.png").is_file()
     assert found["bench"]["engines"][0]["label"] == "tiny-fp16"
 
 

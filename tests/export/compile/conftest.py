@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+if os.environ.get("EDGEVLM_RTX_REQUIRED", "0") != "0":
+    import tensorrt_rtx  # noqa: F401  # what was installed has to be there
 REASON = "tensorrt-rtx is not installed (pip install 'edgevlm-export[tensorrt-rtx]'; make test-rtx does)"
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason=REASON)
 
