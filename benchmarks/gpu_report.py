@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks import kept
+
 HEADER = (
     "",
     "vision + projector ms",
@@ -36,8 +38,7 @@ def write_report(file: Path, found: dict[str, Any]) -> Path:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """One row per candidate; an error takes the place of its figures."""
-    lines = [_line(HEADER), "| --- |" + " ---: |" * (len(HEADER) - 1)]
-    return "\n".join([*lines, *(_line(_cells(row)) for row in rows)])
+    return kept.table(HEADER, map(_cells, rows))
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -54,7 +55,3 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         "-" if numerics is None else f"{numerics['kl_mean']:.2g}",
         "-" if numerics is None else f"{100 * numerics['top1_agreement']:.1f} %",
     )
-
-
-def _line(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cells) + " |"

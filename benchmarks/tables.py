@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import kept
 from benchmarks.peers_tables import missing, peer_lines, reference_of, remarks, target_table
 from benchmarks.plots import FOLDER
 from benchmarks.targets import row_name
@@ -49,10 +50,9 @@ def section(found: dict[str, Any], file: str) -> str:
     reference = reference_of(found)
     dtype = str((reference or {"label": "float32"})["label"]).removeprefix("PyTorch ")
     header = (*(column.format(dtype=dtype) for column in COLUMNS), *(ACCURACY if accuracy else ()))
-    lines = [_row(header), "| --- |" + " ---: |" * (len(header) - 1)]
     name = Path(file).stem
-    lines += [_row((*_figures(engine, reference, name), *_accuracy(engine, accuracy))) for engine in bench["engines"]]
-    lines += [_row((*figures, *("-" for _ in header[len(figures) :]))) for figures in peer_lines(found)]
+    rows = [(*_figures(engine, reference, name), *_accuracy(engine, accuracy)) for engine in bench["engines"]]
+    rows += [(*figures, *("-" for _ in header[len(figures) :])) for figures in peer_lines(found)]
     width, height = workload["image_size"]
     about = (
         f"One image of {width}x{height} ({workload['image_tokens']} tokens), {workload['text_tokens']} text tokens, "
@@ -65,7 +65,7 @@ def section(found: dict[str, Any], file: str) -> str:
     made_on = f"{_machine(bench['machine'])} [{file}]({file})"
     plot = f"![First token and memory of each engine]({FOLDER}/{name}.png)"
     beside = [part for part in (remarks(found), missing(found), target_table(found)) if part]
-    return "\n\n".join([f"## {found['title']}", about, "\n".join(lines), plot, *beside, f"{made_on}\n"])
+    return "\n\n".join([f"## {found['title']}", about, kept.table(header, rows), plot, *beside, f"{made_on}\n"])
 
 
 def _figures(engine: dict[str, Any], reference: dict[str, Any] | None, comparison: str) -> tuple[str, ...]:
@@ -107,10 +107,6 @@ def _machine(machine: dict[str, Any]) -> str:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _place(name: str, order: Mapping[str, str]) -> int:
