@@ -44,6 +44,10 @@ from edgevlm_runtime.saving import write_atomic
 
 FLAGS = {
     "int4-prefill-int8": ("--int4", "--prefill", "int8"),
+    "int4-widened": (
+        *("--int4", "--prefill", "widened"),
+        *("--layer", "*language_model*[qkvoe]_proj=int4:nearest", "--layer", "*language_model*.up_proj=int4:nearest"),
+    ),
     "int4-nearest": ("--int4", "--layer", "*language_model*[qkvoep]_proj=int4:nearest"),
     "int4-all-block128": ("--int4", "--layer", "*language_model*_proj=int4:block=128"),
 }

@@ -85,7 +85,11 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--projector", type=Name(), metavar="P", help="Precision of the projector, where it differs.")
 @click.option("--decoder", type=Name(), metavar="P", help="Precision of the decoder, where it differs.")
 @click.option(
-    "--prefill", type=Name(), metavar="P", help="Precision of a second decoder graph, for prompts: int8 beside --int4."
+    "--prefill",
+    type=Name(),
+    metavar="P",
+    help="A second decoder graph, for prompts: widened (from the 4 bits of --int4, to int8, when it is loaded), or its "
+    "precision: int8.",
 )
 @click.option(
     "--kv", type=Name(), metavar="P", help="Precision of the KV cache: fp32 (the default), int8 or int8:channel."

@@ -48,6 +48,8 @@ class RuntimeOptions:
     """Tokens a session's KV cache holds; None takes what the model allows, which is also the most there can be."""
     prefill_chunk: int | None = None
     """Prompt positions computed at once, at most; None takes what this machine was tuned to (`VLM.tune`), else 320."""
+    prefill_graph: bool = True
+    """Compute prompts by the bundle's own graph for them, where it has one: faster, for the memory of its weights."""
     vision_batch: int = 1
     """Image tiles encoded at once, where the vision encoder takes them independently."""
     image_cache_bytes: int = 256 * MIB
@@ -99,6 +101,7 @@ class RuntimeOptions:
         need(deep, "image_bit_depth", depth, f"a whole number from 1 to {DEEPEST}, or None")
         _need_bool("cuda_graph", self.cuda_graph)
         _need_bool("prompt_lookup", self.prompt_lookup)
+        _need_bool("prefill_graph", self.prefill_graph)
         need(self.text_tokens in TEXT_TOKENS, "text_tokens", self.text_tokens, " or ".join(map(repr, TEXT_TOKENS)))
         need(self.verify in ("full", "size"), "verify", self.verify, '"full" or "size"')
 

@@ -5,6 +5,7 @@ It knows nothing of sessions, questions or answers: `asking` is above it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,6 +39,11 @@ from edgevlm_runtime.vision.cache import ImageCache
 from edgevlm_runtime.vision.encoder import ImageEncoder, ImageInput
 from edgevlm_runtime.vision.store import DiskStore
 
+log = logging.getLogger(__name__)
+
+VALUES = "rotate-values"
+"""The transform that changes what is in the KV cache."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
@@ -67,7 +73,8 @@ class Pipeline:
         processor, positions = make_processor(manifest.image), make_positions(manifest.decoder.positions)
         embeddings = TokenEmbeddings(bundle)
         known = tuned.recall(tuned.key_of(bundle, options.threads)) or tuned.Tuned()
-        engine, graphs = load_graphs(choose(options, tuple(manifest.graphs), known), requests(bundle, options))
+        asked = requests(bundle, options)
+        engine, graphs = load_graphs(choose(options, tuple(one.name for one in asked), known), asked)
         chunk = known.current.prefill_chunks.get(engine_of(engine, "decoder").identity)
         return cls(
             bundle,
@@ -232,4 +239,15 @@ def requests(bundle: Bundle, options: RuntimeOptions) -> list[GraphRequest]:
     manifest = bundle.manifest
     chunk = options.prefill_chunk or tuning.DEFAULT_CHUNK
     scores = manifest.decoder.attention_scores(chunk, _context_tokens(manifest, options))
-    return [GraphRequest(bundle, name, name == "decoder", scores) for name in manifest.graphs]
+    return [GraphRequest(bundle, name, name == "decoder", scores) for name in _graphs(manifest, options)]
+
+
+def _graphs(manifest: Manifest, options: RuntimeOptions) -> tuple[str, ...]:
+    """Names of the graphs that are loaded. A prefill graph whose values are not the decoder's is none: early exporters
+    made such, and answers were noise."""
+    prompts = manifest.graphs.get("prefill")
+    alike = prompts is None or (VALUES in prompts.transforms) == (VALUES in manifest.graphs["decoder"].transforms)
+    if not alike and options.prefill_graph:
+        log.warning("the prefill graph is left out: its values are not those the decoder reads: export the model again")
+    wanted = alike and options.prefill_graph
+    return tuple(name for name in manifest.graphs if name != "prefill" or wanted)

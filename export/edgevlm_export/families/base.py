@@ -61,7 +61,8 @@ class Family(ABC):
 
     model_type: ClassVar[str]
     projector_module: ClassVar[str]
-    """Path of the model's submodule between vision features and embeddings; the reference looks inside there."""
+    """Path of the model's submodule between vision features and embeddings; the reference looks inside there: what it
+    is called with is what the vision encoder's graph gives, row by row, in this order."""
     last_norm: ClassVar[str] = "norm"
     """Path of the text model's submodule behind its last layer."""
     after_image: ClassVar[str | None] = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -22,7 +22,7 @@ from edgevlm_export.graphs.trace import trace
 from edgevlm_export.graphs.transforms import get_transform
 from edgevlm_export.graphs.transforms.edits import Edits, NotApplicable
 from edgevlm_export.planning import linear_layers
-from edgevlm_export.precision.base import WeightJob, as_stored
+from edgevlm_export.precision.base import TableLayout, WeightJob, as_stored
 from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.plan import GraphPrecision
 from edgevlm_export.precision.standard.activations import to_float16
@@ -31,6 +31,16 @@ from edgevlm_runtime.errors import CheckpointError, ExportError, UnsupportedMode
 
 CONVERSIONS = {"float32": lambda graph, jobs: jobs, "float16": to_float16}
 """Type of the activations to what makes a lowered float32 graph have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Borrowed:
+    """What a graph takes from the decoder's data file."""
+
+    shared: frozenset[str] = frozenset()
+    """Initializers that are the decoder's too."""
+    widened: Mapping[str, TableLayout] = field(default_factory=dict)
+    """Weights whose initializers are made on the device, and of which of the decoder's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +68,15 @@ class GraphPlan:
     """Type of the values between operators."""
     step_inputs: StepInputs
     """Of the decoder: what it is told about its cache."""
+    borrowed: Borrowed = Borrowed()
+    """What is not in its own data file."""
 
     @property
     def weight_bytes(self) -> int:
         """Size of the data file, without alignment."""
-        return sum(nbytes(value) for value in self.model.graph.initializers.values())
+        given = self.borrowed.shared.union(*(job.outputs for job in self.jobs if job.source in self.borrowed.widened))
+        values = self.model.graph.initializers.items()
+        return sum(nbytes(value) for name, value in values if name not in given)
 
     @property
     def largest_bytes(self) -> int:

@@ -22,6 +22,7 @@ from edgevlm_export.families.image_request import AS_THEY_ARE, ImageRequest
 from edgevlm_export.families.normalization import Normalization
 from edgevlm_export.families.text_config import max_context, shared_layers
 from edgevlm_export.planning import notes
+from edgevlm_export.planning.borrowing import check_cache, plan_prefill
 from edgevlm_export.planning.graph_plan import GraphPlan, check_weights, plan_graph
 from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.planning.targets import get_target
@@ -130,8 +131,13 @@ def _traced(
     names = GRAPHS if precision.prefill is None else (*GRAPHS, "prefill")
     for done, name in enumerate(names):
         progress("tracing", done, len(names))
-        graphs[name] = plan_graph(name, family.graph(name), family.model, precision.graph(name), kept)
+        if name == "prefill" and precision.widened:
+            graphs[name] = plan_prefill(family, graphs["decoder"], kept)
+        else:
+            graphs[name] = plan_graph(name, family.graph(name), family.model, precision.graph(name), kept)
         check_weights(graphs[name], weights)
+        if name == "prefill":
+            check_cache(graphs)
     progress("tracing", len(names), len(names))
     _check_patterns(precision, graphs)
     return graphs
@@ -141,9 +147,11 @@ def with_exceptions(plan: ExportPlan, layers: Mapping[str, str]) -> ExportPlan:
     """The same with single layers of the decoder stored otherwise: weight to format."""
     planned = plan.precision.decoder
     precision = replace(plan.precision, decoder=replace(planned, exceptions={**planned.exceptions, **layers}))
-    family = plan.family
-    decoder = plan_graph("decoder", family.decoder(), plan.model, precision.decoder, table_names(family))
-    return replace(plan, precision=precision, graphs={**plan.graphs, "decoder": decoder})
+    family, kept = plan.family, table_names(plan.family)
+    graphs = {**plan.graphs, "decoder": plan_graph("decoder", family.decoder(), plan.model, precision.decoder, kept)}
+    if precision.widened:
+        graphs["prefill"] = plan_prefill(family, graphs["decoder"], kept)
+    return replace(plan, precision=precision, graphs=graphs)
 
 
 def _translated(processor: CheckpointProcessor, config: PreTrainedConfig) -> Preprocessing:

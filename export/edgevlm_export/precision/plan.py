@@ -69,10 +69,12 @@ class PrecisionPlan:
     """How the decoder's KV cache is stored."""
     prefill: GraphPrecision | None = None
     """Of a second decoder graph, which computes prompts; None where the decoder computes them itself."""
+    widened: bool = False
+    """Whether that graph's weights are made on the device, of the decoder's: layer by layer it follows the decoder."""
     max_kl: float | None = None
     """What quantizing the decoder may cost, as mean KL divergence of the next token from PyTorch's, in nats per
-    position: layers are lifted to finer formats until that holds. None measures nothing, as where a graph of its own
-    computes prompts: the measurement runs the decoder's alone."""
+    position: layers are lifted to finer formats until that holds. None measures nothing, as where a graph with weights
+    of its own computes prompts: lifting changes the decoder's alone."""
 
     @property
     def calibrates(self) -> bool:
@@ -96,8 +98,8 @@ class PrecisionPlan:
             raise ExportError(f"bad target: --max-kl {max_kl:g}: give a number above 0, or inf to lift no layer")
         if math.isinf(max_kl):
             return replace(self, max_kl=None)
-        if self.prefill is not None:
-            raise ExportError("--max-kl is measured in the decoder graph alone: leave it out, or --prefill")
+        if self.prefill is not None and not self.widened:
+            raise ExportError("--max-kl lifts layers of the decoder graph alone: leave it out, or --prefill")
         if self.decoder.dialect != "ort":
             raise ExportError("--max-kl is measured in ONNX Runtime: leave it out, or --target")
         if not get_format(self.decoder.default).finer:

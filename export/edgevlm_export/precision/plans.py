@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgevlm_export.precision import FORMATS, get_format
+from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.kv_cache import get_kv_precision
 from edgevlm_export.precision.plan import GraphPrecision, PrecisionPlan, needs_samples
 from edgevlm_runtime.errors import ExportError
@@ -13,6 +14,8 @@ PREFILL = "prefill graph"
 """What messages call the decoder graph for prompts alone."""
 VALUES = "rotate-values"
 """The transform that changes what is in the KV cache."""
+WIDENED = "widened"
+"""`--prefill widened`: what the graph for prompts multiplies is made on the device, of the decoder's weights."""
 ROTATIONS = ("rotate-residual", VALUES, "rotate-product")
 
 
@@ -92,7 +95,8 @@ def choose(
 ) -> PrecisionPlan:
     """A plan with graphs exchanged. An override names a plan (whose graph is taken) or a format (of every layer).
 
-    `kv` names how the KV cache is stored (`KV_PRECISIONS`); `prefill` adds a graph for prompts, stored as it says.
+    `kv` names how the KV cache is stored (`KV_PRECISIONS`); `prefill` adds a graph for prompts, stored as it says,
+    or `WIDENED`.
     Raises `ExportError` for a name that is none of these.
     """
     plan = get_plan(precision, dialect)
@@ -118,11 +122,24 @@ def _with_prefill(plan: PrecisionPlan, name: str, dialect: str) -> PrecisionPlan
     """
     if dialect != "ort":
         raise ExportError("--prefill makes a graph for ONNX Runtime: leave it out, or --target")
+    if name == WIDENED:
+        return _widened(plan)
     given = _override(plan, PREFILL, name, dialect)
     if given.calibrated:
         raise ExportError(f"--prefill {name} would be calibrated, and no faster on a prompt: choose int8 or fp32")
     transforms = tuple(key for key in ROTATIONS if key != VALUES or VALUES in plan.decoder.transforms)
     return replace(plan, prefill=replace(given, transforms=transforms), max_kl=None)
+
+
+def _widened(plan: PrecisionPlan) -> PrecisionPlan:
+    """The same with a graph for prompts that has no weights of its own. As the decoder then computes single tokens
+    alone, what it held in `int8` for prompts' sake is in blocks, which are faster for one row."""
+    decoder = plan.decoder
+    if not isinstance(get_format(decoder.default), Blockwise):
+        raise ExportError(f"--prefill {WIDENED} widens weights in blocks: choose --int4, or leave it out")
+    roles = {role: "int8b" if fmt == "int8" else fmt for role, fmt in decoder.roles.items()}
+    prefill = GraphPrecision("int8", transforms=decoder.transforms)
+    return replace(plan, decoder=replace(decoder, roles=roles), prefill=prefill, widened=True)
 
 
 def _override(plan: PrecisionPlan, graph: str, name: str | None, dialect: str) -> GraphPrecision:

@@ -79,7 +79,9 @@ def _answer(folder: Path, manifest: Manifest, image: Path) -> tuple[tuple[int, .
 
 def run_bytes(manifest: Manifest) -> int:
     """Memory that the bundle may need to run here: its weights, and as much again while they are loaded."""
-    return 2 * sum(_loaded_bytes(graph.bytes, graph.precision) for graph in manifest.graphs.values())
+    return 2 * sum(
+        _loaded_bytes(graph.bytes, graph.precision) + graph.widened_bytes for graph in manifest.graphs.values()
+    )
 
 
 def _loaded_bytes(stored: int, precision: str) -> int:

@@ -82,7 +82,8 @@ def lift(state: State) -> State:
 def _written_anew(state: State, lifted: ExportPlan) -> State:
     """In place of what was written before; the decoder's graph is a new one."""
     if state.scales:
-        quantize_cache(lifted.graphs["decoder"].model, str(lifted.precision.kv.scales), state.scales)
+        for name in ("decoder", *(["prefill"] if lifted.precision.widened else [])):
+            quantize_cache(lifted.graphs[name].model, str(lifted.precision.kv.scales), state.scales)
     output.clear(state.folder)
     return write(replace(state, planned=lifted))
 

@@ -13,6 +13,7 @@ from edgevlm_export.checkpoints.fingerprint import fingerprint
 from edgevlm_export.families.text_config import kv_shape, shared_layers
 from edgevlm_export.planning.plan import ExportPlan, Progress
 from edgevlm_export.precision import WeightJob
+from edgevlm_export.precision.base import TableLayout
 from edgevlm_export.streaming.spool import Spool
 from edgevlm_export.writing.output import UNSEALED
 from edgevlm_export.writing.writer import WrittenGraph, append_tensor, check_made, write_graph
@@ -28,6 +29,7 @@ from edgevlm_runtime.bundle.manifest import (
     Manifest,
     ModelInfo,
     TensorInfo,
+    WidenedWeight,
     encode,
 )
 from edgevlm_runtime.errors import CheckpointError
@@ -54,7 +56,9 @@ def write_bundle(plan: ExportPlan, folder: Path, name: str, spool: Spool | None,
         done += count
         progress("weights", done, total)
 
-    written = {key: write_graph(graph, folder, plan.weights, advance, spool) for key, graph in plan.graphs.items()}
+    written: dict[str, WrittenGraph] = {}
+    for key, graph in plan.graphs.items():  # the decoder comes before what borrows from it
+        written[key] = write_graph(graph, folder, plan.weights, advance, spool, written.get("decoder"))
     table = _write_embeddings(plan, folder, written["decoder"], advance)
     columns = _write_token_tables(plan, folder, advance)
     for file, text in plan.preprocessing.files.items():
@@ -91,7 +95,9 @@ def _schema(plan: ExportPlan) -> int:
         or family.attention != "causal"
         or ("position_ids" in names and not family.mrope)
     )
-    return SCHEMA_VERSION if later else 2
+    if plan.precision.widened:
+        return SCHEMA_VERSION
+    return 3 if later else 2
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -150,8 +156,13 @@ def _write_table(
 def _embedding_table(
     job: WeightJob, file: str, offsets: Mapping[str, int], shape: tuple[int, int], scale: float
 ) -> EmbeddingTable:
-    table = job.table
-    assert table is not None
+    assert job.table is not None
+    return _table(job.table, file, offsets, shape, scale)
+
+
+def _table(
+    table: TableLayout, file: str, offsets: Mapping[str, int], shape: tuple[int, int], scale: float = 1.0
+) -> EmbeddingTable:
     return EmbeddingTable(
         file=file,
         offset=offsets[table.rows],
@@ -216,7 +227,24 @@ def _graph_info(graph: WrittenGraph, folder: Path, profiles: tuple[Profile, ...]
         refused=dict(graph.plan.refused),
         activations=graph.plan.activations,
         profiles=profiles,
+        widened=_widened(graph),
     )
+
+
+def _widened(graph: WrittenGraph) -> tuple[WidenedWeight, ...]:
+    lender = graph.lender
+    if lender is None:
+        return ()
+    made = []
+    for source, layout in graph.plan.borrowed.widened.items():
+        columns, rows = _sizes(graph.plan.model.graph.initializers[f"{source}.int8"])
+        made.append(WidenedWeight(source, _table(layout, lender.data_file, lender.offsets, (rows, columns))))
+    return tuple(made)
+
+
+def _sizes(value: ir.Value) -> tuple[int, ...]:
+    assert value.shape is not None
+    return tuple(int(size) for size in value.shape.numpy())
 
 
 def _tensors(values: object, shapes: Mapping[str, tuple[int | str, ...]]) -> tuple[TensorInfo, ...]:

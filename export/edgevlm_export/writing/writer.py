@@ -18,6 +18,7 @@ from edgevlm_export.finite import is_finite
 from edgevlm_export.planning.graph_plan import GraphPlan, nbytes
 from edgevlm_export.precision.base import converted
 from edgevlm_export.streaming.spool import Spool
+from edgevlm_runtime.bundle.manifest import MADE_WHEN_LOADED
 from edgevlm_runtime.errors import CheckpointError
 
 PAGE = 4096
@@ -38,12 +39,20 @@ class WrittenGraph:
     data_file: str
     offsets: Mapping[str, int]
     nodes: int
+    lender: WrittenGraph | None = None
+    """The graph whose weights it borrows."""
 
 
 def write_graph(
-    plan: GraphPlan, folder: Path, weights: WeightSource, advance: Advance, spool: Spool | None = None
+    plan: GraphPlan,
+    folder: Path,
+    weights: WeightSource,
+    advance: Advance,
+    spool: Spool | None = None,
+    lender: WrittenGraph | None = None,
 ) -> WrittenGraph:
-    """Write `NAME.onnx` and `NAME.onnx.data`. Weights that calibration left in `spool` are taken from there."""
+    """Write `NAME.onnx` and `NAME.onnx.data`. Weights that calibration left in `spool` are taken from there, those
+    that the plan borrows from `lender`."""
     data_file = f"{plan.name}.onnx.data"
     model = plan.model.clone()  # the plan's own keeps no trace of where weights lie, and can be written again
     initializers = model.graph.initializers
@@ -54,6 +63,14 @@ def write_graph(
                 tensor = torch.from_numpy(value.const_value.numpy())
                 offsets[_name(value)] = _append(file, data_file, value, tensor, advance)
         for job in plan.jobs:
+            if job.source in plan.borrowed.widened:
+                for name in job.outputs:
+                    _place(initializers[name], MADE_WHEN_LOADED, 0)
+                continue
+            if lender is not None and plan.borrowed.shared.issuperset(job.outputs):
+                for name in job.outputs:
+                    _place(initializers[name], lender.data_file, lender.offsets[name])
+                continue
             made = spool.load(job.source) if spool is not None and job.source in plan.calibrated else None
             if made is None:
                 made = job.make(plan.edits.read(weights, job.source))
@@ -61,7 +78,7 @@ def write_graph(
             for name in job.outputs:
                 offsets[name] = _append(file, data_file, initializers[name], made[name], advance)
     ir.save(model, folder / f"{plan.name}.onnx")
-    return WrittenGraph(plan, f"{plan.name}.onnx", data_file, offsets, len(model.graph))
+    return WrittenGraph(plan, f"{plan.name}.onnx", data_file, offsets, len(model.graph), lender)
 
 
 def check_made(source: str, made: Mapping[str, torch.Tensor]) -> None:
@@ -91,10 +108,17 @@ def _append(file: BinaryIO, data_file: str, value: ir.Value, tensor: torch.Tenso
     if value.dtype == ir.DataType.FLOAT16 and tensor.is_floating_point():
         tensor = converted(tensor, torch.float16, _name(value))
     offset = append_tensor(file, tensor, advance)
+    _place(value, data_file, offset)
+    return offset
+
+
+def _place(value: ir.Value, data_file: str, offset: int) -> None:
+    """Say where an initializer lies."""
+    assert value.shape is not None
+    assert value.dtype is not None
     value.const_value = ir.ExternalTensor(
         data_file, offset, nbytes(value), value.dtype, shape=value.shape, name=_name(value)
     )
-    return offset
 
 
 def _stored_shape(value: ir.Value) -> tuple[int, ...]:

@@ -201,6 +201,7 @@ def _check_references(manifest: Manifest, where: str) -> None:
 
 def _references(manifest: Manifest) -> Iterator[str]:
     yield from (graph.file for graph in manifest.graphs.values())
+    yield from (weight.blocks.file for graph in manifest.graphs.values() for weight in graph.widened)
     yield from (engine.file for engine in manifest.engines)
     yield manifest.decoder.embedding.file
     yield from (columns.table.file for columns in manifest.decoder.token_columns)

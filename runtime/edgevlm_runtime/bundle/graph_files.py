@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from pathlib import Path, PurePosixPath
 
-from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.bundle.manifest import MADE_WHEN_LOADED, Manifest
 from edgevlm_runtime.errors import BundleError
 from edgevlm_runtime.reading import open_regular, why
 
@@ -78,6 +78,8 @@ def unlisted_weights(folder: Path, manifest: Manifest) -> Iterator[tuple[str, st
     for graph in manifest.graphs.values():
         for location in sorted(external_files(folder / graph.file)):
             name = str(PurePosixPath(graph.file).parent / location)
+            if graph.widened and location == MADE_WHEN_LOADED and not (folder / name).exists():
+                continue
             if ".." in PurePosixPath(location).parts or name not in manifest.files:
                 yield graph.file, f"reads weights from {location!r}, which the manifest does not name"
 

@@ -7,18 +7,19 @@ when an older runtime could misread a bundle; a bundle with a higher one is refu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from edgevlm_runtime.bundle.decoder_info import DecoderInfo
+from edgevlm_runtime.bundle.decoder_info import DecoderInfo, EmbeddingTable
 from edgevlm_runtime.bundle.engine_info import EngineInfo, Profile
 from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.errors import BundleError, BundleTooNew
 from edgevlm_runtime.reading import decode_json
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST_NAME = "manifest.json"
 MANIFEST_DIGEST_NAME = "manifest.sha256"
 """sha256 of the manifest, which holds the digest of every other file; as `sha256sum` writes and reads it."""
@@ -48,6 +49,21 @@ class TensorInfo:
     """Integers for fixed and names for dynamic dimensions."""
 
 
+MADE_WHEN_LOADED = "made-when-loaded"
+"""Where a graph says that weights lie which are made on the device (`GraphInfo.widened`). There is no such file."""
+
+
+@dataclass(frozen=True, slots=True)
+class WidenedWeight:
+    """A weight [out, in] that a bundle holds once, in blocks, and a second graph multiplies in 8 bits with one scale
+    for each output (`bundle.blocks.widen`)."""
+
+    name: str
+    """The graph's initializers are NAME.int8 [in, out] and NAME.scales [out]."""
+    blocks: EmbeddingTable
+    """Where its blocks lie."""
+
+
 @dataclass(frozen=True, slots=True)
 class GraphInfo:
     """One ONNX graph: where it is, what goes in and out, and how its weights are stored."""
@@ -68,6 +84,13 @@ class GraphInfo:
     """Type of the values between its operators."""
     profiles: tuple[Profile, ...] = ()
     """Of a graph for an engine built ahead of time; the decoder has "prefill" and "decode"."""
+    widened: tuple[WidenedWeight, ...] = ()
+    """Weights that are made when the graph is loaded, of another graph's."""
+
+    @property
+    def widened_bytes(self) -> int:
+        """Memory that these take."""
+        return sum(math.prod(weight.blocks.shape) + 4 * weight.blocks.shape[0] for weight in self.widened)
 
     def largest(self, dimension: str) -> int | None:
         """The largest size of a dynamic dimension that any profile allows; None without profiles."""

@@ -132,6 +132,12 @@ def _embedding_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, st
         yield min(columns.table.shape) >= 1, f"{name}.table.shape", columns.table.shape, "whole numbers of at least 1"
     vocab, stand_ins = min(table.shape[0] for table in tables.values()), manifest.decoder.stand_ins
     yield all(0 <= row < vocab for row in stand_ins.values()), "decoder.stand_ins", stand_ins, "token ids"
+    for graph, info in manifest.graphs.items():
+        for number, weight in enumerate(info.widened):
+            name = f"graphs[{graph!r}].widened[{number}].blocks"
+            tables[name] = weight.blocks
+            yield min(weight.blocks.shape) >= 1, f"{name}.shape", weight.blocks.shape, "whole numbers of at least 1"
+            yield weight.blocks.dtype in _BITS, f"{name}.dtype", weight.blocks.dtype, " or ".join(_BITS)
     for name, table in tables.items():
         yield math.isfinite(table.scale), f"{name}.scale", table.scale, "a number"
         bits = _BITS.get(table.dtype, 0)  # a kind of rows that is not known here is refused by `TokenEmbeddings`

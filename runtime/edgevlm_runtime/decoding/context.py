@@ -9,6 +9,7 @@ Where tokens see later ones (`edgevlm_runtime.decoding.attention`), no more is r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from itertools import chain, count, pairwise
 
 import numpy as np
@@ -133,14 +134,14 @@ class Context:
         """Logits [R, vocab] of the positions `rows` of `prompt` (in order; all unless given), computed from the start.
 
         What follows the bundle's prefix attends to that, as when a question is answered. The decoder's graph computes
-        all of it, also where another graph computes prompts otherwise.
+        the logits; what they attend to before their own chunk comes from the prefill graph, where there is one.
         """
         identities, blocks = self._identities(prompt), self._blocks_of(prompt)
         baked = self._in_bundle(identities, blocks)
         self._begin(prompt, identities, 0)
         wanted = np.arange(len(prompt), dtype=np.int64) if rows is None else rows
         logits = np.empty((wanted.size, self._decoder.info.vocab_size), dtype=np.float32)
-        size = min(self._chunk, self._rows)
+        size, filled = min(self._chunk, self._rows), self._decoder.prefill_graph is not None
         for chunk, stop in chain(chunks(0, baked, size, blocks), chunks(baked, len(prompt), size, blocks)):
             if chunk == baked > 0 and self._baked is not None:
                 self._baked.copy(self._run.kv, baked)
@@ -149,7 +150,11 @@ class Context:
                 self._run.kv.rewind(chunk)  # a block may have more rows than the graph gives logits of at once
                 end = min(begin + self._rows, last)
                 here = wanted[begin:end] - chunk if end > begin else np.zeros(1, dtype=np.int64)  # a graph wants one
-                logits[begin:end] = self._extend(prompt, chunk, stop, here, embeddings_of)[: end - begin]
+                with self._run.kv.returning() if filled else nullcontext():
+                    logits[begin:end] = self._extend(prompt, chunk, stop, here, embeddings_of)[: end - begin]
+            if filled:
+                embeddings = self._embed(prompt, chunk, stop, embeddings_of)
+                self._run.prefill(embeddings, self._feeds(prompt, chunk, stop), blocks)
         return logits
 
     def step(self, token_id: int) -> Logits:

@@ -6,14 +6,15 @@ each kind has a reader in `READERS`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevlm_runtime.bundle.blocks import BITS, Blocks, map_part
 from edgevlm_runtime.bundle.decoder_info import EmbeddingTable
 from edgevlm_runtime.bundle.folder import Bundle
 from edgevlm_runtime.engines.base import Array
@@ -26,19 +27,9 @@ Ids = NDArray[np.int64]
 class RowReader(Protocol):
     """Reads rows of one table. Safe from any thread."""
 
-    def __call__(self, ids: Ids) -> Rows:
+    def __call__(self, ids: Ids, /) -> Rows:
         """Rows `ids` [n], float32 [n, hidden]."""
         ...
-
-
-def map_part(file: Path, offset: int, stored: str, shape: tuple[int, ...]) -> Array:
-    """A read-only view of part of a file. Raises `BundleError` when the part does not lie within the file."""
-    end = offset + math.prod(shape) * np.dtype(stored).itemsize
-    size = file.stat().st_size
-    if offset < 0 or min(shape) < 1 or end > size:
-        raise BundleError(f"embedding table ends at byte {end} of {file}, which has {size}: export the model again")
-    mapped = np.memmap(file, dtype=stored, mode="r", offset=offset, shape=shape)
-    return np.asarray(mapped)  # a plain view: memmap's own indexing is slow
 
 
 class FloatRows:
@@ -57,46 +48,16 @@ def _widen_bfloat16(rows: Array) -> Rows:
     return (rows.astype(np.uint32) << 16).view(np.float32)
 
 
-class BlockRows:
-    """Rows of integers in blocks, (quant - zero) * scale: the bytes of a block-quantized LM head, or made like them."""
-
-    def __init__(self, bits: int, file: Path, table: EmbeddingTable) -> None:
-        if table.block < 1 or table.scales_offset is None:
-            raise BundleError(f"embedding table of {file.parent} names no scales: export the model again")
-        if table.block * bits % 8:
-            raise BundleError(f"embedding table of {file.parent} has blocks of {table.block}: export the model again")
-        vocab, self._hidden = table.shape
-        self._bits = bits
-        self._block = table.block
-        self._blocks = -(-self._hidden // table.block)
-        self._rows = map_part(file, table.offset, "u1", (vocab, self._blocks, table.block * bits // 8))
-        self._scales = map_part(file, table.scales_offset, "<f4", (vocab, self._blocks))
-        self._zeros: Array | None = None
-        if table.zero_points_offset is not None:
-            self._zeros = map_part(file, table.zero_points_offset, "u1", (vocab, -(-self._blocks * bits // 8)))
-
-    def __call__(self, ids: Ids) -> Rows:
-        values = self._unpack(self._rows[ids]).astype(np.float32)
-        if self._zeros is None:
-            values -= 1 << (self._bits - 1)
-        else:
-            values -= self._unpack(self._zeros[ids])[..., : self._blocks, None]
-        values *= self._scales[ids][..., None]
-        return values.reshape(len(ids), self._blocks * self._block)[:, : self._hidden]  # ids may be none: no -1
-
-    def _unpack(self, stored: Array) -> Array:
-        """Two values per byte, the first in the low half, where there are four bits."""
-        if self._bits == 8:
-            return stored
-        return np.stack([stored & 15, stored >> 4], axis=-1).reshape(*stored.shape[:-1], 2 * stored.shape[-1])
+def _block_rows(bits: int, file: Path, table: EmbeddingTable) -> RowReader:
+    """The bytes of a block-quantized LM head, or made like them."""
+    return Blocks(bits, file, table).floats
 
 
 READERS: dict[str, Callable[[Path, EmbeddingTable], RowReader]] = {
     "float32": lambda file, table: FloatRows("<f4", lambda rows: rows.astype(np.float32), file, table),
     "float16": lambda file, table: FloatRows("<f2", lambda rows: rows.astype(np.float32), file, table),
     "bfloat16": lambda file, table: FloatRows("<u2", _widen_bfloat16, file, table),
-    "uint8": lambda file, table: BlockRows(8, file, table),
-    "uint4": lambda file, table: BlockRows(4, file, table),
+    **{dtype: partial(_block_rows, bits) for dtype, bits in BITS.items()},
 }
 """`EmbeddingTable.dtype` to its reader."""
 

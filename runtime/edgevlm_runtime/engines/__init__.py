@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
-from edgevlm_runtime.engines.assigned.several import Several
+from edgevlm_runtime.engines.assigned.several import Several, engine_of
 from edgevlm_runtime.engines.assigned.words import DEFAULT, Assignment, name_of
 from edgevlm_runtime.engines.base import Engine, Graph, GraphRequest
 from edgevlm_runtime.errors import EdgeVLMError, ProviderError
@@ -73,4 +73,11 @@ def load_graphs(engine: Engine, requests: Sequence[GraphRequest]) -> tuple[Engin
 
 
 def _load(engine: Engine, requests: Sequence[GraphRequest]) -> dict[str, Graph]:
-    return {request.name: engine.load(request) for request in requests}
+    """What is widened comes first: while it is made, it is in memory twice."""
+    graphs: dict[str, Graph] = {}
+    for request in sorted(requests, key=lambda one: not one.info.widened):
+        if request.info.widened and not getattr(engine_of(engine, request.name), "widens", False):
+            log.info("%s: left out: its weights are made for ONNX Runtime on a processor alone", request.name)
+            continue
+        graphs[request.name] = engine.load(request)
+    return graphs

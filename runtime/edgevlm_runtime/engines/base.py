@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from edgevlm_runtime.bundle.folder import Bundle
+from edgevlm_runtime.bundle.manifest import GraphInfo
 from edgevlm_runtime.errors import ProviderError
 
 Array = NDArray[Any]
@@ -39,7 +40,12 @@ class GraphRequest:
     @property
     def path(self) -> Path:
         """Where its ONNX file lies. Raises `BundleError` when the manifest has no digest of it."""
-        return self.bundle.file(self.bundle.manifest.graphs[self.name].file)
+        return self.bundle.file(self.info.file)
+
+    @property
+    def info(self) -> GraphInfo:
+        """What the manifest says of it."""
+        return self.bundle.manifest.graphs[self.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,8 @@ class Engine(Protocol):
     """Loads graphs.
 
     One that computes in several ways may say so: `variants`, further words for `--engine` that hold on this machine
-    ("openvino:bf16"). `edgevlm tune` compares them all.
+    ("openvino:bf16"). `edgevlm tune` compares them all. One that loads graphs whose weights are made meanwhile
+    (`GraphInfo.widened`) has `widens` true; with others, such a graph is left out.
     """
 
     @property

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgevlm_runtime.bundle.blocks import widen
 from edgevlm_runtime.engines.assigned.words import no_words
 from edgevlm_runtime.engines.base import AS_ASKED, Graph, GraphRequest
 from edgevlm_runtime.engines.cores import int8_overflows, told_threads
@@ -70,6 +71,9 @@ class OrtEngine:
         _check_name(path)
         providers = [self.provider] if self.provider == CPU else [self.provider, CPU]
         options = self._session_options(request.repeated)
+        made = self._widened(request)  # onnxruntime reads them until the session is there
+        if made:
+            options.add_external_initializers(list(made), list(made.values()))
         try:
             with _attention(whole=scores is not None and scores <= MOST_SCORES):
                 session = ort.InferenceSession(str(path), options, providers=providers)
@@ -87,6 +91,20 @@ class OrtEngine:
             check_placement(session, self.provider, path.name)
         log.debug("loaded %s on %s, %d threads", path.name, active[0], self.threads)
         return OrtGraph(session, path.name, DEVICES.get(self.provider, "cpu"))
+
+    @property
+    def widens(self) -> bool:
+        """See `Engine`: the product of what is widened runs on a processor alone."""
+        return self.provider == CPU
+
+    def _widened(self, request: GraphRequest) -> dict[str, Any]:
+        """Initializers that are made now, by name. Raises `BundleError` where they cannot be."""
+        weights = [(weight.name, weight.blocks) for weight in request.info.widened]
+        made: dict[str, Any] = {}
+        for name, (quants, scales) in widen(weights, request.bundle.file, self.threads).items():
+            made[f"{name}.int8"] = ort.OrtValue.ortvalue_from_numpy(quants)
+            made[f"{name}.scales"] = ort.OrtValue.ortvalue_from_numpy(scales)
+        return made
 
     def _session_options(self, repeated: bool) -> Any:
         options = ort.SessionOptions()

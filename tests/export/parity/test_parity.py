@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import edgevlm_runtime
+from edgevlm_export.proof.certificate import certify, inputs
 from edgevlm_export.reference import Reference
 from edgevlm_runtime.errors import PromptError
 from tests.support import checkpoints
@@ -267,3 +268,15 @@ def test_image_embeddings(pair):
     for image in pictures():
         embeddings = pair.vlm.pipeline.encoder.encode(pair.vlm.pipeline.prepare(image)).embeddings
         assert np.abs(embeddings - pair.reference.image_embeddings(image)).max() < 1e-4
+
+
+def test_certificate(pair, monkeypatch):
+    """It passes, and compares what the projector is given at the same place and in the same order as in PyTorch."""
+    monkeypatch.setattr(inputs, "IMAGES", {name: inputs.IMAGES[name] for name in ("wide",)})
+    monkeypatch.setattr(inputs, "TEXTS", ())
+    found = certify(pair.vlm.bundle, pair.reference)
+    assert found.missed == ()
+    assert set(found.images) == {"wide"}
+    for one in found.images.values():
+        assert one.vision_cosine is not None
+        assert min(one.vision_cosine, one.embeddings_cosine) > 0.9999

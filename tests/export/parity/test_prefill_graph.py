@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions
 from edgevlm_export.precision.plans import choose
-from edgevlm_runtime.errors import ExportError
+from edgevlm_runtime.bundle.manifest import MADE_WHEN_LOADED
+from edgevlm_runtime.errors import BundleError, ExportError
 from tests.support import checkpoints
+from tests.support.seal import write_manifest
 
 QUESTION = "what is in this picture, and is there a scratch on any of the parts that it shows"
 
@@ -53,6 +56,131 @@ def test_the_graph_has_no_head_and_stops_at_the_last_cache(tiny_checkpoint: Path
     assert sizes["prefill"] < sizes["decoder"]
 
 
+PLAIN = {"*self_attn.[qkvo]_proj": "int4:nearest", "*mlp.*_proj": "int4:nearest"}
+"""Every layer of a decoder in four bits, without calibration, which takes time."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "int8", "prefill": "int8"},
+        {"precision": "int8", "prefill": "fp32"},
+        {"precision": "int4", "prefill": "int8", "layers": PLAIN},
+        {"precision": "int4", "prefill": "widened", "layers": PLAIN},
+        {"precision": "int4", "prefill": "widened", "layers": {"*.k_proj": "fp32", "*.v_proj": "int8", **PLAIN}},
+        {"decoder": "int8b", "prefill": "widened"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("make", [checkpoints.llava, checkpoints.qwen2_5_vl, checkpoints.smolvlm])
+def test_prompts_leave_what_the_decoder_reads(make, options: dict[str, object], tmp_path: Path, export_bundle) -> None:
+    """Keys and values of the graph for prompts are the decoder's own, but for rounding: those of a rotated decoder are
+    rotated, in the last layer too, whose output nothing reads."""
+    bundle = export_bundle(make(tmp_path / "checkpoint"), **options)
+    vlm = edgevlm_runtime.load(bundle)
+    refused = {name: graph.refused for name, graph in vlm.manifest.graphs.items()}
+    assert refused["prefill"] == refused["decoder"]
+    found, expected = _cache(bundle), _cache(bundle, prefill_graph=False)
+    for key, held in expected.items():
+        difference = np.linalg.norm(found[key] - held) / np.linalg.norm(held)
+        assert difference < 0.15, (key, difference)
+
+
+def test_widened_weights_are_in_the_bundle_once(tmp_path: Path, export_bundle) -> None:
+    """What the decoder holds in blocks is made of these; all else is the decoder's."""
+    folder = checkpoints.llava(tmp_path / "checkpoint")
+    bundle = export_bundle(folder, precision="int4", layers=PLAIN, prefill="widened")
+    manifest = edgevlm_runtime.load(bundle).manifest
+    names = {weight.name for weight in manifest.graphs["prefill"].widened}
+    held = {name for name in names if "_proj" in name}
+    assert held == names
+    assert len(names) >= 7  # of one layer; in the last one nothing reads the attention
+    kept = [tensor for tensor in _tensors(bundle / "prefill.onnx") if tensor[1] == "prefill.onnx.data"]
+    assert not [name for name, _ in kept if name.startswith("model.")]
+    assert answers(bundle, prefill_graph=False) == answers(
+        export_bundle(folder, precision="int4", layers=PLAIN | {"*down_proj": "int8b"})
+    )
+    loaded = edgevlm_runtime.load(bundle, prefill_graph=False)
+    assert loaded.pipeline.decoder.prefill_graph is None
+
+
+def _tensors(file: Path) -> list[tuple[str, str]]:
+    """Names of initializers outside of the graph's file, with those of the files that they are in."""
+    graph = onnx.load(file, load_external_data=False).graph
+    found = [(one.name, {entry.key: entry.value for entry in one.external_data}) for one in graph.initializer]
+    return [(name, place["location"]) for name, place in found if place]
+
+
+def test_no_file_stands_in_for_what_is_made(tmp_path: Path, export_bundle) -> None:
+    bundle = export_bundle(
+        checkpoints.llava(tmp_path / "checkpoint"), precision="int4", layers=PLAIN, prefill="widened"
+    )
+    (bundle / MADE_WHEN_LOADED).write_bytes(bytes(10**6))
+    with pytest.raises(BundleError, match="which the manifest does not name"):
+        edgevlm_runtime.load(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"offset": 2**40}, "within decoder.onnx.data"),
+        ({"dtype": "uint3"}, "uint8"),
+        ({"shape": [0, 32]}, "whole numbers of at least 1"),
+        ({"file": "nothing"}, "nothing"),
+    ],
+    ids=str,
+)
+def test_a_damaged_description(change: dict[str, object], message: str, tmp_path: Path, export_bundle) -> None:
+    bundle = export_bundle(
+        checkpoints.llava(tmp_path / "checkpoint"), precision="int4", layers=PLAIN, prefill="widened"
+    )
+    data = json.loads((bundle / "manifest.json").read_text())
+    data["graphs"]["prefill"]["widened"][0]["blocks"] |= change
+    write_manifest(bundle, data)
+    with pytest.raises(BundleError, match=message):
+        edgevlm_runtime.load(bundle)
+
+
+def test_a_weight_that_is_not_described(tmp_path: Path, export_bundle) -> None:
+    bundle = export_bundle(
+        checkpoints.llava(tmp_path / "checkpoint"), precision="int4", layers=PLAIN, prefill="widened"
+    )
+    data = json.loads((bundle / "manifest.json").read_text())
+    del data["graphs"]["prefill"]["widened"][0]
+    write_manifest(bundle, data)
+    with pytest.raises(BundleError, match=r"onnxruntime cannot load .*prefill.onnx"):
+        edgevlm_runtime.load(bundle)
+
+
+def test_a_graph_that_fills_the_cache_otherwise_is_left_out(
+    tmp_path: Path, export_bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As exporters made them that rotated the decoder's values alone."""
+    bundle = export_bundle(checkpoints.llava(tmp_path / "checkpoint"), precision="int8", prefill="int8")
+    wanted = answers(bundle, prefill_graph=False)
+    data = json.loads((bundle / "manifest.json").read_text())
+    data["graphs"]["prefill"]["transforms"].remove("rotate-values")
+    write_manifest(bundle, data)
+    assert answers(bundle) == wanted
+    assert "export the model again" in caplog.text
+
+
+def test_a_target_is_measured_with_widened_prompts(tmp_path: Path, export_bundle) -> None:
+    """Layers that are lifted are the prompts' too."""
+    folder = checkpoints.llava(tmp_path / "checkpoint")
+    bundle = export_bundle(folder, precision="int4", layers=PLAIN, prefill="widened", max_kl=1e-4)
+    manifest = edgevlm_runtime.load(bundle).manifest
+    assert manifest.fidelity is not None
+    lifted = {layer.layer: layer.after for layer in manifest.fidelity.lifted}
+    assert lifted
+    assert manifest.fidelity.found < manifest.fidelity.before
+    widened = {weight.name for weight in manifest.graphs["prefill"].widened}
+    assert not widened & {weight for weight, name in lifted.items() if name == "fp32"}
+    found, expected = _cache(bundle), _cache(bundle, prefill_graph=False)
+    for key, held in expected.items():
+        assert np.linalg.norm(found[key] - held) < 0.15 * np.linalg.norm(held)
+
+
 def test_int8_prompts_beside_an_int4_decoder(tmp_path: Path, export_bundle) -> None:
     """What is in the cache after a prompt is close to what the float32 graph leaves there, values rotated or not."""
     folder = checkpoints.llava(tmp_path / "checkpoint", "qwen2-tied")
@@ -63,11 +191,16 @@ def test_int8_prompts_beside_an_int4_decoder(tmp_path: Path, export_bundle) -> N
         assert 0 < difference < 0.05
 
 
-def _cache(bundle: Path) -> dict[int, np.ndarray]:
-    vlm = edgevlm_runtime.load(bundle)
+def _cache(bundle: Path, **options: object) -> dict[int, np.ndarray]:
+    """What one pass over some rows leaves, by the graph for prompts where there is one."""
+    vlm = edgevlm_runtime.load(bundle, **options)
     run = vlm.pipeline.decoder.new_run(32)
     rows = np.random.default_rng(0).standard_normal((32, vlm.pipeline.decoder.info.hidden_size)).astype(np.float32)
-    run.prefill(rows)
+    feeds = vlm.pipeline.positions.feeds((), 0, 32)
+    if vlm.pipeline.decoder.prefill_graph is not None:
+        run.prefill(rows, feeds)
+    else:
+        run.forward(rows, np.array([31]), feeds)
     return {place: cache.host().copy() for place, cache in enumerate(run.kv.tensors)}
 
 
@@ -117,6 +250,9 @@ def test_refused() -> None:
         ExportOptions("inspector", precision="int4", prefill="int4")
     with pytest.raises(ExportError, match="leave it out, or --target"):
         ExportOptions("inspector", prefill="int8", target="tensorrt-rtx")
+    for precision in ("int8", "fp32"):
+        with pytest.raises(ExportError, match="widens weights in blocks: choose --int4"):
+            ExportOptions("inspector", precision=precision, prefill="widened")
 
 
 def test_the_cache_is_shared_so_values_are_transformed_alike() -> None:
@@ -140,9 +276,9 @@ def test_single_layers_are_held_so_in_both_graphs() -> None:
 
 
 def test_the_kl_target_is_the_decoder_graphs_alone() -> None:
-    """It is measured there, where no prompt is computed any more."""
+    """There alone layers are lifted; where prompts follow the decoder's weights, theirs too."""
     assert ExportOptions("inspector", precision="int8").plan.max_kl is not None
     assert ExportOptions("inspector", precision="int8", prefill="int8").plan.max_kl is None
     assert ExportOptions("inspector", precision="int8", prefill="int8", max_kl=float("inf")).plan.max_kl is None
-    with pytest.raises(ExportError, match=r"^--max-kl is measured in .* graph alone: leave it out, or --prefill$"):
+    with pytest.raises(ExportError, match=r"^--max-kl lifts layers of .* graph alone: leave it out, or --prefill$"):
         ExportOptions("inspector", precision="int8", prefill="int8", max_kl=0.01)

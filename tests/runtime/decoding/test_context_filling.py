@@ -115,3 +115,15 @@ def test_a_run_that_fails_in_the_prefill_graph_counts_nothing(filled: VLM, monke
     assert len(seen) == 3
     assert context.length == context.shared_prefix(prompt) == sum(seen[:2])
     np.testing.assert_allclose(prefill(context, prompt), prefill(new_context(filled), prompt), atol=2e-5)
+
+
+@pytest.mark.parametrize("chunk", [3, 1024])
+def test_scores_are_of_what_prompts_leave(filled: VLM, chunk: int) -> None:
+    """Every position but those of the last chunk is attended to as the graph for prompts left it."""
+    prompt, context = prompt_of(LONG), new_context(filled, chunk)
+    seen = _counted(context)
+    alone = edgevlm_runtime.load(filled.bundle.path, threads=1, prefill_graph=False)
+    assert alone.pipeline.decoder.prefill_graph is None
+    wanted = new_context(alone).score(prompt, embeddings_of(prompt))
+    np.testing.assert_allclose(context.score(prompt, embeddings_of(prompt)), wanted, atol=2e-5)
+    assert sum(seen) == len(prompt) == context.length

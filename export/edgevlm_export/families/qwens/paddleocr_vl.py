@@ -1,7 +1,8 @@
 """PaddleOCR-VL (Cui et al. 2025): Qwen2-VL's images and positions, a SigLIP tower that rotates, an ERNIE 4.5 decoder.
 
-The tower's learned grid of positions is interpolated as for Qwen3-VL, but by the centres of patches; what is merged
-enters the projector, not the tower's end.
+The tower's learned grid of positions is interpolated as for Qwen3-VL, but by the centres of patches. transformers keeps
+patches in raster order up to the projector, which norms them and lays those of a token side by side; the graphs have
+them in that order from the start. Features are what both have alike, behind the merging.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class PaddleOCRVL(Qwen2VL):
     """`PaddleOCRVLForConditionalGeneration`."""
 
     model_type = "paddleocr_vl"
-    projector_module = "model.projector"
+    projector_module = "model.projector.linear_1"  # behind the norm and the merging
 
     @classmethod
     def published_template(cls, config: PreTrainedConfig) -> str | None:
@@ -29,7 +30,8 @@ class PaddleOCRVL(Qwen2VL):
 
     @property
     def vision_width(self) -> int:
-        return int(self.config.vision_config.hidden_size)
+        """Width of a token's features, its patches side by side."""
+        return int(self.config.vision_config.hidden_size) * self.merged
 
     @property
     def patch_ports(self) -> tuple[Port, ...]:
@@ -42,7 +44,7 @@ class PaddleOCRVL(Qwen2VL):
 
     def vision_encoder(self) -> GraphSource:
         return GraphSource(
-            module=VisionEncoder(self.model, self.normalization),
+            module=VisionEncoder(self.model, self.normalization, self.merged),
             inputs=self.patch_ports,
             outputs=("image_features",),
             sizes={"patches": 2 * self.patches_range[0]},
@@ -50,23 +52,25 @@ class PaddleOCRVL(Qwen2VL):
         )
 
     def projector(self) -> GraphSource:
+        least, usual, most = (patches // self.merged for patches in self.patches_range)
         return GraphSource(
-            module=Projector(self.model, self.merged),
-            inputs=(Port("image_features", torch.float32, ("patches", self.vision_width)),),
+            module=Projector(self.model),
+            inputs=(Port("image_features", torch.float32, ("tokens", self.vision_width)),),
             outputs=("image_embeddings",),
-            sizes={"patches": 2 * self.merged},
-            ranges={"patches": self.patches_range},
+            sizes={"tokens": 3},
+            ranges={"tokens": (least, usual, most)},
         )
 
 
 class VisionEncoder(nn.Module):
     """patches uint8 [P, C*S*S], position_ids int64 [P, 2], grid_indices int64 and grid_weights float32 [P, 4] to
-    float32 [P, width]."""
+    float32 [P/merged, width*merged]: normed, `merged` consecutive patches side by side."""
 
-    def __init__(self, model: PreTrainedModel, normalization: Normalization):
+    def __init__(self, model: PreTrainedModel, normalization: Normalization, merged: int):
         super().__init__()
         self.model = model
         self.normalize = Normalize(normalization, axes=1)
+        self.merged = merged
 
     def forward(self, patches: Tensor, position_ids: Tensor, grid_indices: Tensor, grid_weights: Tensor) -> Tensor:
         tower = self.model.model.visual.vision_model
@@ -78,8 +82,10 @@ class VisionEncoder(nn.Module):
         for layer in tower.encoder.layers:
             hidden = hidden + _attend(layer.self_attn, layer.layer_norm1(hidden), tables)
             hidden = hidden + layer.mlp(layer.layer_norm2(hidden))
-        features: Tensor = tower.post_layernorm(hidden[0])
-        return features
+        features: Tensor = self.model.model.projector.pre_norm(tower.post_layernorm(hidden[0]))
+        torch._check(features.shape[0] % self.merged == 0)
+        rows: Tensor = features.unflatten(0, (-1, self.merged)).flatten(1)
+        return rows
 
     def _embed(self, patches: Tensor) -> Tensor:
         """The convolution of a patch's own size, as a product."""
@@ -98,17 +104,15 @@ def _attend(attn: nn.Module, hidden: Tensor, tables: Tables) -> Tensor:
 
 
 class Projector(nn.Module):
-    """`merged` consecutive rows become one image embedding."""
+    """The projector's two layers: [tokens, width*merged] to [tokens, hidden]."""
 
-    def __init__(self, model: PreTrainedModel, merged: int):
+    def __init__(self, model: PreTrainedModel):
         super().__init__()
         self.model = model
-        self.merged = merged
 
     def forward(self, image_features: Tensor) -> Tensor:
         projector = self.model.model.projector
-        rows = projector.pre_norm(image_features).reshape(-1, self.merged * image_features.shape[-1])
-        embeddings: Tensor = projector.linear_2(projector.act(projector.linear_1(rows)))
+        embeddings: Tensor = projector.linear_2(projector.act(projector.linear_1(image_features)))
         return embeddings
 
 

@@ -1,7 +1,8 @@
 """Rotates the values of each attention head, so that the output projection reads even activations (also QuaRot).
 
 Attention is linear in its values: v_proj gives each head v H, o_proj takes W H. Nothing is added to the graph. Where
-one layer makes queries, keys and values (Phi-3), only its rows for the values change.
+one layer makes queries, keys and values (Phi-3), only its rows for the values change. A graph that only fills the cache
+must rotate as the decoder that reads it does: in its last layer the values alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Projections:
     value: ir.Node
     rows: slice
     """Of the layer's weight that make values: all of them, unless queries and keys come out of the same layer."""
-    output: ir.Node
+    output: ir.Node | None
+    """None in the last layer of a graph that fills the cache and gives no logits: nothing reads its result."""
     head_dim: int
 
 
@@ -39,7 +41,8 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> None:
         edits.add(weight_name(one.value), _writing(rotation, one.rows))
         if len(one.value.inputs) > 2:
             edits.add(str(one.value.inputs[2].name), _biasing(rotation, one.rows))  # type: ignore[union-attr]
-        edits.add(weight_name(one.output), _reading(rotation))
+        if one.output is not None:
+            edits.add(weight_name(one.output), _reading(rotation))
     if not found:
         raise NotApplicable("the graph has no attention with a cache")
 
@@ -48,12 +51,13 @@ def _projections(attention: ir.Node) -> Projections:
     """v_proj, or its part of a packed projection, and o_proj. Raises `NotApplicable` where anything lies between."""
     past, result = attention.inputs[3], attention.outputs[0]
     readers = result.consumers()
-    if len(readers) != 1 or not is_op(readers[0], "Linear"):
+    unread = not readers and not result.is_graph_output()
+    if not unread and (len(readers) != 1 or not is_op(readers[0], "Linear")):
         raise NotApplicable("attention's result is not read by one linear layer")
     value, rows = _source(attention.inputs[2])
     assert past is not None
     assert past.shape is not None
-    return Projections(value, rows, readers[0], int(str(past.shape[-1])))
+    return Projections(value, rows, readers[0] if readers else None, int(str(past.shape[-1])))
 
 
 def _source(values: ir.Value | None) -> tuple[ir.Node, slice]:
