@@ -48,6 +48,10 @@ FLAGS = {
         *("--int4", "--prefill", "widened"),
         *("--layer", "*language_model*[qkvoe]_proj=int4:nearest", "--layer", "*language_model*.up_proj=int4:nearest"),
     ),
+    "int4-small": (
+        *("--int4", "--prefill", "widened", "--layer", "lm_head=int4:block=128,nearest"),
+        *("--layer", "*language_model*_proj=int4:block=128,nearest"),
+    ),
     "int4-nearest": ("--int4", "--layer", "*language_model*[qkvoep]_proj=int4:nearest"),
     "int4-all-block128": ("--int4", "--layer", "*language_model*_proj=int4:block=128"),
 }

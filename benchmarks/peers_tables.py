@@ -41,11 +41,14 @@ def missing(found: dict[str, Any]) -> str:
 
 
 def target_table(found: dict[str, Any]) -> str:
-    """The project's targets and what this run reached; empty without peers or for another shape."""
+    """The project's targets and what this run reached; empty without peers, or for another shape or processor."""
     if not found.get("peers") or SHAPE not in found["bench"]["engines"][0]["label"]:
         return ""
     lines = ["| edgevlm | times faster than | reached | wanted |", "| --- | --- | ---: | ---: |"]
-    for what, against, ratio, wanted in reached(found):
+    table = reached(found)
+    if all(ratio is None for _, _, ratio, _ in table):
+        return ""
+    for what, against, ratio, wanted in table:
         shown = "not measured" if ratio is None else f"{ratio:.2f}{'' if ratio >= wanted else ' (missed)'}"
         lines.append(f"| {what} | {against} | {shown} | {wanted:g} |")
     return "\n".join(lines)

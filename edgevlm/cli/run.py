@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options, loading_options
+from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options, loading_options, prefill_graph_option
 
 if TYPE_CHECKING:
     from edgevlm.cli.records import AnswerReport
@@ -72,6 +72,7 @@ CUT = "length"
 @click.option("--timings", is_flag=True, help="Say on stderr how long each stage took.")
 @loading_options()
 @click.option("--max-context", type=Whole(1), metavar="N", help="Tokens the KV cache holds, to bound memory.")
+@prefill_graph_option
 @click.option(
     "--image-cache",
     "image_cache_dir",
@@ -110,6 +111,7 @@ def command(
     timings: bool,
     loading: dict[str, Any],
     max_context: int | None,
+    prefill_graph: bool | None,
     image_cache_dir: Path | None,
     context_cache_dir: Path | None,
     prompt_lookup: bool | None,
@@ -142,6 +144,7 @@ def command(
 
     loading |= _given(
         max_context=max_context,
+        prefill_graph=prefill_graph,
         image_cache_dir=image_cache_dir,
         context_cache_dir=context_cache_dir,
         prompt_lookup=prompt_lookup,

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgevlm.terminal.output import emit_json, json_option, note, stdout_kept_clean
-from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options, loading_options
+from edgevlm.terminal.types import FilePath, Name, Number, Whole, image_options, loading_options, prefill_graph_option
 
 MOST_PORT = 65535
 LARGEST_TOKENS = 1 << 16
@@ -85,6 +85,7 @@ class ServeReport:
 @click.option("--max-pixels", type=Whole(1), metavar="N", help="Largest picture, in pixels. Default: 32 million.")
 @loading_options()
 @click.option("--max-context", type=Whole(1), metavar="N", help="Tokens each KV cache holds, to bound memory.")
+@prefill_graph_option
 @image_options
 @json_option
 def command(
@@ -94,6 +95,7 @@ def command(
     loading: dict[str, Any],
     max_pixels: int | None,
     max_context: int | None,
+    prefill_graph: bool | None,
     apply_exif_orientation: bool | None,
     image_bit_depth: int | None,
     as_json: bool,
@@ -120,6 +122,7 @@ def command(
     more = {
         "max_image_pixels": max_pixels,
         "max_context": max_context,
+        "prefill_graph": prefill_graph,
         "apply_exif_orientation": apply_exif_orientation,
         "image_bit_depth": image_bit_depth,
     }

@@ -150,3 +150,13 @@ def image_options(function: F) -> F:
         help="Turn pictures as their EXIF data say, or not. Default: as the bundle says.",
     )
     return orientation(depth(function))
+
+
+def prefill_graph_option(function: F) -> F:
+    """Decorator for commands that answer for long, or on small machines."""
+    return click.option(
+        "--prefill-graph/--no-prefill-graph",
+        default=None,
+        help="Compute prompts by the bundle's own graph for them, where it has one: faster, for the memory of its "
+        "weights. Default: do.",
+    )(function)
