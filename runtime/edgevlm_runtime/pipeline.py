@@ -74,7 +74,7 @@ class Pipeline:
         embeddings = TokenEmbeddings(bundle)
         known = tuned.recall(tuned.key_of(bundle, options.threads)) or tuned.Tuned()
         asked = requests(bundle, options)
-        engine, graphs = load_graphs(choose(options, tuple(one.name for one in asked), known), asked)
+        engine, graphs = load_graphs(choose(options, tuple(manifest.graphs), known), asked)
         chunk = known.current.prefill_chunks.get(engine_of(engine, "decoder").identity)
         return cls(
             bundle,
@@ -88,7 +88,7 @@ class Pipeline:
             BakedPrefix.load(bundle),
             options.prefill_chunk or chunk or tuning.DEFAULT_CHUNK,
             Lookups() if options.prompt_lookup else None,
-            _context_store(bundle, options, engine.identity),
+            _context_store(bundle, options, _filled_by(engine.identity, manifest, graphs)),
         )
 
     @property
@@ -225,6 +225,11 @@ def _image_cache(options: RuntimeOptions) -> ImageCache:
     if options.image_cache_dir is not None:
         store = DiskStore(options.image_cache_dir, options.image_cache_dir_bytes)
     return ImageCache(options.image_cache_bytes, store)
+
+
+def _filled_by(identity: str, manifest: Manifest, graphs: Mapping[str, Graph]) -> str:
+    """What decides keys and values: also whether a bundle's graph for prompts is in use."""
+    return f"{identity} prefill={'prefill' in graphs}" if "prefill" in manifest.graphs else identity
 
 
 def _context_store(bundle: Bundle, options: RuntimeOptions, engine: str) -> ContextStore | None:

@@ -27,7 +27,8 @@ from edgevlm_export.planning.graph_plan import GraphPlan, check_weights, plan_gr
 from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.planning.targets import get_target
 from edgevlm_export.precision import WeightJob, get_format
-from edgevlm_export.precision.plan import PrecisionPlan, matches
+from edgevlm_export.precision.plan import GraphPrecision, PrecisionPlan, matches
+from edgevlm_export.precision.plans import VALUES
 from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
 from edgevlm_export.preprocessing.fewer import at_size, changed
 from edgevlm_runtime.bundle.engine_info import Profile
@@ -134,13 +135,22 @@ def _traced(
         if name == "prefill" and precision.widened:
             graphs[name] = plan_prefill(family, graphs["decoder"], kept)
         else:
-            graphs[name] = plan_graph(name, family.graph(name), family.model, precision.graph(name), kept)
+            graphs[name] = plan_graph(name, family.graph(name), family.model, _alike(precision, name, graphs), kept)
         check_weights(graphs[name], weights)
         if name == "prefill":
             check_cache(graphs)
     progress("tracing", len(names), len(names))
     _check_patterns(precision, graphs)
     return graphs
+
+
+def _alike(precision: PrecisionPlan, name: str, graphs: Mapping[str, GraphPlan]) -> GraphPrecision:
+    """How a graph is stored; values are rotated in the one for prompts only where the decoder's are, which may have
+    refused that."""
+    wanted = precision.graph(name)
+    if name != "prefill" or VALUES in graphs["decoder"].transforms:
+        return wanted
+    return replace(wanted, transforms=tuple(key for key in wanted.transforms if key != VALUES))
 
 
 def with_exceptions(plan: ExportPlan, layers: Mapping[str, str]) -> ExportPlan:
@@ -151,6 +161,7 @@ def with_exceptions(plan: ExportPlan, layers: Mapping[str, str]) -> ExportPlan:
     graphs = {**plan.graphs, "decoder": plan_graph("decoder", family.decoder(), plan.model, precision.decoder, kept)}
     if precision.widened:
         graphs["prefill"] = plan_prefill(family, graphs["decoder"], kept)
+        check_cache(graphs)
     return replace(plan, precision=precision, graphs=graphs)
 
 

@@ -49,6 +49,8 @@ class Blocks:
         self._bits = bits
         self._block = table.block
         self._blocks = -(-self.columns // table.block)
+        self.stored = self._blocks * table.block
+        """Values of a row with its padding."""
         self._quants = map_part(file, table.offset, "u1", (self.rows, self._blocks, table.block * bits // 8))
         self._scales = map_part(file, table.scales_offset, "<f4", (self.rows, self._blocks))
         self._zeros: Array | None = None
@@ -65,6 +67,7 @@ class Blocks:
         """Some rows in 8 bits with one scale each, rounded to the nearest value: into `quants` [n, columns] and
         `scales` [n]."""
         values = self._around_zero(rows)
+        values.reshape(len(values), -1)[:, self.columns :] = 0  # padding may hold anything
         own = self._scales[rows]
         largest = np.maximum(values.max(-1), -values.min(-1)) * np.abs(own)
         np.divide(largest.max(-1), LIMIT, out=scales)
@@ -112,7 +115,7 @@ def widen(
         quants = np.empty((blocks.columns, blocks.rows), np.int8)
         scales = np.empty(blocks.rows, np.float32)
         made[name] = quants, scales
-        step = max(1, TOGETHER // blocks.columns)
+        step = max(1, TOGETHER // blocks.stored)
         starts = range(0, blocks.rows, step)
         parts += [(blocks, slice(start, min(start + step, blocks.rows)), quants, scales) for start in starts]
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from edgevlm_runtime.bundle.blocks import BITS
 from edgevlm_runtime.bundle.decoder_info import DecoderInfo, KVLayout
 from edgevlm_runtime.bundle.manifest import GenerationDefaults, Manifest
 from edgevlm_runtime.errors import BundleError, EdgeVLMError
@@ -137,7 +138,12 @@ def _embedding_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, st
             name = f"graphs[{graph!r}].widened[{number}].blocks"
             tables[name] = weight.blocks
             yield min(weight.blocks.shape) >= 1, f"{name}.shape", weight.blocks.shape, "whole numbers of at least 1"
-            yield weight.blocks.dtype in _BITS, f"{name}.dtype", weight.blocks.dtype, " or ".join(_BITS)
+            yield weight.blocks.dtype in BITS, f"{name}.dtype", weight.blocks.dtype, " or ".join(BITS)
+        names = [weight.name for weight in info.widened]
+        yield len(set(names)) == len(names), f"graphs[{graph!r}].widened", f"{len(names)} names", "different names"
+        most = 2 * sum(manifest.files[file].bytes for file in {weight.blocks.file for weight in info.widened})
+        made = info.widened_bytes
+        yield made <= most, f"graphs[{graph!r}].widened", f"{made} bytes", f"no more than {most} bytes, from its files"
     for name, table in tables.items():
         yield math.isfinite(table.scale), f"{name}.scale", table.scale, "a number"
         bits = _BITS.get(table.dtype, 0)  # a kind of rows that is not known here is refused by `TokenEmbeddings`

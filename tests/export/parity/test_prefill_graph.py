@@ -127,6 +127,7 @@ def test_no_file_stands_in_for_what_is_made(tmp_path: Path, export_bundle) -> No
         ({"dtype": "uint3"}, "uint8"),
         ({"shape": [0, 32]}, "whole numbers of at least 1"),
         ({"file": "nothing"}, "nothing"),
+        ({"block": 2**20}, "ends at byte"),
     ],
     ids=str,
 )
@@ -139,6 +140,35 @@ def test_a_damaged_description(change: dict[str, object], message: str, tmp_path
     write_manifest(bundle, data)
     with pytest.raises(BundleError, match=message):
         edgevlm_runtime.load(bundle)
+
+
+def test_weights_described_again_and_again(tmp_path: Path, export_bundle) -> None:
+    """Nothing is made before the manifest is known to be sound."""
+    bundle = export_bundle(
+        checkpoints.llava(tmp_path / "checkpoint"), precision="int4", layers=PLAIN, prefill="widened"
+    )
+    whole = json.loads((bundle / "manifest.json").read_text())
+    one = whole["graphs"]["prefill"]["widened"][0]
+    for more, message in (
+        ([one], "different names"),
+        ([{**one, "name": f"w{number}"} for number in range(10_000)], "from its files"),
+    ):
+        data = json.loads(json.dumps(whole))
+        data["graphs"]["prefill"]["widened"] += more
+        write_manifest(bundle, data)
+        with pytest.raises(BundleError, match=message):
+            edgevlm_runtime.load(bundle)
+
+
+@pytest.mark.parametrize("options", [{"prefill": "int8"}, {"prefill": "widened", "layers": PLAIN}], ids=str)
+def test_a_decoder_whose_values_are_not_rotated(options: dict[str, object], tmp_path: Path, export_bundle) -> None:
+    """Layers at its end read the values of others, so neither graph rotates them."""
+    bundle = export_bundle(
+        checkpoints.gemma4(tmp_path / "checkpoint"), precision="int4", **{"layers": PLAIN, **options}
+    )
+    graphs = edgevlm_runtime.load(bundle).manifest.graphs
+    for name in ("decoder", "prefill"):
+        assert "rotate-values" not in graphs[name].transforms
 
 
 def test_a_weight_that_is_not_described(tmp_path: Path, export_bundle) -> None:
