@@ -30,8 +30,8 @@ KEPT = ("thresholds", "decoder", "decoder_text", "missed", "versions")
 HEAD = """# What quantization costs, family by family
 
 Configurations of the parity suite (tests/export/parity), which are small models of the real architectures with random
-weights, exported in int8 and int4 and compared with PyTorch in float32 by the certificate that every export writes;
-those that are not listed are not measured yet. KL is the mean Kullback-Leibler divergence of the next token in nats,
+weights, exported in int8 and int4 and compared with PyTorch in float32 by the certificate that every export writes.
+KL is the mean Kullback-Leibler divergence of the next token in nats,
 top-1 the share of positions with the same likeliest token; the last but one column says whether the certificate's
 thresholds hold, or which are missed. *Rotations* are the transforms that apply to the decoder; what a graph refuses is
 in the bundle's manifest, with the reason.
