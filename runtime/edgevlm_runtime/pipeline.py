@@ -12,7 +12,7 @@ from functools import cached_property
 
 from edgevlm_runtime.bundle.choice_temperature import read_fit
 from edgevlm_runtime.bundle.folder import Bundle
-from edgevlm_runtime.bundle.manifest import Manifest
+from edgevlm_runtime.bundle.manifest import VALUES, Manifest
 from edgevlm_runtime.decoding import tuning
 from edgevlm_runtime.decoding.ahead.lookup import Lookups
 from edgevlm_runtime.decoding.baked_prefix import BakedPrefix
@@ -40,9 +40,6 @@ from edgevlm_runtime.vision.encoder import ImageEncoder, ImageInput
 from edgevlm_runtime.vision.store import DiskStore
 
 log = logging.getLogger(__name__)
-
-VALUES = "rotate-values"
-"""The transform that changes what is in the KV cache."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from edgevlm_export.families.base import Family
 from edgevlm_export.planning.graph_plan import Borrowed, GraphPlan, plan_graph
 from edgevlm_export.precision.base import TableLayout, WeightJob
 from edgevlm_export.precision.plan import GraphPrecision
-from edgevlm_export.precision.plans import VALUES
 from edgevlm_runtime.bundle.blocks import BITS
+from edgevlm_runtime.bundle.manifest import VALUES
 from edgevlm_runtime.errors import ExportError
 
 

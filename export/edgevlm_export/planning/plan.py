@@ -28,11 +28,10 @@ from edgevlm_export.planning.profiles import profiles
 from edgevlm_export.planning.targets import get_target
 from edgevlm_export.precision import WeightJob, get_format
 from edgevlm_export.precision.plan import GraphPrecision, PrecisionPlan, matches
-from edgevlm_export.precision.plans import VALUES
 from edgevlm_export.preprocessing import CheckpointProcessor, Preprocessing, load_processor, translate
 from edgevlm_export.preprocessing.fewer import at_size, changed
 from edgevlm_runtime.bundle.engine_info import Profile
-from edgevlm_runtime.bundle.manifest import GenerationDefaults
+from edgevlm_runtime.bundle.manifest import VALUES, GenerationDefaults
 from edgevlm_runtime.errors import CheckpointError, EdgeVLMError, ExportError, reason
 
 logger = logging.getLogger(__name__)

@@ -8,12 +8,11 @@ from edgevlm_export.precision import FORMATS, get_format
 from edgevlm_export.precision.blockwise import Blockwise
 from edgevlm_export.precision.kv_cache import get_kv_precision
 from edgevlm_export.precision.plan import GraphPrecision, PrecisionPlan, needs_samples
+from edgevlm_runtime.bundle.manifest import VALUES
 from edgevlm_runtime.errors import ExportError
 
 PREFILL = "prefill graph"
 """What messages call the decoder graph for prompts alone."""
-VALUES = "rotate-values"
-"""The transform that changes what is in the KV cache."""
 WIDENED = "widened"
 """`--prefill widened`: what the graph for prompts multiplies is made on the device, of the decoder's weights."""
 ROTATIONS = ("rotate-residual", VALUES, "rotate-product")

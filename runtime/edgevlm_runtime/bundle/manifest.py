@@ -49,6 +49,8 @@ class TensorInfo:
     """Integers for fixed and names for dynamic dimensions."""
 
 
+VALUES = "rotate-values"
+"""The transform (`GraphInfo.transforms`) that changes what is in the KV cache: graphs that share one must agree."""
 MADE_WHEN_LOADED = "made-when-loaded"
 """Where a graph says that weights lie which are made on the device (`GraphInfo.widened`). There is no such file."""
 

@@ -20,7 +20,7 @@ STATE_DTYPES = ("float32", "float16")
 MOST_STATE_VALUES = 1 << 28
 MOST_COLUMNS = 256
 """Further inputs of the decoder for each position, and tokens with stand-ins."""
-_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "uint8": 8, "uint4": 4}
+_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, **BITS}
 
 
 def check_values(manifest: Manifest, where: str) -> None:
