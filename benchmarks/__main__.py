@@ -43,17 +43,18 @@ from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.saving import write_atomic
 
 FLAGS = {
+    "int8-widened": ("--int8", "--prefill", "widened"),
     "int4-prefill-int8": ("--int4", "--prefill", "int8"),
     "int4-widened": (
         *("--int4", "--prefill", "widened"),
-        *("--layer", "*language_model*[qkvoe]_proj=int4:nearest", "--layer", "*language_model*.up_proj=int4:nearest"),
+        *("--layer", "*_model.layers.*[qkvoe]_proj=int4:nearest", "--layer", "*_model.layers.*.up_proj=int4:nearest"),
     ),
     "int4-small": (
         *("--int4", "--prefill", "widened", "--layer", "lm_head=int4:block=128,nearest"),
-        *("--layer", "*language_model*_proj=int4:block=128,nearest"),
+        *("--layer", "*_model.layers.*_proj=int4:block=128,nearest"),
     ),
-    "int4-nearest": ("--int4", "--layer", "*language_model*[qkvoep]_proj=int4:nearest"),
-    "int4-all-block128": ("--int4", "--layer", "*language_model*_proj=int4:block=128"),
+    "int4-nearest": ("--int4", "--layer", "*_model.layers.*[qkvoep]_proj=int4:nearest"),
+    "int4-all-block128": ("--int4", "--layer", "*_model.layers.*_proj=int4:block=128"),
 }
 """What `edgevlm export` is told for a precision, where that is not its name."""
 HERE = Path(__file__).parent

@@ -23,6 +23,8 @@ PRECISIONS = {
     "fp16": "Weights in float16: half the size.",
     "int8": "Weights and activations in int8: a quarter of the size.",
     "int4": "Decoder weights in int4, the rest in int8: smaller still, and less exact.",
+    "int8-fast": "As --int8 --prefill widened: tokens sooner, in more memory.",
+    "int4-fast": "Every layer of the decoder in int4, prompts widened: smallest and fastest, least exact.",
 }
 """Flag to help text; the names are those of `edgevlm_export.precision.plans.PLANS`."""
 
@@ -88,8 +90,8 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
     "--prefill",
     type=Name(),
     metavar="P",
-    help="A second decoder graph, for prompts: widened (from the 4 bits of --int4, to int8, when it is loaded), or its "
-    "precision: int8.",
+    help="A second decoder graph, for prompts: widened (made of the decoder's own weights, in int8, when it is loaded), "
+    "or its precision: int8.",
 )
 @click.option(
     "--kv", type=Name(), metavar="P", help="Precision of the KV cache: fp32 (the default), int8 or int8:channel."
@@ -129,7 +131,7 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
     type=FilePath(),
     metavar="DIR",
     help="Folder of what the model will see: images, with questions as `edgevlm eval` reads them, or texts, or both; "
-    "for --int8 and --int4. Default: the inspection images and a text that ship along.",
+    "for integers. Default: the inspection images and a text that ship along.",
 )
 @click.option(
     "--layer",
@@ -143,7 +145,7 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
     type=Number(0, or_infinite=True),
     metavar="X",
     help="Lift the worst decoder layers to finer precisions until the next token's KL divergence from PyTorch's is X "
-    "or less, on average [default: 0.02 for --int8, none for others; inf: none].",
+    "or less, on average [default: 0.02 for --int8 and --int8-fast, none for others; inf: none].",
 )
 @click.option("--max-context", type=Whole(1), metavar="N", help="Tokens of prompt and answer together.")
 @click.option(

@@ -41,6 +41,8 @@ class Borrowed:
     """Initializers that are the decoder's too."""
     widened: Mapping[str, TableLayout] = field(default_factory=dict)
     """Weights whose initializers are made on the device, and of which of the decoder's."""
+    mixed: Mapping[str, int] = field(default_factory=dict)
+    """Of these the ones whose inputs this graph mixes and the decoder does not, with how many channels together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +92,17 @@ def plan_graph(
     model: torch.nn.Module,
     precision: GraphPrecision,
     kept: AbstractSet[str] = frozenset(),
+    lent: AbstractSet[str] = frozenset(),
 ) -> GraphPlan:
     """Trace, simplify, transform and lower one graph, its layers stored as `precision` says.
 
-    No transform changes the weights named in `kept`.
+    No transform changes the weights named in `kept`; those in `lent` are changed as in the graph that lends them.
     Raises `ExportError` when an exception of `precision` names no linear layer of this graph, and `UnsupportedModel`
     for a model that cannot be traced, or whose config gives figures that mean nothing.
     """
     graph = trace(source, model)
     passes.simplify(graph)
-    edits = Edits()
+    edits = Edits(lent=lent)
     pointwise.to_linear(graph, partial(linear_layers.convolves, precision), edits)
     refused = _transform(graph, precision.transforms, kept, edits)
     dialect = dialects.get_dialect(precision.dialect)

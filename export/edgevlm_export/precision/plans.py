@@ -15,13 +15,29 @@ PREFILL = "prefill graph"
 """What messages call the decoder graph for prompts alone."""
 WIDENED = "widened"
 """`--prefill widened`: what the graph for prompts multiplies is made on the device, of the decoder's weights."""
-ROTATIONS = ("rotate-residual", VALUES, "rotate-product")
+IN_BLOCKS = {"int8": "int8b"}
+"""Formats that are fast on a prompt, to those which are as faithful and faster for one row."""
+PRODUCT = "rotate-product"
+"""The transform that costs operators of its own: it mixes channels where they are computed."""
+ROTATIONS = ("rotate-residual", VALUES, PRODUCT)
 
 
 def uniform(fmt: str, dialect: str = "ort", activations: str = "float32") -> PrecisionPlan:
     """Every layer of every graph stored alike."""
     layers = GraphPrecision(fmt, dialect=dialect, activations=activations)
     return PrecisionPlan(layers, layers, layers, fmt)
+
+
+def _widened(plan: PrecisionPlan) -> PrecisionPlan:
+    """The same with a graph for prompts that has no weights of its own. As the decoder then computes single tokens
+    alone, what it held in `int8` for prompts' sake is in blocks, which are faster for one row and need no mixing."""
+    decoder = plan.decoder
+    default, *roles = (IN_BLOCKS.get(name, name) for name in (decoder.default, *decoder.roles.values()))
+    if not isinstance(get_format(default), Blockwise):
+        raise ExportError(f"--prefill {WIDENED} widens integers: choose --int8 or --int4, or leave it out")
+    transforms = tuple(key for key in decoder.transforms if key != PRODUCT)
+    single = replace(decoder, default=default, roles=dict(zip(decoder.roles, roles, strict=True)), transforms=transforms)
+    return replace(plan, decoder=single, prefill=GraphPrecision("int8", transforms=transforms), widened=True)
 
 
 PLANS: dict[str, PrecisionPlan] = {
@@ -48,8 +64,14 @@ PLANS: dict[str, PrecisionPlan] = {
         embedding="int8b",
     ),
 }
-"""What `--fp32`, `--fp16`, `--int8` and `--int4` mean."""
+"""What `--fp32`, `--fp16`, `--int8` and `--int4` mean, and the fast two below."""
 
+FOUR_BITS = "int4:block=128"
+PLANS["int8-fast"] = _widened(PLANS["int8"])
+PLANS["int4-fast"] = _widened(
+    replace(PLANS["int4"], decoder=replace(PLANS["int4"].decoder, default=FOUR_BITS, roles={"head": FOUR_BITS}))
+)
+"""Prompts widened, the decoder for single tokens; of `int4` every layer and the LM head in 4 bits."""
 
 _W8A8 = GraphPrecision("int8", dialect="standard", activations="float16")
 _ROTATED = replace(_W8A8, transforms=("rotate-residual",))
@@ -108,9 +130,12 @@ def choose(
     )
     if decoder in PLANS_OF[dialect]:
         named = PLANS_OF[dialect][decoder]
-        plan = replace(plan, embedding=named.embedding, max_kl=named.max_kl)
+        plan = replace(
+            plan, embedding=named.embedding, max_kl=named.max_kl, prefill=named.prefill, widened=named.widened
+        )
     elif decoder is not None:
-        plan = replace(plan, embedding=get_format(decoder, dialect).table, max_kl=None)
+        table = get_format(decoder, dialect).table
+        plan = replace(plan, embedding=table, max_kl=None, prefill=None, widened=False)
     return plan if prefill is None else _with_prefill(plan, prefill, dialect)
 
 
@@ -127,18 +152,7 @@ def _with_prefill(plan: PrecisionPlan, name: str, dialect: str) -> PrecisionPlan
     if given.calibrated:
         raise ExportError(f"--prefill {name} would be calibrated, and no faster on a prompt: choose int8 or fp32")
     transforms = tuple(key for key in ROTATIONS if key != VALUES or VALUES in plan.decoder.transforms)
-    return replace(plan, prefill=replace(given, transforms=transforms), max_kl=None)
-
-
-def _widened(plan: PrecisionPlan) -> PrecisionPlan:
-    """The same with a graph for prompts that has no weights of its own. As the decoder then computes single tokens
-    alone, what it held in `int8` for prompts' sake is in blocks, which are faster for one row."""
-    decoder = plan.decoder
-    if not isinstance(get_format(decoder.default), Blockwise):
-        raise ExportError(f"--prefill {WIDENED} widens weights in blocks: choose --int4, or leave it out")
-    roles = {role: "int8b" if fmt == "int8" else fmt for role, fmt in decoder.roles.items()}
-    prefill = GraphPrecision("int8", transforms=decoder.transforms)
-    return replace(plan, decoder=replace(decoder, roles=roles), prefill=prefill, widened=True)
+    return replace(plan, prefill=replace(given, transforms=transforms), max_kl=None, widened=False)
 
 
 def _override(plan: PrecisionPlan, graph: str, name: str | None, dialect: str) -> GraphPrecision:

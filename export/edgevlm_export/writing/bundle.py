@@ -238,7 +238,8 @@ def _widened(graph: WrittenGraph) -> tuple[WidenedWeight, ...]:
     made = []
     for source, layout in graph.plan.borrowed.widened.items():
         columns, rows = _sizes(graph.plan.model.graph.initializers[f"{source}.int8"])
-        made.append(WidenedWeight(source, _table(layout, lender.data_file, lender.offsets, (rows, columns))))
+        blocks = _table(layout, lender.data_file, lender.offsets, (rows, columns))
+        made.append(WidenedWeight(source, blocks, graph.plan.borrowed.mixed.get(source, 0)))
     return tuple(made)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +64,15 @@ class Blocks:
         values *= self._scales[rows][..., None]
         return values.reshape(len(values), self._blocks * self._block)[:, : self.columns]  # may be none: no -1
 
-    def widen(self, rows: slice, quants: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+    def widen(self, rows: slice, mixed: int, quants: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
         """Some rows in 8 bits with one scale each, rounded to the nearest value: into `quants` [n, columns] and
-        `scales` [n]."""
-        values = self._around_zero(rows)
-        values.reshape(len(values), -1)[:, self.columns :] = 0  # padding may hold anything
-        own = self._scales[rows]
-        largest = np.maximum(values.max(-1), -values.min(-1)) * np.abs(own)
-        np.divide(largest.max(-1), LIMIT, out=scales)
+        `scales` [n]. `mixed`: see `widen`."""
+        values = self.floats(rows)
+        if mixed:
+            values = (values.reshape(-1, mixed) @ hadamard(mixed)).reshape(len(values), -1)
+        np.divide(np.maximum(values.max(-1), -values.min(-1)), LIMIT, out=scales)
         scales[scales < np.finfo(np.float32).tiny] = 1
-        values *= (own / scales[:, None])[..., None]
-        np.rint(values, out=values)
-        quants[:] = values.reshape(len(values), -1)[:, : self.columns]
+        quants[:] = np.rint(values / scales[:, None])
 
     def _around_zero(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """float32 [n, blocks, block], not yet scaled."""
@@ -96,19 +94,31 @@ class Blocks:
 
 BITS = {"uint8": 8, "uint4": 4}
 """`EmbeddingTable.dtype` of integers in blocks."""
+MIXED = tuple(1 << power for power in range(11))
+"""How many neighbouring values of a row may be mixed together."""
+
+
+@cache
+def hadamard(order: int) -> NDArray[np.float32]:
+    """Sylvester's Hadamard matrix [order, order] of a power of two, scaled to be orthogonal. Symmetric."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < order:
+        matrix = np.kron(matrix, np.array([[1.0, 1.0], [1.0, -1.0]]))
+    return (matrix / math.sqrt(order)).astype(np.float32)
 
 
 def widen(
-    weights: Iterable[tuple[str, EmbeddingTable]], where: Callable[[str], Path], threads: int
+    weights: Iterable[tuple[str, EmbeddingTable, int]], where: Callable[[str], Path], threads: int
 ) -> dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]]:
     """Weights [out, in] in 8 bits as `DynamicQuantizeMatMul` takes them, by name: int8 [in, out], and float32 [out],
-    the scale of each output. `where`: the file of a name.
+    the scale of each output. The number beside a table: how many neighbouring values of a row are multiplied by a
+    Hadamard matrix first; 0: none. `where`: the file of a name.
 
     Raises `BundleError` when a description does not fit its file.
     """
     made: dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]] = {}
-    parts: list[tuple[Blocks, slice, NDArray[np.int8], NDArray[np.float32]]] = []
-    for name, table in weights:
+    parts: list[tuple[Blocks, slice, int, NDArray[np.int8], NDArray[np.float32]]] = []
+    for name, table, mixed in weights:
         if table.dtype not in BITS:
             raise BundleError(f"unknown type {table.dtype!r} of {name}: upgrade edgevlm-runtime")
         blocks = Blocks(BITS[table.dtype], where(table.file), table)
@@ -117,12 +127,12 @@ def widen(
         made[name] = quants, scales
         step = max(1, TOGETHER // blocks.stored)
         starts = range(0, blocks.rows, step)
-        parts += [(blocks, slice(start, min(start + step, blocks.rows)), quants, scales) for start in starts]
+        parts += [(blocks, slice(start, min(start + step, blocks.rows)), mixed, quants, scales) for start in starts]
 
-    def work(part: tuple[Blocks, slice, NDArray[np.int8], NDArray[np.float32]]) -> None:
-        blocks, rows, quants, scales = part
+    def work(part: tuple[Blocks, slice, int, NDArray[np.int8], NDArray[np.float32]]) -> None:
+        blocks, rows, mixed, quants, scales = part
         together = np.empty((rows.stop - rows.start, blocks.columns), np.int8)
-        blocks.widen(rows, together, scales[rows])
+        blocks.widen(rows, mixed, together, scales[rows])
         quants[:, rows] = together.T
 
     with ThreadPoolExecutor(max_workers=threads or None) as pool:

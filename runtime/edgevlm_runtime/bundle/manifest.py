@@ -19,7 +19,7 @@ from edgevlm_runtime.bundle.fidelity import Fidelity
 from edgevlm_runtime.errors import BundleError, BundleTooNew
 from edgevlm_runtime.reading import decode_json
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MANIFEST_NAME = "manifest.json"
 MANIFEST_DIGEST_NAME = "manifest.sha256"
 """sha256 of the manifest, which holds the digest of every other file; as `sha256sum` writes and reads it."""
@@ -64,6 +64,9 @@ class WidenedWeight:
     """The graph's initializers are NAME.int8 [in, out] and NAME.scales [out]."""
     blocks: EmbeddingTable
     """Where its blocks lie."""
+    mixed: int = 0
+    """How many neighbouring channels of what it multiplies that graph mixes by a Hadamard matrix, and so of the weight
+    when it is made: 0, or a power of two that divides its inputs."""
 
 
 @dataclass(frozen=True, slots=True)

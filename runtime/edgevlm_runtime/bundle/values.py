@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edgevlm_runtime.bundle.blocks import BITS
+from edgevlm_runtime.bundle.blocks import BITS, MIXED
 from edgevlm_runtime.bundle.decoder_info import DecoderInfo, KVLayout
 from edgevlm_runtime.bundle.manifest import GenerationDefaults, Manifest
 from edgevlm_runtime.errors import BundleError, EdgeVLMError
@@ -139,6 +139,9 @@ def _embedding_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, st
             tables[name] = weight.blocks
             yield min(weight.blocks.shape) >= 1, f"{name}.shape", weight.blocks.shape, "whole numbers of at least 1"
             yield weight.blocks.dtype in BITS, f"{name}.dtype", weight.blocks.dtype, " or ".join(BITS)
+            fits = not weight.mixed or (weight.mixed in MIXED and weight.blocks.shape[1] % weight.mixed == 0)
+            name = f"graphs[{graph!r}].widened[{number}].mixed"
+            yield fits, name, weight.mixed, f"0, or a power of two up to {MIXED[-1]} that divides its inputs"
         names = [weight.name for weight in info.widened]
         yield len(set(names)) == len(names), f"graphs[{graph!r}].widened", f"{len(names)} names", "different names"
         most = 2 * sum(manifest.files[file].bytes for file in {weight.blocks.file for weight in info.widened})

@@ -44,6 +44,7 @@ class Sampler:
         self._rng = np.random.default_rng(options.seed) if options.temperature > 0 else None
         self._uniform: float | None = None
         """The next random number, where it was looked at already."""
+        self._room = np.empty(vocab, dtype=np.float32)
         self._seen = np.zeros(vocab, dtype=np.bool_)
         self._seen[prompt_ids[(prompt_ids >= 0) & (prompt_ids < vocab)]] = True
         self._penalised: Ids = np.flatnonzero(self._seen)
@@ -89,7 +90,7 @@ class Sampler:
         if not self._options.logprobs:
             return Pick(token, None)
         top = likeliest(logits, self._options.top_logprobs) if self._options.top_logprobs else ()
-        return Pick(token, log_probability(logits, token), top)
+        return Pick(token, log_probability(logits, token, self._room), top)
 
     def _process(self, logits: Logits, allowed: NDArray[np.bool_] | None = None) -> Logits:
         """Repetition penalty, suppressed tokens, those not allowed; `logits` itself when none applies."""
@@ -177,15 +178,17 @@ def _nucleus(scores: Scores, top_p: float) -> Ids:
     return order[keep]
 
 
-def log_probability(logits: Logits, token: int) -> float:
-    """log-softmax of `logits` [vocab] at `token`."""
-    return float(log_probabilities(logits, np.array([token]))[0])
+def log_probability(logits: Logits, token: int, room: Logits | None = None) -> float:
+    """log-softmax of `logits` [vocab] at `token`. `room`: see `log_probabilities`."""
+    return float(log_probabilities(logits, np.array([token]), room)[0])
 
 
-def log_probabilities(logits: Logits, tokens: Ids) -> Scores:
-    """log-softmax of `logits` [vocab] at `tokens` [n]."""
+def log_probabilities(logits: Logits, tokens: Ids, room: Logits | None = None) -> Scores:
+    """log-softmax of `logits` [vocab] at `tokens` [n]. `room` [vocab] is overwritten: memory that is there already
+    spares the system's pages, which take longer than the arithmetic."""
     top = logits.max()
-    found: Scores = logits[tokens] - top - np.log(np.exp(logits - top).sum(dtype=np.float64))
+    weights = np.subtract(logits, top, out=room)
+    found: Scores = logits[tokens] - top - np.log(np.exp(weights, out=weights).sum(dtype=np.float64))
     return found
 
 

@@ -99,7 +99,7 @@ class OrtEngine:
 
     def _widened(self, request: GraphRequest) -> dict[str, Any]:
         """Initializers that are made now, by name. Raises `BundleError` where they cannot be."""
-        weights = [(weight.name, weight.blocks) for weight in request.info.widened]
+        weights = [(weight.name, weight.blocks, weight.mixed) for weight in request.info.widened]
         made: dict[str, Any] = {}
         for name, (quants, scales) in widen(weights, request.bundle.file, self.threads).items():
             made[f"{name}.int8"] = ort.OrtValue.ortvalue_from_numpy(quants)

@@ -57,6 +57,7 @@ def test_widened_values_are_the_nearest(
     random = np.random.default_rng(seed)
     rows, blocks, block = shape
     columns = int(random.integers((blocks - 1) * block + 1, blocks * block + 1))
+    mixed = int(random.choice([0, columns & -columns]))
     quants = random.integers(0, 1 << bits, (rows, blocks, block))
     zeros = random.integers(0, 1 << bits, (rows, blocks)) if asymmetric else None
     middle = 1 << (bits - 1) if zeros is None else zeros[..., None]
@@ -64,11 +65,15 @@ def test_widened_values_are_the_nearest(
     scales[random.random(rows) < 0.1] = 0
     table = _stored(tmp_path, quants, scales, zeros, bits, columns)
     values = ((quants - middle).astype(np.float32) * scales[..., None]).reshape(rows, -1)[:, :columns]
-    made, steps = widen([("w", table)], tmp_path.joinpath, threads)["w"]
+    if mixed:
+        order = np.arange(mixed)
+        signs = (-1.0) ** np.bitwise_count(order[:, None] & order)  # Sylvester's matrix, by another definition
+        values = (values.reshape(rows, -1, mixed) @ (signs / np.sqrt(mixed))).reshape(rows, columns)
+    made, steps = widen([("w", table, mixed)], tmp_path.joinpath, threads)["w"]
     assert made.shape == (columns, rows)
     assert np.abs(made.astype(int)).max() <= 127
     apart = np.abs(made.T * steps[:, None].astype(float) - values)
-    assert (apart <= steps[:, None] * 0.5001 + 1e-30).all()
+    assert (apart <= steps[:, None] * 0.501 + 1e-30).all()
     largest = np.abs(values).max(1)
     assert (np.abs(made).max(0)[largest > 0] == 127).all()
     assert not made[:, largest == 0].any()
@@ -87,4 +92,4 @@ def test_what_does_not_fit_the_file(tmp_path: Path) -> None:
     ):
         fields = {name: getattr(good, name) for name in EmbeddingTable.__dataclass_fields__} | change
         with pytest.raises(BundleError, match=message):
-            widen([("w", EmbeddingTable(**fields))], tmp_path.joinpath, 1)
+            widen([("w", EmbeddingTable(**fields), 0)], tmp_path.joinpath, 1)

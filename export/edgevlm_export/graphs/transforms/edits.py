@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -33,6 +34,10 @@ class Edits:
     leave: Callable[[Tensor], Tensor] | None = None
     """What the graph does to its last hidden states before a final norm and a head that stay as they are stored."""
     by_name: dict[str, list[Edit]] = field(default_factory=lambda: defaultdict(list))
+    mixed: dict[str, int] = field(default_factory=dict)
+    """Weights whose inputs the graph mixes, with how many neighbouring channels together (`rotate_product`)."""
+    lent: AbstractSet[str] = frozenset()
+    """Weights that are another graph's as well: what they multiply must be what they multiply there."""
     matrices: set[str] = field(default_factory=set)
     """Weights of convolutions over single places, [out, in, 1, 1], that the graph has as matrices [out, in]."""
 

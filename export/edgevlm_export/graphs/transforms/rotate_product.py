@@ -33,7 +33,7 @@ MIXING = 32
 def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> None:
     """See `Transform`."""
     layers = [node for node in model.graph if is_op(node, "Linear") and _reads_product(node)]
-    found = [layer for layer in layers if weight_name(layer) not in kept]
+    found = [layer for layer in layers if weight_name(layer) not in kept | edits.lent]
     if not found:
         raise NotApplicable("no linear layer reads a product of two others' results")
     for layer in found:
@@ -45,6 +45,7 @@ def transform(model: ir.Model, kept: AbstractSet[str], edits: Edits) -> None:
         rotation = even(block)
         edits.add(weight_name(layer), partial(_rotated, rotation))
         edits.inputs[weight_name(layer)] = partial(_rotated, rotation)
+        edits.mixed[weight_name(layer)] = block
         blocks = insert_before(layer, "Reshape", [x, constant_before(layer, np.array([-1, block]))], {})
         mixed = insert_before(layer, "MatMul", [blocks, constant_before(layer, rotation.astype(np.float32))], {})
         rotated = insert_before(layer, "Reshape", [mixed, constant_before(layer, np.array([1, -1, width]))], {})
