@@ -90,8 +90,8 @@ def _layers(given: tuple[str, ...]) -> dict[str, str]:
     "--prefill",
     type=Name(),
     metavar="P",
-    help="A second decoder graph, for prompts: widened (made of the decoder's own weights, in int8, when it is loaded), "
-    "or its precision: int8.",
+    help="A second decoder graph, for prompts: widened (made of the decoder's weights, in int8, when it is loaded), or "
+    "its precision: int8.",
 )
 @click.option(
     "--kv", type=Name(), metavar="P", help="Precision of the KV cache: fp32 (the default), int8 or int8:channel."

@@ -36,7 +36,8 @@ def _widened(plan: PrecisionPlan) -> PrecisionPlan:
     if not isinstance(get_format(default), Blockwise):
         raise ExportError(f"--prefill {WIDENED} widens integers: choose --int8 or --int4, or leave it out")
     transforms = tuple(key for key in decoder.transforms if key != PRODUCT)
-    single = replace(decoder, default=default, roles=dict(zip(decoder.roles, roles, strict=True)), transforms=transforms)
+    named = dict(zip(decoder.roles, roles, strict=True))
+    single = replace(decoder, default=default, roles=named, transforms=transforms)
     return replace(plan, decoder=single, prefill=GraphPrecision("int8", transforms=transforms), widened=True)
 
 

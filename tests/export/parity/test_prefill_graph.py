@@ -66,7 +66,8 @@ PLAIN = {"*self_attn.[qkvo]_proj": "int4:nearest", "*mlp.*_proj": "int4:nearest"
         {"precision": "int8", "prefill": "int8"},
         {"precision": "int8", "prefill": "fp32"},
         {"precision": "int4", "prefill": "int8", "layers": PLAIN},
-        {"precision": "int8", "prefill": "widened"},
+        {"precision": "int8-fast"},
+        {"precision": "int4-fast", "layers": {"lm_head": "int4:nearest", **PLAIN}},
         {"precision": "int8", "prefill": "widened", "layers": {"*.layers.0.*down_proj": "fp32", "*.o_proj": "int8"}},
         {"precision": "int4", "prefill": "widened", "layers": PLAIN},
         {"precision": "int4", "prefill": "widened", "layers": {"*.k_proj": "fp32", "*.v_proj": "int8", **PLAIN}},
@@ -306,6 +307,25 @@ def test_refused() -> None:
     for precision in ("fp16", "fp32"):
         with pytest.raises(ExportError, match="widens integers: choose --int8 or --int4"):
             ExportOptions("inspector", precision=precision, prefill="widened")
+
+
+def test_the_fast_plans() -> None:
+    """Prompts widened, unless a part of the plan is exchanged that they follow from."""
+    for name, default, head in (
+        ("int8-fast", "int8b", "int8b"),
+        ("int4-fast", "int4:block=128", "int4:block=128"),
+    ):
+        plan = choose(name)
+        assert (plan.decoder.default, plan.decoder.roles["head"], plan.widened) == (default, head, True)
+        assert plan == choose(name, prefill="widened")
+        assert choose("fp32", decoder=name).widened
+        assert choose(name, prefill="fp32").widened is False
+        for decoder in ("fp32", "int8"):
+            other = choose(name, decoder=decoder)
+            assert (other.prefill, other.widened) == (None, False)
+    assert choose("int8-fast").prefill == choose("int8", prefill="widened").prefill
+    with pytest.raises(ExportError, match="unknown precision: int8-fast"):
+        choose("int8-fast", dialect="standard")
 
 
 def test_the_cache_is_shared_so_values_are_transformed_alike() -> None:
