@@ -43,14 +43,13 @@ from edgevlm_runtime.errors import EdgeVLMError
 from edgevlm_runtime.saving import write_atomic
 
 FLAGS = {
-    "int8-widened": ("--int8", "--prefill", "widened"),
     "int4-prefill-int8": ("--int4", "--prefill", "int8"),
     "int4-widened": (
         *("--int4", "--prefill", "widened"),
         *("--layer", "*_model.layers.*[qkvoe]_proj=int4:nearest", "--layer", "*_model.layers.*.up_proj=int4:nearest"),
     ),
-    "int4-small": (
-        *("--int4", "--prefill", "widened", "--layer", "lm_head=int4:block=128,nearest"),
+    "int4-fast-nearest": (
+        *("--int4-fast", "--layer", "lm_head=int4:block=128,nearest"),
         *("--layer", "*_model.layers.*_proj=int4:block=128,nearest"),
     ),
     "int4-nearest": ("--int4", "--layer", "*_model.layers.*[qkvoep]_proj=int4:nearest"),

@@ -35,7 +35,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from edgevlm_export.api import ExportOptions, export
 from edgevlm_export.precision.plan import GraphPrecision
-from edgevlm_export.precision.plans import PLANS
+from edgevlm_export.precision.plans import PLANS, choose
 from edgevlm_runtime import load
 
 TEXT = Path(__file__).with_name("english.txt")
@@ -50,6 +50,7 @@ _ROTATED = ("rotate-residual",)
 _HEAD = {"head": "int8b"}
 _DOWN = {**_HEAD, "mlp_down": "int8b"}
 _FOUR = GraphPrecision("int4", roles=_HEAD, transforms=_ROTATED, calibrated=True)
+_WIDENED = choose("int4", prefill="widened")
 ROWS: dict[str, GraphPrecision] = {
     "fp32": GraphPrecision("fp32"),
     "fp16": GraphPrecision("fp16"),
@@ -69,10 +70,19 @@ ROWS: dict[str, GraphPrecision] = {
     "int4-down-in-blocks": GraphPrecision("int4", roles=_DOWN, transforms=_ROTATED, calibrated=True),
     "int4-all-symmetric": dataclasses.replace(_FOUR, default="int4:symmetric"),
     "int4-all-unrotated": dataclasses.replace(_FOUR, transforms=()),
+    "int4-all-rotated": dataclasses.replace(_FOUR, transforms=PLANS["int4"].decoder.transforms),
+    "int8-fast": PLANS["int8-fast"].decoder,
+    "int4-widened": _WIDENED.decoder,
+    "int4-widened-head": dataclasses.replace(_WIDENED.decoder, roles={**_WIDENED.decoder.roles, "head": "int4"}),
+    "int4-fast": PLANS["int4-fast"].decoder,
+    "int4-fast-head-int8b": dataclasses.replace(PLANS["int4-fast"].decoder, roles=_HEAD),
     "int4-all-nearest": dataclasses.replace(_FOUR, calibrated=False),
     "int4-all-nearest-unrotated": dataclasses.replace(_FOUR, calibrated=False, transforms=()),
 }
-"""How the decoder is held. `int4-all`: every layer but the head in four bits; `nearest` is without calibration."""
+"""How the decoder is held. `int4-all`: every layer but the head in four bits; `nearest` is without calibration;
+`int4-widened`: `--int4 --prefill widened`; `head`: the LM head too, which is the table of embeddings as well."""
+PREFILL = {name: _WIDENED.prefill for name in ROWS if "-fast" in name or "-widened" in name}
+"""Those whose prompts have a graph of their own, which fills the KV cache here as well."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,20 +141,23 @@ def reference_logits(folder: Path, ids: np.ndarray) -> torch.Tensor:
 
 
 def bundle_logits(bundle: Path, ids: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Log-probabilities of the bundle, chunk by chunk over one KV cache."""
+    """Log-probabilities of the bundle, chunk by chunk over one KV cache, which the prefill graph fills where there is
+    one."""
     decoder = load(bundle, verify="size").pipeline.decoder
     run = decoder.new_run(len(ids))
     embeddings = np.empty((len(ids), decoder.info.hidden_size), np.float32)
     decoder.embeddings.gather(ids, embeddings)
     for start in range(0, len(ids), CHUNK):
         part = slice(start, min(start + CHUNK, len(ids)))
-        logits = run.forward(embeddings[part], np.arange(part.stop - part.start))
+        logits = run.score(embeddings[part], np.arange(part.stop - part.start))
         yield part, torch.log_softmax(torch.from_numpy(logits), -1)
 
 
 def measure(name: str, checkpoint: Path, work: Path, ids: np.ndarray, wanted: torch.Tensor) -> Row:
     """Export by one row's plan, run, compare."""
     PLANS[name] = dataclasses.replace(PLANS["fp32"], decoder=ROWS[name])  # the table of embeddings is the tied head
+    if name in PREFILL:
+        PLANS[name] = dataclasses.replace(PLANS[name], prefill=PREFILL[name], widened=True)
     options = ExportOptions(str(checkpoint), work / "bundle", name, self_test=False, certificate=False, force=True)
     bundle = export(options).bundle
     divergence, same, chosen = [], [], []

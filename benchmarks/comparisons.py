@@ -38,7 +38,7 @@ COMPARISONS: dict[str, Comparison] = {
     "clip-l-336-qwen2-0.5b-avx512": Comparison(
         "CLIP-L/336 + Qwen2-0.5B shape on a processor without AMX, random weights",
         "clip-l-336-qwen2-0.5b",
-        precisions=("int8", "int4-nearest", "int4-widened", "int4-small"),
+        precisions=("int8", "int8-fast", "int4-nearest", "int4-widened", "int4-fast-nearest"),
         shape=True,
         export_options=UNCHECKED,
         large=True,
@@ -48,6 +48,14 @@ COMPARISONS: dict[str, Comparison] = {
         "smolvlm-256m",
         shape=True,
         export_options=UNCHECKED,
+    ),
+    "smolvlm-256m-avx512": Comparison(
+        "SmolVLM-256M shape on a processor without AMX, random weights, one tile of 512x512",
+        "smolvlm-256m",
+        precisions=("int8", "int8-fast", "int4-nearest", "int4-widened", "int4-fast-nearest"),
+        shape=True,
+        export_options=UNCHECKED,
+        large=True,
     ),
     **{
         name: Comparison(

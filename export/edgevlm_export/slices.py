@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 VALUES = 2**22
-"""In a slice: 32 MiB in float64."""
+"""In a slice: 16 MiB in float32."""
 
 
 def slices(rows: Tensor) -> Iterator[Tensor]:

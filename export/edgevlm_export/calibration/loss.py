@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +67,6 @@ class Loss:
     def _run(self, pipeline: Pipeline) -> Iterator[NDArray[np.float32]]:
         """Logits of the text positions, in order, by the decoder's graph; what a chunk attends to before it comes from
         the prefill graph, where there is one."""
-        filled = pipeline.decoder.prefill_graph is not None
         for embeddings, text in zip(self.samples.embeddings.numpy(), self.samples.text.numpy(), strict=True):
             length = len(text)
             run = pipeline.decoder.new_run(length)
@@ -76,9 +74,6 @@ class Loss:
                 part = slice(start, min(start + CHUNK, length))
                 feeds = pipeline.positions.feeds((), part.start, part.stop)  # every token one further
                 rows = np.flatnonzero(text[part])
-                with run.kv.returning() if filled else nullcontext():
-                    logits = run.forward(embeddings[part], rows if rows.size else np.zeros(1, np.int64), feeds)
-                if filled:
-                    run.prefill(embeddings[part], feeds)
+                logits = run.score(embeddings[part], rows if rows.size else np.zeros(1, np.int64), feeds)
                 if rows.size:
                     yield logits

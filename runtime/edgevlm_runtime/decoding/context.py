@@ -9,7 +9,6 @@ Where tokens see later ones (`edgevlm_runtime.decoding.attention`), no more is r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from itertools import chain, count, pairwise
 
 import numpy as np
@@ -141,20 +140,17 @@ class Context:
         self._begin(prompt, identities, 0)
         wanted = np.arange(len(prompt), dtype=np.int64) if rows is None else rows
         logits = np.empty((wanted.size, self._decoder.info.vocab_size), dtype=np.float32)
-        size, filled = min(self._chunk, self._rows), self._decoder.prefill_graph is not None
+        size = min(self._chunk, self._rows)
         for chunk, stop in chain(chunks(0, baked, size, blocks), chunks(baked, len(prompt), size, blocks)):
             if chunk == baked > 0 and self._baked is not None:
                 self._baked.copy(self._run.kv, baked)
+            embeddings, feeds = self._embed(prompt, chunk, stop, embeddings_of), self._feeds(prompt, chunk, stop)
             first, last = np.searchsorted(wanted, (chunk, stop))
             for begin in range(first, max(last, first + 1), self._rows):
                 self._run.kv.rewind(chunk)  # a block may have more rows than the graph gives logits of at once
                 end = min(begin + self._rows, last)
                 here = wanted[begin:end] - chunk if end > begin else np.zeros(1, dtype=np.int64)  # a graph wants one
-                with self._run.kv.returning() if filled else nullcontext():
-                    logits[begin:end] = self._extend(prompt, chunk, stop, here, embeddings_of)[: end - begin]
-            if filled:
-                embeddings = self._embed(prompt, chunk, stop, embeddings_of)
-                self._run.prefill(embeddings, self._feeds(prompt, chunk, stop), blocks)
+                logits[begin:end] = self._run.score(embeddings, here, feeds, blocks)[: end - begin]
         return logits
 
     def step(self, token_id: int) -> Logits:

@@ -124,6 +124,21 @@ class DecoderRun:
         assert self._prefill is not None
         self._append(self._prefill, embeddings, feeds, blocks)
 
+    def score(
+        self,
+        embeddings: Rows,
+        rows: NDArray[np.int64],
+        feeds: Mapping[str, Array] = NO_FEEDS,
+        blocks: Blocks = (),
+    ) -> Logits:
+        """As `forward`, with the cache left as a prompt leaves it: filled by the prefill graph, where there is one."""
+        if self._prefill is None:
+            return self.forward(embeddings, rows, feeds, blocks)
+        with self.kv.returning():
+            logits = self.forward(embeddings, rows, feeds, blocks)
+        self.prefill(embeddings, feeds, blocks)
+        return logits
+
     def step(self, token_id: int, feeds: Mapping[str, Array] = NO_FEEDS) -> Logits:
         """Append one generated token; its logits [vocab], in a buffer that the next step overwrites. Raises as
         `forward` does."""

@@ -21,7 +21,6 @@ from edgevlm_export.graphs.edit import PRODUCT, ROWS, Rows, constant_before, giv
 from edgevlm_export.graphs.transforms.edits import Edits, NotApplicable
 from edgevlm_export.graphs.transforms.orthogonal import Matrix, even
 from edgevlm_export.graphs.transforms.residual import is_op
-from edgevlm_export.slices import in_slices
 
 BLOCK = 64
 """Channels that are mixed; the largest power of two up to this that divides the width."""
@@ -64,10 +63,6 @@ def _reads_product(layer: ir.Node) -> bool:
 
 def _rotated(rotation: Matrix, x: Tensor, _: object = None) -> Tensor:
     """Every block along the last axis, whether of a weight [out, in] or of what it multiplies."""
-    matrix = torch.from_numpy(rotation)
-
-    def few(rows: Tensor) -> Tensor:
-        blocks: Tensor = rows.double().unflatten(-1, (-1, len(matrix))) @ matrix
-        return blocks.flatten(-2).float()
-
-    return in_slices(few, x)
+    matrix = torch.from_numpy(rotation).float()
+    blocks: Tensor = x.float().unflatten(-1, (-1, len(matrix))) @ matrix
+    return blocks.flatten(-2)
