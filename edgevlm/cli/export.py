@@ -24,7 +24,7 @@ PRECISIONS = {
     "int8": "Weights and activations in int8: a quarter of the size.",
     "int4": "Decoder weights in int4, the rest in int8: smaller still, and less exact.",
     "int8-fast": "As --int8 --prefill widened: tokens sooner, in more memory.",
-    "int4-fast": "Every layer of the decoder in int4, prompts widened: smallest and fastest, least exact.",
+    "int4-fast": "Every layer of the decoder in int4, prompts widened: fastest, smallest on disk, least exact.",
 }
 """Flag to help text; the names are those of `edgevlm_export.precision.plans.PLANS`."""
 

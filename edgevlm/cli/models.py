@@ -11,7 +11,7 @@ from edgevlm.terminal.errors import install_line
 from edgevlm.terminal.output import emit_json, human_bytes, json_option, note, table
 
 _PRECISIONS = ("int8", "int4")
-"""Those that the table has room for; `--json` has all."""
+"""Those that the table has room for; `--json` has `fp32` too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tests.arm64.comparing import TOLERANCE
 from tests.arm64.cores import CORES
 from tests.support.repository import ROOT
 
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", "int8", "int4", "int8-fast", "int4-fast")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,22 +15,24 @@ from edgevlm_export.families.base import Family
 from edgevlm_export.planning.graph_plan import Borrowed, GraphPlan, plan_graph
 from edgevlm_export.precision.base import TableLayout, WeightJob
 from edgevlm_export.precision.plan import GraphPrecision
-from edgevlm_export.precision.plans import PRODUCT
+from edgevlm_export.precision.plans import MIX_PRODUCT
 from edgevlm_runtime.bundle.blocks import BITS
 from edgevlm_runtime.bundle.manifest import VALUES
 from edgevlm_runtime.errors import ExportError
 
 
-def plan_prefill(family: Family, decoder: GraphPlan, kept: frozenset[str]) -> GraphPlan:
-    """The graph for prompts beside this decoder. Raises as `plan_graph` does."""
+def plan_prefill(family: Family, decoder: GraphPlan, wanted: GraphPrecision, kept: frozenset[str]) -> GraphPlan:
+    """The graph for prompts beside this decoder, which mixes no channels; `wanted` says what is done to it, as far as
+    that is done to the decoder. Raises as `plan_graph` does."""
     jobs = {job.source: job for job in decoder.jobs}
     own = {weight: name for weight, name in decoder.formats.items() if not _in_blocks(jobs[weight])}
-    transforms = (*(key for key in decoder.transforms if key != PRODUCT), PRODUCT)
-    precision = GraphPrecision("int8", patterns=own, transforms=transforms)
-    lent = frozenset(own) - set(decoder.edits.mixed)
-    planned = plan_graph("prefill", family.graph("prefill"), family.model, precision, kept, lent)
-    if refused := [why for key, why in planned.refused.items() if key != PRODUCT]:
-        raise ExportError(f"--prefill widened: {'; '.join(refused)}: leave it out")
+    transforms = tuple(key for key in wanted.transforms if key in (*decoder.transforms, MIX_PRODUCT))
+    precision = replace(wanted, patterns=own, transforms=transforms)
+    planned = plan_graph("prefill", family.graph("prefill"), family.model, precision, kept, frozenset(own))
+    if refused := [why for key, why in planned.refused.items() if key != MIX_PRODUCT]:
+        raise ExportError(
+            f"prompts cannot be widened: {'; '.join(refused)}: choose --int8 or --int4, without --prefill"
+        )
     shared, widened = set(), {}
     for job in planned.jobs:
         known = jobs.get(job.source)
@@ -38,8 +40,8 @@ def plan_prefill(family: Family, decoder: GraphPlan, kept: frozenset[str]) -> Gr
             shared |= set(job.outputs)
         elif known is not None and job.source in planned.formats and (table := _in_blocks(known)):
             widened[job.source] = table
-    mixed = {weight: count for weight, count in planned.edits.mixed.items() if weight not in decoder.edits.mixed}
-    return replace(planned, refused={}, borrowed=Borrowed(frozenset(shared), widened, mixed))  # nobody asked for mixing
+    borrowed = Borrowed(frozenset(shared), widened, dict(planned.edits.mixed))
+    return replace(planned, refused={}, borrowed=borrowed)  # what mixes nothing is no less faithful
 
 
 def _in_blocks(job: WeightJob) -> TableLayout | None:

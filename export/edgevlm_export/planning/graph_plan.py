@@ -42,7 +42,7 @@ class Borrowed:
     widened: Mapping[str, TableLayout] = field(default_factory=dict)
     """Weights whose initializers are made on the device, and of which of the decoder's."""
     mixed: Mapping[str, int] = field(default_factory=dict)
-    """Of these the ones whose inputs this graph mixes and the decoder does not, with how many channels together."""
+    """Those whose inputs this graph mixes, which the decoder does not, with how many channels together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,11 @@ class GraphPlan:
         given = self.borrowed.shared.union(*(job.outputs for job in self.jobs if job.source in self.borrowed.widened))
         values = self.model.graph.initializers.items()
         return sum(nbytes(value) for name, value in values if name not in given)
+
+    @property
+    def widened_bytes(self) -> int:
+        """Memory of what is made on the device."""
+        return sum(job.nbytes for job in self.jobs if job.source in self.borrowed.widened)
 
     @property
     def largest_bytes(self) -> int:

@@ -117,7 +117,7 @@ def _check_possible(precision: PrecisionPlan, family: Family) -> None:
     if precision.prefill is not None and family.attention == "prefix":
         raise ExportError(
             f"a prefill graph would never run: {name} computes a prompt in one run, its last token and "
-            "logits included: choose --int8 or --int4, without --prefill"
+            "logits included: leave out --prefill, and choose --int8 or --int4 for the fast ones"
         )
 
 
@@ -132,7 +132,7 @@ def _traced(
     for done, name in enumerate(names):
         progress("tracing", done, len(names))
         if name == "prefill" and precision.widened:
-            graphs[name] = plan_prefill(family, graphs["decoder"], kept)
+            graphs[name] = plan_prefill(family, graphs["decoder"], precision.graph(name), kept)
         else:
             graphs[name] = plan_graph(name, family.graph(name), family.model, _alike(precision, name, graphs), kept)
         check_weights(graphs[name], weights)
@@ -159,7 +159,7 @@ def with_exceptions(plan: ExportPlan, layers: Mapping[str, str]) -> ExportPlan:
     family, kept = plan.family, table_names(plan.family)
     graphs = {**plan.graphs, "decoder": plan_graph("decoder", family.decoder(), plan.model, precision.decoder, kept)}
     if precision.widened:
-        graphs["prefill"] = plan_prefill(family, graphs["decoder"], kept)
+        graphs["prefill"] = plan_prefill(family, graphs["decoder"], precision.graph("prefill"), kept)
         check_cache(graphs)
     return replace(plan, precision=precision, graphs=graphs)
 

@@ -17,9 +17,9 @@ WIDENED = "widened"
 """`--prefill widened`: what the graph for prompts multiplies is made on the device, of the decoder's weights."""
 IN_BLOCKS = {"int8": "int8b"}
 """Formats that are fast on a prompt, to those which are as faithful and faster for one row."""
-PRODUCT = "rotate-product"
+MIX_PRODUCT = "rotate-product"
 """The transform that costs operators of its own: it mixes channels where they are computed."""
-ROTATIONS = ("rotate-residual", VALUES, PRODUCT)
+ROTATIONS = ("rotate-residual", VALUES, MIX_PRODUCT)
 
 
 def uniform(fmt: str, dialect: str = "ort", activations: str = "float32") -> PrecisionPlan:
@@ -34,11 +34,15 @@ def _widened(plan: PrecisionPlan) -> PrecisionPlan:
     decoder = plan.decoder
     default, *roles = (IN_BLOCKS.get(name, name) for name in (decoder.default, *decoder.roles.values()))
     if not isinstance(get_format(default), Blockwise):
-        raise ExportError(f"--prefill {WIDENED} widens integers: choose --int8 or --int4, or leave it out")
-    transforms = tuple(key for key in decoder.transforms if key != PRODUCT)
+        raise ExportError(
+            f"--prefill {WIDENED} widens integers, and the decoder is stored in {default}: choose --int8 or --int4 for "
+            "it, or leave it out"
+        )
+    transforms = tuple(key for key in decoder.transforms if key != MIX_PRODUCT)
     named = dict(zip(decoder.roles, roles, strict=True))
     single = replace(decoder, default=default, roles=named, transforms=transforms)
-    return replace(plan, decoder=single, prefill=GraphPrecision("int8", transforms=transforms), widened=True)
+    prompts = GraphPrecision("int8", transforms=(*transforms, MIX_PRODUCT))
+    return replace(plan, decoder=single, prefill=prompts, widened=True)
 
 
 PLANS: dict[str, PrecisionPlan] = {
@@ -92,7 +96,7 @@ STANDARD_PLANS: dict[str, PrecisionPlan] = {
         embedding="int8b",
     ),
 }
-"""The same in the standard dialect, for GPUs: activations in float16."""
+"""The first four in the standard dialect, for GPUs: activations in float16."""
 
 PLANS_OF = {"ort": PLANS, "standard": STANDARD_PLANS}
 """Dialect to its plans."""
@@ -101,6 +105,8 @@ PLANS_OF = {"ort": PLANS, "standard": STANDARD_PLANS}
 def get_plan(name: str, dialect: str = "ort") -> PrecisionPlan:
     """The plan called `name`. Raises `ExportError`, naming those there are."""
     plans = PLANS_OF[dialect]
+    if name not in plans and name in PLANS:
+        raise ExportError(f"--{name} is for ONNX Runtime: choose --{name.partition('-')[0]}, or leave out --target")
     if name not in plans:
         raise ExportError(f"unknown precision: {name}: known are {', '.join(plans)}")
     return plans[name]

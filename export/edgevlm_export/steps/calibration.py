@@ -43,7 +43,9 @@ def calibrate(plan: ExportPlan, material: Material, spool: Spool, progress: Prog
         samples = sampler.take(rows_at_most(plan.family.text_config))
         rounding = _rounding(decoder, spool, progress, "decoder layers")
         rounding.real = samples.real
-        sampler.model.decode(samples, rounding)
+        hidden = sampler.model.decode(samples, rounding)
+        if sampler.model.head_name in decoder:
+            sampler.model.observe_head(hidden, rounding)
 
 
 def _rounding(formats: Mapping[str, Blockwise], spool: Spool, progress: Progress, stage: str) -> Rounding:

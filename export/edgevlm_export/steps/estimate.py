@@ -54,7 +54,8 @@ def room(state: State) -> State:
     plan = state.plan
     needs = with_samples(estimate(list(plan.graphs.values()), plan.embedding_bytes), plan, state.material)
     if state.options.certificate:
-        needs = with_comparison(needs, state.checkpoint)
+        made = sum(graph.widened_bytes for graph in plan.graphs.values())
+        needs = with_comparison(needs, state.checkpoint, made)
     check(needs, existing_parent(state.options.folder))
     logger.info(
         "needs %.2f GiB of disk and %.1f GiB of memory, %.1f GiB for the comparison with PyTorch",
@@ -103,9 +104,10 @@ def with_samples(needs: Estimate, plan: ExportPlan, material: Material) -> Estim
     return replace(needs, disk=needs.disk + int(disk), memory=max(needs.memory, OVERHEAD_BYTES + memory))
 
 
-def with_comparison(needs: Estimate, checkpoint: Path) -> Estimate:
-    """The same with the comparison: the bundle runs first, then the checkpoint. Raises `CheckpointError`."""
-    return replace(needs, comparison=OVERHEAD_BYTES + max(2 * needs.disk, streamed_bytes(checkpoint)))
+def with_comparison(needs: Estimate, checkpoint: Path, made: int) -> Estimate:
+    """The same with the comparison: the bundle runs first, with `made` bytes of weights beside its own, then the
+    checkpoint. Raises `CheckpointError`."""
+    return replace(needs, comparison=OVERHEAD_BYTES + max(2 * (needs.disk + made), streamed_bytes(checkpoint)))
 
 
 def check(needs: Estimate, folder: Path) -> None:

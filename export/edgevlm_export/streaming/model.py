@@ -156,6 +156,13 @@ class StreamedModel:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
+    def observe_head(self, hidden: Tensor, observe: Observe) -> None:
+        """Show `observe` the head with its input, what `decode` gives; the text model does not run it."""
+        weight = self.weights.read(self.head_name).float()
+        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        head.weight = nn.Parameter(weight, requires_grad=False)
+        observe(self.head_name, head, hidden)
+
     def forward(self, inputs: Sequence[Inputs], rows: Sequence[Ids], advance: Callable[[int], None]) -> list[Tensor]:
         """The head's input [R, hidden] at `rows` of each of `inputs`, by the whole of transformers' model, from token
         ids and pixels; one decoder layer in memory at a time, for all of them.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +64,15 @@ class Blocks:
         return values.reshape(len(values), self._blocks * self._block)[:, : self.columns]  # may be none: no -1
 
     def widen(self, rows: slice, mixed: int, quants: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
-        """Some rows in 8 bits with one scale each, rounded to the nearest value: into `quants` [n, columns] and
+        """Some rows in 8 bits with one scale each, rounded to the nearest value: into `quants` [columns, n] and
         `scales` [n]. `mixed`: see `widen`."""
-        values = self.floats(rows)
+        values = np.ascontiguousarray(self.floats(rows).T)
         if mixed:
-            values = (values.reshape(-1, mixed) @ hadamard(mixed)).reshape(len(values), -1)
-        np.divide(np.maximum(values.max(-1), -values.min(-1)), LIMIT, out=scales)
+            mix(values, mixed)
+        np.divide(np.maximum(values.max(0), -values.min(0)), LIMIT, out=scales)
         scales[scales < np.finfo(np.float32).tiny] = 1
-        quants[:] = np.rint(values / scales[:, None])
+        values /= scales
+        quants[:] = np.rint(values, out=values)
 
     def _around_zero(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """float32 [n, blocks, block], not yet scaled."""
@@ -98,13 +98,18 @@ MIXED = tuple(1 << power for power in range(11))
 """How many neighbouring values of a row may be mixed together."""
 
 
-@cache
-def hadamard(order: int) -> NDArray[np.float32]:
-    """Sylvester's Hadamard matrix [order, order] of a power of two, scaled to be orthogonal. Symmetric."""
-    matrix = np.ones((1, 1))
-    while len(matrix) < order:
-        matrix = np.kron(matrix, np.array([[1.0, 1.0], [1.0, -1.0]]))
-    return (matrix / math.sqrt(order)).astype(np.float32)
+def mix(values: NDArray[np.float32], order: int) -> None:
+    """Multiply every `order` neighbours along the first axis of `values` [rows, n] by Sylvester's Hadamard matrix of
+    that order, a power of two, scaled to be orthogonal. In place, by its butterflies, which keep to the thread that
+    asks."""
+    size = 1
+    while size < order:
+        pairs = values.reshape(-1, 2, size * values.shape[1])
+        sums = pairs[:, 0] + pairs[:, 1]
+        np.subtract(pairs[:, 0], pairs[:, 1], out=pairs[:, 1])
+        pairs[:, 0] = sums
+        size *= 2
+    values *= np.float32(1 / math.sqrt(order))
 
 
 def widen(
@@ -131,9 +136,7 @@ def widen(
 
     def work(part: tuple[Blocks, slice, int, NDArray[np.int8], NDArray[np.float32]]) -> None:
         blocks, rows, mixed, quants, scales = part
-        together = np.empty((rows.stop - rows.start, blocks.columns), np.int8)
-        blocks.widen(rows, mixed, together, scales[rows])
-        quants[:, rows] = together.T
+        blocks.widen(rows, mixed, quants[:, rows], scales[rows])
 
     with ThreadPoolExecutor(max_workers=threads or None) as pool:
         for _ in pool.map(work, parts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 import edgevlm_runtime
 from edgevlm_export.api import ExportOptions
+from edgevlm_export.precision import plans
 from edgevlm_export.precision.plans import choose
 from edgevlm_runtime.bundle.manifest import MADE_WHEN_LOADED
 from edgevlm_runtime.errors import BundleError, ExportError
@@ -89,8 +91,10 @@ def test_prompts_leave_what_the_decoder_reads(make, options: dict[str, object], 
         assert difference < 0.15, (key, difference)
 
 
-def test_widened_weights_are_in_the_bundle_once(tmp_path: Path, export_bundle) -> None:
-    """What the decoder holds in blocks is made of these; all else is the decoder's."""
+def test_widened_weights_are_in_the_bundle_once(
+    tmp_path: Path, export_bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the decoder holds in blocks is made of these; all else is the decoder's, which is as without that graph."""
     folder = checkpoints.llava(tmp_path / "checkpoint")
     bundle = export_bundle(folder, precision="int4", layers=PLAIN, prefill="widened")
     manifest = edgevlm_runtime.load(bundle).manifest
@@ -100,9 +104,9 @@ def test_widened_weights_are_in_the_bundle_once(tmp_path: Path, export_bundle) -
     assert len(names) >= 7  # of one layer; in the last one nothing reads the attention
     kept = [tensor for tensor in _tensors(bundle / "prefill.onnx") if tensor[1] == "prefill.onnx.data"]
     assert not [name for name, _ in kept if name.startswith("model.")]
-    alone = _cache(export_bundle(folder, precision="int4", layers=PLAIN | {"*down_proj": "int8b"}))
-    for key, held in _cache(bundle, prefill_graph=False).items():  # the same but for mixed channels
-        assert np.linalg.norm(held - alone[key]) < 0.1 * np.linalg.norm(alone[key])
+    monkeypatch.setitem(plans.PLANS, "int4", replace(choose("int4", prefill="widened"), prefill=None, widened=False))
+    alone = export_bundle(folder, precision="int4", layers=PLAIN)
+    assert answers(bundle, prefill_graph=False) == answers(alone)
     loaded = edgevlm_runtime.load(bundle, prefill_graph=False)
     assert loaded.pipeline.decoder.prefill_graph is None
 
@@ -130,6 +134,18 @@ def test_weights_are_mixed_when_they_are_made(precision: str, tmp_path: Path, ex
     write_manifest(bundle, data)  # the operators of the graph stay
     found, expected = _cache(bundle), _cache(bundle, prefill_graph=False)
     assert max(np.linalg.norm(found[key] - held) / np.linalg.norm(held) for key, held in expected.items()) > 0.15
+
+
+def test_layers_that_both_multiply_as_they_are_stored(tmp_path: Path, export_bundle) -> None:
+    """They are mixed in neither graph, beside others that are mixed in one."""
+    options = {"precision": "int8-fast", "layers": {"*.layers.1.*down_proj": "fp32"}}
+    bundle = export_bundle(checkpoints.qwen3_vl(tmp_path / "checkpoint", "wide-heads"), **options)
+    manifest = edgevlm_runtime.load(bundle).manifest
+    mixed = [weight.name for weight in manifest.graphs["prefill"].widened if weight.mixed]
+    assert ["layers.0" in name for name in mixed] == [True]
+    found, expected = _cache(bundle), _cache(bundle, prefill_graph=False)
+    for key, held in expected.items():
+        assert np.linalg.norm(found[key] - held) < 0.15 * np.linalg.norm(held)
 
 
 def test_no_file_stands_in_for_what_is_made(tmp_path: Path, export_bundle) -> None:
@@ -249,7 +265,7 @@ def _cache(bundle: Path, **options: object) -> dict[int, np.ndarray]:
     """What one pass over some rows leaves, by the graph for prompts where there is one."""
     vlm = edgevlm_runtime.load(bundle, **options)
     run = vlm.pipeline.decoder.new_run(32)
-    rows = np.random.default_rng(0).standard_normal((32, vlm.pipeline.decoder.info.hidden_size)).astype(np.float32)
+    rows = np.random.default_rng(0).standard_normal((32, vlm.pipeline.decoder.info.input_width)).astype(np.float32)
     feeds = vlm.pipeline.positions.feeds((), 0, 32)
     if vlm.pipeline.decoder.prefill_graph is not None:
         run.prefill(rows, feeds)
@@ -305,7 +321,7 @@ def test_refused() -> None:
     with pytest.raises(ExportError, match="leave it out, or --target"):
         ExportOptions("inspector", prefill="int8", target="tensorrt-rtx")
     for precision in ("fp16", "fp32"):
-        with pytest.raises(ExportError, match="widens integers: choose --int8 or --int4"):
+        with pytest.raises(ExportError, match="widens integers, and the decoder is stored in fp"):
             ExportOptions("inspector", precision=precision, prefill="widened")
 
 
@@ -324,7 +340,7 @@ def test_the_fast_plans() -> None:
             other = choose(name, decoder=decoder)
             assert (other.prefill, other.widened) == (None, False)
     assert choose("int8-fast").prefill == choose("int8", prefill="widened").prefill
-    with pytest.raises(ExportError, match="unknown precision: int8-fast"):
+    with pytest.raises(ExportError, match=r"--int8-fast is for ONNX Runtime: choose --int8, or leave out --target"):
         choose("int8-fast", dialect="standard")
 
 

@@ -58,16 +58,10 @@ class Orthogonal:
         return min(factors, key=sum)
 
     @cached_property
-    def exact(self) -> tuple[Matrix, Matrix]:
+    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A and B."""
         a, b = self.shape
-        return even(a), even(b)
-
-    @cached_property
-    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """A and B as a graph holds them."""
-        a, b = self.exact
-        return a.astype(np.float32), b.astype(np.float32)
+        return even(a).astype(np.float32), even(b).astype(np.float32)
 
     @cached_property
     def signs(self) -> NDArray[np.float32]:

@@ -23,7 +23,8 @@ from edgevlm_export.graphs.transforms.orthogonal import Matrix, even
 from edgevlm_export.graphs.transforms.residual import is_op
 
 BLOCK = 64
-"""Channels that are mixed; the largest power of two up to this that divides the width."""
+"""Channels that are mixed; the largest power of two up to this that divides the width, so that the matrix is
+Sylvester's, as where weights are mixed on a device (`edgevlm_runtime.bundle.blocks.mix`)."""
 
 MIXING = 32
 """Blocks from this size on leave no channel that stands out."""
