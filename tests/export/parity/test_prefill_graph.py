@@ -91,9 +91,7 @@ def test_prompts_leave_what_the_decoder_reads(make, options: dict[str, object], 
         assert difference < 0.15, (key, difference)
 
 
-def test_widened_weights_are_in_the_bundle_once(
-    tmp_path: Path, export_bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_widened_weights_are_in_the_bundle_once(tmp_path: Path, export_bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the decoder holds in blocks is made of these; all else is the decoder's, which is as without that graph."""
     folder = checkpoints.llava(tmp_path / "checkpoint")
     bundle = export_bundle(folder, precision="int4", layers=PLAIN, prefill="widened")
