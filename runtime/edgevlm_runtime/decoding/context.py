@@ -26,8 +26,9 @@ from edgevlm_runtime.text.layout import ImageSpans, Prompt
 from edgevlm_runtime.vision.cache import Embeddings
 
 Ids = NDArray[np.int64]
-PREFILL_GRAPH_FROM = 16
-"""Fewer positions are computed by the decoder graph: one more graph's weights would have to be read for them."""
+PREFILL_GRAPH_FROM = 24
+"""Fewer positions are computed by the decoder graph: one more graph's weights would have to be read for them. They were
+even at 20 positions with a decoder in 4 bits, at 56 with one in 8 (SmolVLM-256M shape, two cores with AVX512-VNNI)."""
 EmbeddingsOf = Callable[[int], Embeddings]
 """Rows [tokens, row width] of the prompt's image with this number; called only for images that must be prefilled."""
 

@@ -32,6 +32,8 @@ chunk's attention scores whole rather than in tiles, which made prompts 18 to 29
 before, it is left as it is."""
 MOST_SCORES = 2**26
 """Computed whole, scores are reserved for the whole KV cache, 4 bytes each: more than these are left to the tiles."""
+SPIN_MICROSECONDS = "1000"
+"""How long a graph's threads wait busily for more work; from one token to the next it is less than half of that."""
 _environment = threading.Lock()
 
 _SILENT = 4  # onnxruntime's "fatal": its messages also arrive as exceptions, which is where users should see them
@@ -113,8 +115,10 @@ class OrtEngine:
         options.log_severity_level = _SILENT
         # Whatever a file is called: its other format is not one whose files were looked at (`bundle.graph_files`).
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        # Each graph has its own threads: those of one must not wait busily while another runs.
+        # Each graph has its own threads: those of one must not wait busily while another runs. A decoder's may, but no
+        # longer than from one token to the next: onnxruntime's 30 ms took half the processor from the next image.
         options.add_session_config_entry("session.force_spinning_stop", "0" if repeated else "1")
+        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
         if int8_overflows():  # three times slower where it is not needed
             options.add_session_config_entry("session.x64quantprecision", "1")
         # What a graph widens to floating point before a product is multiplied so, not in 8 bits.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import edgevlm_runtime
 from edgevlm_runtime.engines import ENGINES, cores, make_engine
@@ -35,6 +37,19 @@ def test_every_engine_in_the_registry_is_there(name: str) -> None:
 
 def test_default_engine_is_made() -> None:
     assert isinstance(make_engine(RuntimeOptions()), OrtEngine)
+
+
+@pytest.mark.skipif(cores.usable_cores() < 2, reason="one thread waits for no other")
+def test_no_thread_waits_busily_for_the_next_question(tiny_bundle: Path) -> None:
+    """It would take half the processor from whatever comes next: another graph, another program."""
+    vlm = edgevlm_runtime.load(tiny_bundle, threads=2)
+    shares = []
+    for shade in range(5):
+        vlm.ask(Image.new("RGB", (32, 32), (shade, 0, 0)), "what is it?", max_new_tokens=6)
+        wall, busy = time.perf_counter(), time.process_time()
+        time.sleep(0.05)
+        shares.append((time.process_time() - busy) / (time.perf_counter() - wall))
+    assert sorted(shares)[2] < 0.15
 
 
 @pytest.mark.parametrize("before", [None, "0", "1"])
