@@ -82,7 +82,7 @@ COMPARISONS: dict[str, Comparison] = {
         precisions=("int8", "int4-nearest"),
         shape=True,
         export_options=UNCHECKED,
-        reference_dtypes=("bfloat16",),
+        reference_dtypes=(),
         large=True,
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,8 @@ def test_streamed_model_computes_like_the_whole_one(decoder, tmp_path):
     assert all(parameter.is_meta for parameter in model.parameters())
 
 
-def test_calibration_beats_rounding(tmp_path, export_bundle):
-    """The exported decoder's error on English that it was not calibrated with."""
-    folder = checkpoints.llava(tmp_path / "checkpoint", "llama-full-heads")
+def _measure(folder: Path) -> Callable[[Path], float]:
+    """A decoder's error on English that it was not calibrated with."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     words = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokens = torch.tensor([words.encode(TEXT).ids[:200]])
@@ -63,14 +63,31 @@ def test_calibration_beats_rounding(tmp_path, export_bundle):
         wanted = model(inputs_embeds=torch.from_numpy(embeddings)).logits[0].numpy()
     kv = kv_shape(model.config.get_text_config())
 
-    def error(bundle) -> float:
+    def error(bundle: Path) -> float:
         found = run_decoder(bundle / "decoder.onnx", embeddings, kv.kv_heads, kv.head_dim)
         return float(np.linalg.norm(found - wanted))
 
+    return error
+
+
+def test_calibration_beats_rounding(tmp_path, export_bundle):
+    folder = checkpoints.llava(tmp_path / "checkpoint", "llama-full-heads")
+    error = _measure(folder)
     calibrated = error(export_bundle(folder, anew=True, precision="int4"))
     # the plan's own layers in four bits: all but down_proj and the head
     nearest = {"*language_model*[qkvoep]_proj": "int4:nearest"}
     assert calibrated < 0.95 * error(export_bundle(folder, anew=True, precision="int4", layers=nearest))
+
+
+@pytest.mark.parametrize("decoder", ["llama-full-heads", "qwen2-tied"])
+def test_the_head_is_calibrated_too(decoder, tmp_path, export_bundle):
+    """Also where it is the table of token embeddings."""
+    folder = checkpoints.llava(tmp_path / "checkpoint", decoder)
+    error = _measure(folder)
+    found = {
+        name: error(export_bundle(folder, anew=True, layers={"lm_head": name})) for name in ("int4", "int4:nearest")
+    }
+    assert found["int4"] < 0.95 * found["int4:nearest"]
 
 
 def test_nothing_is_calibrated_where_all_is_nearest(tmp_path):
