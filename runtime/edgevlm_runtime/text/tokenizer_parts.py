@@ -113,7 +113,9 @@ class TokenCount:
         """Whether every character of a text is part of some token."""
         self._longest: Counter[str] = Counter()
         if self.known:
-            contents = {text for token in added for text in (token.content, self._stepped(token.content))}
+            begun = "".join(part.get("prepend", "") for part in normalizers)  # before an added token's content too
+            contents = {text for token in added for text in (token.content, begun + self._stepped(token.content))}
+            contents |= {self._stepped(begun + token.content) for token in added}
             for token in {*vocabulary, *contents, *(_as_bytes(text) for text in contents if self._bytes)}:
                 for character in set(token):
                     self._longest[character] = max(self._longest[character], len(token))

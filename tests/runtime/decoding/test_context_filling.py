@@ -42,7 +42,7 @@ def filled(request: pytest.FixtureRequest, handmade_bundle: Path, mrope_bundle: 
     return model
 
 
-LONG: list[Part] = [1, "x", 2, 3, "y", *range(4, 16)]
+LONG: list[Part] = [1, "x", 2, 3, "y", *range(4, 16), *range(4, 16)]
 """Enough positions for a graph of their own."""
 
 
@@ -59,7 +59,7 @@ def _counted(context: Context) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("parts", [LONG, [*LONG, "z"], ["z"] * 5], ids=["text", "image at the end", "images alone"])
+@pytest.mark.parametrize("parts", [LONG, [*LONG, "z"], ["z"] * 8], ids=["text", "image at the end", "images alone"])
 @pytest.mark.parametrize("chunk", [3, 7, 1024])
 def test_a_graph_for_prompts_changes_nothing(filled: VLM, parts: list[Part], chunk: int) -> None:
     """Against the decoder alone; an image's last row, too, is left to the decoder for its logits."""

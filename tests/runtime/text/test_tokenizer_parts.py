@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
@@ -203,6 +203,7 @@ def counted(name: str) -> tuple[Tokenizer, TokenCount]:
 
 @settings(max_examples=40, deadline=None)
 @given(text=LONG, times=st.integers(1, 40))
+@example(text=" " * 20, times=22)  # of an added token that is normalized, as a text is: a space is put before it
 @pytest.mark.parametrize("name", COUNTED)
 def test_no_text_has_fewer_tokens(name: str, text: str, times: int) -> None:
     """What is refused for its least number of tokens really has as many; where a tokenizer may drop any text, which no
