@@ -51,6 +51,14 @@ _HEAD = {"head": "int8b"}
 _DOWN = {**_HEAD, "mlp_down": "int8b"}
 _FOUR = GraphPrecision("int4", roles=_HEAD, transforms=_ROTATED, calibrated=True)
 _WIDENED = choose("int4", prefill="widened")
+FILLED: dict[str, GraphPrecision] = {
+    "int8-fast": PLANS["int8-fast"].decoder,
+    "int4-widened": _WIDENED.decoder,
+    "int4-widened-head": dataclasses.replace(_WIDENED.decoder, roles={**_WIDENED.decoder.roles, "head": "int4"}),
+    "int4-fast": PLANS["int4-fast"].decoder,
+    "int4-fast-head-int8b": dataclasses.replace(PLANS["int4-fast"].decoder, roles=_HEAD),
+}
+"""Decoders beside a prefill graph, which fills the KV cache here as well."""
 ROWS: dict[str, GraphPrecision] = {
     "fp32": GraphPrecision("fp32"),
     "fp16": GraphPrecision("fp16"),
@@ -71,18 +79,12 @@ ROWS: dict[str, GraphPrecision] = {
     "int4-all-symmetric": dataclasses.replace(_FOUR, default="int4:symmetric"),
     "int4-all-unrotated": dataclasses.replace(_FOUR, transforms=()),
     "int4-all-rotated": dataclasses.replace(_FOUR, transforms=PLANS["int4"].decoder.transforms),
-    "int8-fast": PLANS["int8-fast"].decoder,
-    "int4-widened": _WIDENED.decoder,
-    "int4-widened-head": dataclasses.replace(_WIDENED.decoder, roles={**_WIDENED.decoder.roles, "head": "int4"}),
-    "int4-fast": PLANS["int4-fast"].decoder,
-    "int4-fast-head-int8b": dataclasses.replace(PLANS["int4-fast"].decoder, roles=_HEAD),
+    **FILLED,
     "int4-all-nearest": dataclasses.replace(_FOUR, calibrated=False),
     "int4-all-nearest-unrotated": dataclasses.replace(_FOUR, calibrated=False, transforms=()),
 }
 """How the decoder is held. `int4-all`: every layer but the head in four bits; `nearest` is without calibration;
 `int4-widened`: `--int4 --prefill widened`; `head`: the LM head too, which is the table of embeddings as well."""
-PREFILL = {name: _WIDENED.prefill for name in ROWS if "-fast" in name or "-widened" in name}
-"""Those whose prompts have a graph of their own, which fills the KV cache here as well."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -156,8 +158,8 @@ def bundle_logits(bundle: Path, ids: np.ndarray) -> Iterator[tuple[slice, torch.
 def measure(name: str, checkpoint: Path, work: Path, ids: np.ndarray, wanted: torch.Tensor) -> Row:
     """Export by one row's plan, run, compare."""
     PLANS[name] = dataclasses.replace(PLANS["fp32"], decoder=ROWS[name])  # the table of embeddings is the tied head
-    if name in PREFILL:
-        PLANS[name] = dataclasses.replace(PLANS[name], prefill=PREFILL[name], widened=True)
+    if name in FILLED:
+        PLANS[name] = dataclasses.replace(PLANS[name], prefill=_WIDENED.prefill, widened=True)
     options = ExportOptions(str(checkpoint), work / "bundle", name, self_test=False, certificate=False, force=True)
     bundle = export(options).bundle
     divergence, same, chosen = [], [], []

@@ -35,28 +35,26 @@ COMPARISONS: dict[str, Comparison] = {
         shape=True,
         export_options=UNCHECKED,
     ),
-    "clip-l-336-qwen2-0.5b-avx512": Comparison(
-        "CLIP-L/336 + Qwen2-0.5B shape on a processor without AMX, random weights",
-        "clip-l-336-qwen2-0.5b",
-        precisions=("int8", "int8-fast", "int4-nearest", "int4-widened", "int4-fast-nearest"),
-        shape=True,
-        export_options=UNCHECKED,
-        large=True,
-    ),
     "smolvlm-256m": Comparison(
         "SmolVLM-256M shape, random weights, one tile of 512x512",
         "smolvlm-256m",
         shape=True,
         export_options=UNCHECKED,
     ),
-    "smolvlm-256m-avx512": Comparison(
-        "SmolVLM-256M shape on a processor without AMX, random weights, one tile of 512x512",
-        "smolvlm-256m",
-        precisions=("int8", "int8-fast", "int4-nearest", "int4-widened", "int4-fast-nearest"),
-        shape=True,
-        export_options=UNCHECKED,
-        large=True,
-    ),
+    **{
+        f"{shape}-avx512": Comparison(
+            f"{title} on a processor without AMX",
+            shape,
+            precisions=("int8", "int8-fast", "int4-nearest", "int4-widened", "int4-fast-nearest"),
+            shape=True,
+            export_options=UNCHECKED,
+            large=True,
+        )
+        for shape, title in (
+            ("clip-l-336-qwen2-0.5b", "CLIP-L/336 + Qwen2-0.5B shape, random weights,"),
+            ("smolvlm-256m", "SmolVLM-256M shape, random weights, one tile of 512x512,"),
+        )
+    },
     **{
         name: Comparison(
             f"{title} shape, random weights",

@@ -117,7 +117,7 @@ def _check_possible(precision: PrecisionPlan, family: Family) -> None:
     if precision.prefill is not None and family.attention == "prefix":
         raise ExportError(
             f"a prefill graph would never run: {name} computes a prompt in one run, its last token and "
-            "logits included: leave out --prefill, and choose --int8 or --int4 for the fast ones"
+            "logits included: leave out --prefill, and take --int8 or --int4 in place of the fast ones"
         )
 
 

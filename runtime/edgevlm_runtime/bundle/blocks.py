@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevlm_runtime.bundle.decoder_info import EmbeddingTable
+from edgevlm_runtime.bundle.manifest import WidenedWeight
 from edgevlm_runtime.errors import BundleError
 
 Array = NDArray[Any]
@@ -65,7 +66,7 @@ class Blocks:
 
     def widen(self, rows: slice, mixed: int, quants: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
         """Some rows in 8 bits with one scale each, rounded to the nearest value: into `quants` [columns, n] and
-        `scales` [n]. `mixed`: see `widen`."""
+        `scales` [n]. `mixed`: see `WidenedWeight`."""
         values = np.ascontiguousarray(self.floats(rows).T)
         if mixed:
             mix(values, mixed)
@@ -113,26 +114,27 @@ def mix(values: NDArray[np.float32], order: int) -> None:
 
 
 def widen(
-    weights: Iterable[tuple[str, EmbeddingTable, int]], where: Callable[[str], Path], threads: int
+    weights: Iterable[WidenedWeight], where: Callable[[str], Path], threads: int
 ) -> dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]]:
     """Weights [out, in] in 8 bits as `DynamicQuantizeMatMul` takes them, by name: int8 [in, out], and float32 [out],
-    the scale of each output. The number beside a table: how many neighbouring values of a row are multiplied by a
-    Hadamard matrix first; 0: none. `where`: the file of a name.
+    the scale of each output. `where`: the file of a name.
 
     Raises `BundleError` when a description does not fit its file.
     """
     made: dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]] = {}
     parts: list[tuple[Blocks, slice, int, NDArray[np.int8], NDArray[np.float32]]] = []
-    for name, table, mixed in weights:
+    for weight in weights:
+        table = weight.blocks
         if table.dtype not in BITS:
-            raise BundleError(f"unknown type {table.dtype!r} of {name}: upgrade edgevlm-runtime")
+            raise BundleError(f"unknown type {table.dtype!r} of {weight.name}: upgrade edgevlm-runtime")
         blocks = Blocks(BITS[table.dtype], where(table.file), table)
         quants = np.empty((blocks.columns, blocks.rows), np.int8)
         scales = np.empty(blocks.rows, np.float32)
-        made[name] = quants, scales
+        made[weight.name] = quants, scales
         step = max(1, TOGETHER // blocks.stored)
         starts = range(0, blocks.rows, step)
-        parts += [(blocks, slice(start, min(start + step, blocks.rows)), mixed, quants, scales) for start in starts]
+        slices = (slice(start, min(start + step, blocks.rows)) for start in starts)
+        parts += [(blocks, rows, weight.mixed, quants, scales) for rows in slices]
 
     def work(part: tuple[Blocks, slice, int, NDArray[np.int8], NDArray[np.float32]]) -> None:
         blocks, rows, mixed, quants, scales = part

@@ -135,13 +135,13 @@ def _embedding_rules(manifest: Manifest) -> Iterator[tuple[bool, str, object, st
     yield all(0 <= row < vocab for row in stand_ins.values()), "decoder.stand_ins", stand_ins, "token ids"
     for graph, info in manifest.graphs.items():
         for number, weight in enumerate(info.widened):
-            name = f"graphs[{graph!r}].widened[{number}].blocks"
-            tables[name] = weight.blocks
-            yield min(weight.blocks.shape) >= 1, f"{name}.shape", weight.blocks.shape, "whole numbers of at least 1"
-            yield weight.blocks.dtype in BITS, f"{name}.dtype", weight.blocks.dtype, " or ".join(BITS)
-            fits = not weight.mixed or (weight.mixed in MIXED and weight.blocks.shape[1] % weight.mixed == 0)
-            name = f"graphs[{graph!r}].widened[{number}].mixed"
-            yield fits, name, weight.mixed, f"0, or a power of two up to {MIXED[-1]} that divides its inputs"
+            name, blocks = f"graphs[{graph!r}].widened[{number}]", weight.blocks
+            tables[f"{name}.blocks"] = blocks
+            yield min(blocks.shape) >= 1, f"{name}.blocks.shape", blocks.shape, "whole numbers of at least 1"
+            yield blocks.dtype in BITS, f"{name}.blocks.dtype", blocks.dtype, " or ".join(BITS)
+            fits = not weight.mixed or (weight.mixed in MIXED and blocks.shape[1] % weight.mixed == 0)
+            wanted = f"0, or a power of two up to {MIXED[-1]} that divides its inputs"
+            yield fits, f"{name}.mixed", weight.mixed, wanted
         names = [weight.name for weight in info.widened]
         yield len(set(names)) == len(names), f"graphs[{graph!r}].widened", f"{len(names)} names", "different names"
         most = 2 * sum(manifest.files[file].bytes for file in {weight.blocks.file for weight in info.widened})

@@ -101,9 +101,8 @@ class OrtEngine:
 
     def _widened(self, request: GraphRequest) -> dict[str, Any]:
         """Initializers that are made now, by name. Raises `BundleError` where they cannot be."""
-        weights = [(weight.name, weight.blocks, weight.mixed) for weight in request.info.widened]
         made: dict[str, Any] = {}
-        for name, (quants, scales) in widen(weights, request.bundle.file, self.threads).items():
+        for name, (quants, scales) in widen(request.info.widened, request.bundle.file, self.threads).items():
             made[f"{name}.int8"] = ort.OrtValue.ortvalue_from_numpy(quants)
             made[f"{name}.scales"] = ort.OrtValue.ortvalue_from_numpy(scales)
         return made

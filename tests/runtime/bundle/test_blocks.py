@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgevlm_runtime.bundle.blocks import widen
 from edgevlm_runtime.bundle.decoder_info import EmbeddingTable
+from edgevlm_runtime.bundle.manifest import WidenedWeight
 from edgevlm_runtime.errors import BundleError
 
 
@@ -69,7 +70,7 @@ def test_widened_values_are_the_nearest(
         order = np.arange(mixed)
         signs = (-1.0) ** np.bitwise_count(order[:, None] & order)  # Sylvester's matrix, by another definition
         values = (values.reshape(rows, -1, mixed) @ (signs / np.sqrt(mixed))).reshape(rows, columns)
-    made, steps = widen([("w", table, mixed)], tmp_path.joinpath, threads)["w"]
+    made, steps = widen([WidenedWeight("w", table, mixed)], tmp_path.joinpath, threads)["w"]
     assert made.shape == (columns, rows)
     assert np.abs(made.astype(int)).max() <= 127
     apart = np.abs(made.T * steps[:, None].astype(float) - values)
@@ -92,4 +93,4 @@ def test_what_does_not_fit_the_file(tmp_path: Path) -> None:
     ):
         fields = {name: getattr(good, name) for name in EmbeddingTable.__dataclass_fields__} | change
         with pytest.raises(BundleError, match=message):
-            widen([("w", EmbeddingTable(**fields), 0)], tmp_path.joinpath, 1)
+            widen([WidenedWeight("w", EmbeddingTable(**fields))], tmp_path.joinpath, 1)
