@@ -54,6 +54,7 @@ FLAGS = {
     ),
     "int4-nearest": ("--int4", "--layer", "*_model.layers.*[qkvoep]_proj=int4:nearest"),
     "int4-all-block128": ("--int4", "--layer", "*_model.layers.*_proj=int4:block=128"),
+    "int4-all-nearest": ("--int4", "--layer", "*_model.layers.*_proj=int4:block=128,nearest"),
 }
 """What `edgevlm export` is told for a precision, where that is not its name."""
 HERE = Path(__file__).parent

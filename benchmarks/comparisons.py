@@ -21,7 +21,7 @@ class Comparison:
     image_size: tuple[int, int] | None = None
     """Width and height; None takes the model's own."""
     large: bool = False
-    """Takes long, up to 20 GB of memory and 40 GB of disk, or another processor: measured when named alone."""
+    """Takes long, up to 20 GB of memory and 50 GB of disk, or another processor: measured when named alone."""
 
 
 UNCHECKED = ("--no-self-test", "--no-certificate", "--max-kl", "inf")
@@ -42,17 +42,22 @@ COMPARISONS: dict[str, Comparison] = {
         export_options=UNCHECKED,
     ),
     **{
-        f"{shape}-avx512": Comparison(
-            f"{title} on a processor without AMX",
+        f"{shape}-{isa}": Comparison(
+            f"{title} {processor}",
             shape,
             precisions=("int8", "int8-fast", "int4-nearest", "int4-widened", "int4-fast-nearest"),
             shape=True,
             export_options=UNCHECKED,
+            reference_dtypes=dtypes,
             large=True,
         )
         for shape, title in (
             ("clip-l-336-qwen2-0.5b", "CLIP-L/336 + Qwen2-0.5B shape, random weights,"),
             ("smolvlm-256m", "SmolVLM-256M shape, random weights, one tile of 512x512,"),
+        )
+        for isa, processor, dtypes in (
+            ("avx512", "on a processor without AMX", ("float32", "bfloat16")),
+            ("avx2", "with AVX2 alone (`benchmarks.isa`)", ("float32",)),
         )
     },
     **{
@@ -77,7 +82,7 @@ COMPARISONS: dict[str, Comparison] = {
     "llava-1.5-7b": Comparison(
         "LLaVA-1.5-7B shape, random weights",
         "llava-1.5-7b",
-        precisions=("int8", "int4-nearest"),
+        precisions=("int8", "int4-all-nearest"),
         shape=True,
         export_options=UNCHECKED,
         reference_dtypes=(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ CMAKE_OPTIONS = {
     "LLAMA_BUILD_APP": "OFF",
     "LLAMA_OPENSSL": "OFF",
 }
+NO_OPTIONS: Mapping[str, str] = {}
+AVX2 = {"GGML_NATIVE": "OFF"}
+"""What there is to be told for a processor with AVX2, FMA and F16C: they are its choice where it does not look."""
 # GCC before 13 believes that `_tile_loadconfig` reads eight bytes, and drops what was written into the other 56: every
 # product in AMX then faults. The barrier makes it keep them; the code that runs is otherwise llama.cpp's own.
 _AMX_SOURCE = Path("ggml/src/ggml-cpu/amx/mmq.cpp")
@@ -60,14 +64,14 @@ _PROMPT = re.compile(r"prompt eval time =\s*([\d.]+) ms /\s*(\d+) tokens")
 _LOADED = re.compile(r"load time =\s*([\d.]+) ms")
 
 
-def install(room: Room) -> dict[str, str]:
-    """See `Peer`. Builds what is not built."""
+def install(room: Room, more: Mapping[str, str] = NO_OPTIONS) -> dict[str, str]:
+    """See `Peer`. Builds what is not built, with `more` options for CMake."""
     home = room.home(NAME)
     python = make_environment(room, NAME, REQUIREMENTS, ("torch", "transformers"))
     source = _source(room) or _unpack(room)
     _mend(source)
     if not all(_tool(room, tool).exists() for tool in TARGETS):
-        options = [f"-D{name}={value}" for name, value in CMAKE_OPTIONS.items()]
+        options = [f"-D{name}={value}" for name, value in {**CMAKE_OPTIONS, **more}.items()]
         run(["cmake", "-S", source, "-B", home / "build", *options], home / "cmake.log")
         bound = ("--parallel", build_jobs())  # before --target, which takes every word that follows it
         run(["cmake", "--build", home / "build", *bound, "--target", *TARGETS], home / "build.log")

@@ -1,8 +1,9 @@
-"""SmolVLM for images of one tile."""
+"""SmolVLM, for images of one tile and for those that it cuts into many."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,16 @@ def _smolvlm_256m() -> Any:
     return config
 
 
-def _save_smolvlm_processor(folder: Path) -> None:
-    """For images of one tile: the processor does not enlarge them to sixteen."""
+def _save_smolvlm_processor(folder: Path, longest_edge: int = 512) -> None:
+    """Unless told otherwise for images of one tile: the processor does not enlarge them to sixteen."""
     places = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
     tokenizer(SMOLVLM_IMAGE_TOKEN, ["<fake_token_around_image>", "<global-img>", *places]).save_pretrained(folder)
-    SmolVLMImageProcessorPil(size={"longest_edge": 512}, max_image_size={"longest_edge": 512}).save_pretrained(folder)
+    SmolVLMImageProcessorPil(size={"longest_edge": longest_edge}, max_image_size={"longest_edge": 512}).save_pretrained(folder)
     made = {"processor_class": "SmolVLMProcessor", "image_seq_len": SMOLVLM_TOKENS}
     (folder / "processor_config.json").write_text(json.dumps(made), encoding="utf-8")
 
 
-SMOLVLM: dict[str, Shape] = {"smolvlm-256m": Shape(_smolvlm_256m, _save_smolvlm_processor)}
+SMOLVLM: dict[str, Shape] = {
+    "smolvlm-256m": Shape(_smolvlm_256m, _save_smolvlm_processor),
+    "smolvlm-256m-tiles": Shape(_smolvlm_256m, partial(_save_smolvlm_processor, longest_edge=2048)),
+}

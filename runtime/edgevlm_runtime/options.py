@@ -51,7 +51,8 @@ class RuntimeOptions:
     prefill_graph: bool = True
     """Compute prompts by the bundle's own graph for them, where it has one: faster, for the memory of its weights."""
     vision_batch: int = 1
-    """Image tiles encoded at once, where the vision encoder takes them independently."""
+    """Image tiles encoded at once, where the vision encoder takes them independently; they are remembered so, too: of
+    those encoded at once none is known unless all are."""
     image_cache_bytes: int = 256 * MIB
     """Image embeddings kept in memory; 0 keeps none."""
     image_cache_dir: str | Path | None = None

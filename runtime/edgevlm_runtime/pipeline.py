@@ -169,8 +169,7 @@ class Pipeline:
 
     def prepare(self, image: ImageSource) -> ImageInput:
         """Decode and preprocess one image. Raises `ImageError`."""
-        prepared = self.processor(load_image(image, self.image_loading))
-        return ImageInput(prepared, self.encoder.key(prepared))
+        return self.encoder.identify(self.processor(load_image(image, self.image_loading)))
 
     def assemble(self, messages: Sequence[Message], images: Sequence[ImageInput], capacity: int) -> Prompt:
         """The prompt's tokens. Raises `PromptError`, and `ContextOverflow` for more than `capacity` tokens."""
@@ -183,7 +182,8 @@ class Pipeline:
                 f"the prompt needs {len(prompt)} tokens ({of_images} of them for {len(images)} images), "
                 f"the context holds {capacity}: {advice}"
             )
-        return replace(prompt, image_keys=tuple(image.key for image in images))
+        keys, parts = tuple(image.key for image in images), tuple(image.parts for image in images)
+        return replace(prompt, image_keys=keys, image_parts=parts)
 
     def new_context(self, capacity: int | None = None) -> Context:
         """An empty KV cache of `capacity` tokens (all that the context allows)."""

@@ -1,7 +1,7 @@
 """What a session's KV cache holds, position by position, and how a prompt gets into it.
 
-A new prompt reuses the longest prefix it shares with what is there. Image positions are compared by the image they
-stand for, not by the placeholder token, which is the same for every image. What the bundle knows beforehand
+A new prompt reuses the longest prefix it shares with what is there. Image positions are compared by the image or tile
+they stand for, not by the placeholder token, which is the same for every image. What the bundle knows beforehand
 (`edgevlm_runtime.decoding.baked_prefix`) is one more prefix: where it is longer than what is there, it takes its place.
 Where tokens see later ones (`edgevlm_runtime.decoding.attention`), no more is reused than what these cannot change.
 """
@@ -19,7 +19,7 @@ from edgevlm_runtime.decoding.baked_prefix import BakedPrefix, common_prefix
 from edgevlm_runtime.decoding.decoder import Decoder, Logits
 from edgevlm_runtime.decoding.embeddings import Rows
 from edgevlm_runtime.decoding.kept.held import Contents, Held
-from edgevlm_runtime.decoding.kept.identities import identify, image_numbers, renumbered
+from edgevlm_runtime.decoding.kept.identities import UNKNOWN, identify, image_numbers, renumbered
 from edgevlm_runtime.decoding.positions import PositionScheme
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.text.layout import ImageSpans, Prompt
@@ -95,7 +95,8 @@ class Context:
 
     def shared_prefix(self, prompt: Prompt) -> int:
         """Positions of `prompt` that need not run; at least the last one is left, for its logits."""
-        identities, blocks = self._identities(prompt), self._blocks_of(prompt)
+        identities = identify(prompt, lambda key: self._numbers.get(key, UNKNOWN))
+        blocks = self._blocks_of(prompt)
         return max(self._in_cache(identities, blocks), self._in_bundle(identities, blocks))
 
     def prefill(
@@ -212,7 +213,8 @@ class Context:
         """Keep the first `start` positions, which the cache has; what follows will be those of `prompt`."""
         self._run.kv.rewind(start)
         self._images = prompt.images
-        self._numbers = {key: number for key, number in self._numbers.items() if key in prompt.image_keys}
+        known = prompt.known_by
+        self._numbers = {key: number for key, number in self._numbers.items() if key in known}
         self._held[: len(prompt)] = identities
 
     def _extend(self, prompt: Prompt, start: int, stop: int, rows: Ids, embeddings_of: EmbeddingsOf) -> Logits:
@@ -259,7 +261,7 @@ class Context:
         return identify(prompt, self._number)
 
     def _number(self, key: str) -> int:
-        """What stands for an image as long as it is in the cache; a session may be shown millions."""
+        """What stands for an image or tile as long as it is in the cache; a session may be shown millions."""
         if key not in self._numbers:
             used = set(self._numbers.values())
             self._numbers[key] = next(number for number in count() if number not in used)

@@ -32,6 +32,15 @@ class ImageSpan:
         return self.start + self.length
 
 
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A tile of an image, or a few that are encoded at once: what they are known by, and how many of the image's rows
+    are theirs."""
+
+    key: str
+    rows: int
+
+
 ImageSpans = tuple[ImageSpan, ...]
 """The image runs of a sequence, in order; every other token is text."""
 
@@ -54,12 +63,24 @@ class Prompt:
     text: str = ""
     """What was tokenized, as people read it."""
     image_keys: tuple[str, ...] = ()
-    """Identity of each image, by number (`vision.encoder.ImageEncoder.key`); what a KV cache recognises it by."""
+    """Identity of each image, by number (`vision.encoder.ImageEncoder.identify`); what a KV cache recognises it by."""
+    image_parts: tuple[tuple[ImagePart, ...], ...] = ()
+    """Of each image its tiles in prompt order, where a KV cache may recognise them one by one; none where it is known
+    as a whole."""
     source: TokenizedText = field(default_factory=TokenizedText)
     """What was tokenized, for more text to be tokenized behind it."""
 
     def __len__(self) -> int:
         return int(self.token_ids.size)
+
+    def parts(self, image: int) -> tuple[ImagePart, ...]:
+        """The tiles that an image is recognised by; none where it is known as a whole."""
+        return self.image_parts[image] if self.image_parts else ()
+
+    @property
+    def known_by(self) -> set[str]:
+        """The keys of all images and tiles."""
+        return {*self.image_keys, *(part.key for parts in self.image_parts for part in parts)}
 
     def image_stop(self, image: int) -> int:
         """Position after the last token of an image; 0 for one that is not there."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
 from edgevlm_runtime.engines.base import Array, Graph
 from edgevlm_runtime.errors import BundleError
 from edgevlm_runtime.images.base import PreparedImage
+from edgevlm_runtime.text.layout import ImagePart
 from edgevlm_runtime.vision.cache import Embeddings, ImageCache
 
 FEATURES = "image_features"
@@ -22,10 +24,15 @@ EMBEDDINGS = "image_embeddings"
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """A prepared image and its identity (`ImageEncoder.key`)."""
+    """A prepared image and its identity (`ImageEncoder.identify`)."""
 
     prepared: PreparedImage
     key: str
+    tiles: tuple[str, ...] = ()
+    """Identity of each of its tiles, or of those that are encoded at once, in the order of computation; none where
+    there is one alone, or where they see each other."""
+    parts: tuple[ImagePart, ...] = ()
+    """The same with their rows, where these are in prompt order as they are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class EncodedImage:
 
     embeddings: Embeddings
     cached: bool
+    """Nothing had to be encoded."""
     vision_ms: float = 0.0
     projector_ms: float = 0.0
 
@@ -68,15 +76,25 @@ class ImageEncoder:
         # [tiles, patches, width] with a free first dimension: tiles do not see each other
         self._by_tile = len(features) == 3 and not isinstance(features[0], int)
 
-    def key(self, image: PreparedImage) -> str:
-        """The image's identity: digest of what the vision encoder will see, and of what will look at it."""
-        digest = hashlib.blake2b(self._identity.encode(), digest_size=32)
-        more = {"": image.order, " weights": image.weights}
-        arrays = {**image.feeds, **{name: array for name, array in more.items() if array is not None}}
-        for name in sorted(arrays):
-            array = np.ascontiguousarray(arrays[name])
-            digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-            digest.update(array.data.cast("B"))
+    def identify(self, image: PreparedImage) -> ImageInput:
+        """The image with its identity: digests of what the vision encoder will see, and of what will look at it."""
+        batches = list(self.batches(image.feeds))
+        more = {"order": image.order, "weights": image.weights}
+        rest = {name: array for name, array in more.items() if array is not None}
+        if len(batches) == 1 or image.weights is not None:  # mixed: their tiles would take more memory than they do
+            return ImageInput(image, self._digest({"image": image.feeds, "rest": rest}))
+        tiles = tuple(self._digest({"tile": feeds}) for feeds in batches)
+        key = self._digest({"rest": rest}, tiles)
+        return ImageInput(image, key, tiles, _parts(image, tiles, [_count(feeds) for feeds in batches]))
+
+    def _digest(self, groups: Mapping[str, Mapping[str, Array]], names: Sequence[str] = ()) -> str:
+        """Of arrays by group and name, and of other digests."""
+        digest = hashlib.blake2b("\0".join((self._identity, *names)).encode(), digest_size=32)
+        for group, arrays in groups.items():
+            for name in sorted(arrays):
+                array = np.ascontiguousarray(arrays[name])
+                digest.update(f"\0{group}\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+                digest.update(array.data.cast("B"))
         return digest.hexdigest()
 
     def encode(self, image: ImageInput) -> EncodedImage:
@@ -104,31 +122,41 @@ class ImageEncoder:
             own.set_result(None if encoded is None else encoded.embeddings)
 
     def _look_up(self, image: ImageInput) -> EncodedImage:
-        known = self.cache.get(image.key)
-        if known is not None and self._problem(known, image.prepared) is None:
-            return EncodedImage(known, cached=True)
-        encoded = self.compute(image)
+        tiles = self.cache.get_tiles(image.tiles) if image.tiles else {}
+        if not image.tiles or not all(key in tiles for key in image.tiles):
+            known = self.cache.get(image.key)
+            if known is not None and self._problem(known, image.prepared) is None:
+                return EncodedImage(known, cached=True)
+        encoded = self.compute(image, tiles)
+        if image.tiles and self.cache.put_tiles(tiles):
+            if not encoded.cached:
+                self.cache.save(image.key, encoded.embeddings)
+            encoded.embeddings.flags.writeable = False
+            return encoded
         return replace(encoded, embeddings=self.cache.put(image.key, encoded.embeddings))
 
-    def compute(self, image: ImageInput) -> EncodedImage:
-        """Embeddings computed anew, past the cache. Raises as `encode` does."""
+    def compute(self, image: ImageInput, tiles: dict[str, Embeddings] | None = None) -> EncodedImage:
+        """Embeddings computed anew, past the cache, but for `tiles` by their keys, which then are all of the image's.
+        Raises as `encode` does."""
+        tiles = {} if tiles is None else tiles
+        keys = image.tiles or map(str, count())
         parts: list[Array] = []
-        vision_ms = projector_ms = 0.0
-        for feeds in self.batches(image.prepared.feeds):
-            start = time.perf_counter()
-            features = self.vision.run(feeds)
-            middle = time.perf_counter()
-            projected = self.projector.run({name: features[name] for name in self.projector.inputs})[EMBEDDINGS]
-            end = time.perf_counter()
-            vision_ms += (middle - start) * 1e3
-            projector_ms += (end - middle) * 1e3
-            parts.append(projected.reshape(-1, projected.shape[-1]))
-        rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        rows = _in_prompt_order(rows, image.prepared)
+        runs, vision_ms, projector_ms = 0, 0.0, 0.0
+        for key, feeds in zip(keys, self.batches(image.prepared.feeds), strict=False):
+            if key not in tiles:
+                start = time.perf_counter()
+                features = self.vision.run(feeds)
+                middle = time.perf_counter()
+                projected = self.projector.run({name: features[name] for name in self.projector.inputs})[EMBEDDINGS]
+                end = time.perf_counter()
+                runs, vision_ms, projector_ms = runs + 1, vision_ms + middle - start, projector_ms + end - middle
+                tiles[key] = np.asarray(projected.reshape(-1, projected.shape[-1]), dtype=np.float32)
+            parts.append(tiles[key])
+        rows = _in_prompt_order(np.concatenate(parts) if len(parts) > 1 else parts[0], image.prepared)
         problem = self._problem(rows, image.prepared)
         if problem is not None:
             raise BundleError(f"the projector of {self._where} {problem}")
-        return EncodedImage(np.asarray(rows, dtype=np.float32), False, vision_ms, projector_ms)
+        return EncodedImage(rows, not runs, vision_ms * 1e3, projector_ms * 1e3)
 
     def _problem(self, rows: Array, image: PreparedImage) -> str | None:
         """What is wrong with an image's embeddings, if anything."""
@@ -156,6 +184,20 @@ class ImageEncoder:
         ((tiles,),) = counts
         for start in range(0, tiles, self._batch):
             yield {name: array[start : start + self._batch] for name, array in feeds.items()}
+
+
+def _count(feeds: Mapping[str, Array]) -> int:
+    """Tiles in a batch."""
+    return next(iter(feeds.values())).shape[0]
+
+
+def _parts(image: PreparedImage, keys: Sequence[str], counts: Sequence[int]) -> tuple[ImagePart, ...]:
+    """Batches of `counts` tiles as parts of the prompt; none where rows stand there otherwise than they are computed,
+    or at places of two dimensions."""
+    if image.order is not None or image.grid is not None or image.tokens % sum(counts):
+        return ()
+    rows = image.tokens // sum(counts)
+    return tuple(ImagePart(key, rows * count) for key, count in zip(keys, counts, strict=True))
 
 
 def _in_prompt_order(rows: Array, image: PreparedImage) -> Array:

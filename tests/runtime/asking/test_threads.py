@@ -13,6 +13,7 @@ from PIL import Image
 import edgevlm_runtime
 from edgevlm_runtime import VLM, Answer
 from edgevlm_runtime.engines.ort_graph import OrtBinding
+from edgevlm_runtime.vision.cache import Embeddings
 from edgevlm_runtime.vision.encoder import EncodedImage, ImageInput
 
 Picture = Callable[[int], Image.Image]
@@ -170,10 +171,10 @@ def test_one_new_image_in_threads_is_encoded_once(fresh: Fresh, picture: Picture
     image, compute = vlm.pipeline.prepare(picture(1)), vlm.pipeline.encoder.compute
     started, runs = threading.Barrier(4), []
 
-    def slow(one: ImageInput) -> EncodedImage:
+    def slow(one: ImageInput, tiles: dict[str, Embeddings]) -> EncodedImage:
         runs.append(one)
         time.sleep(1)  # the others arrive meanwhile, however busy the machine
-        return compute(one)
+        return compute(one, tiles)
 
     vlm.pipeline.encoder.compute = slow  # type: ignore[method-assign]
     encoded: list[EncodedImage] = []
@@ -194,12 +195,12 @@ def test_a_failed_encoding_is_tried_again(fresh: Fresh, picture: Picture) -> Non
     image, compute = vlm.pipeline.prepare(picture(1)), vlm.pipeline.encoder.compute
     started, runs = threading.Barrier(2), []
 
-    def failing_first(one: ImageInput) -> EncodedImage:
+    def failing_first(one: ImageInput, tiles: dict[str, Embeddings]) -> EncodedImage:
         runs.append(one)
         time.sleep(0.2)
         if len(runs) == 1:
             raise edgevlm_runtime.EdgeVLMError("out of memory")
-        return compute(one)
+        return compute(one, tiles)
 
     vlm.pipeline.encoder.compute = failing_first  # type: ignore[method-assign]
     outcomes: list[object] = []

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -25,32 +25,58 @@ def _embeddings(value: float, rows: int = 4) -> np.ndarray:
 
 @given(
     st.integers(0, 600),
-    st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 8), st.booleans()), max_size=60),
+    st.lists(st.tuples(st.sampled_from("abcdEF"), st.integers(1, 8), st.booleans()), max_size=60),
 )
 @settings(deadline=None)
 def test_least_recently_used_leaves_first(capacity: int, uses: list[tuple[str, int, bool]]) -> None:
+    """Images and tiles (in capitals) alike, within one capacity."""
     cache = ImageCache(capacity)
     model: OrderedDict[str, int] = OrderedDict()
-    hits = misses = 0
+    seen: Counter[tuple[bool, bool]] = Counter()
     for key, rows, is_put in uses:
+        tile = key.isupper()
         if is_put:
-            cache.put(key, _embeddings(rows, rows))
+            if tile:
+                rows = model.get(key, rows)  # its key says what is in it: the first stays
+                assert cache.put_tiles({key: _embeddings(rows, rows)}) is (32 * rows <= capacity)
+            else:
+                cache.put(key, _embeddings(rows, rows))
             model.pop(key, None)
             if 32 * rows <= capacity:
                 model[key] = rows
                 while 32 * sum(model.values()) > capacity:
                     model.popitem(last=False)
         else:
-            found = cache.get(key)
+            found = cache.get_tiles([key]).get(key) if tile else cache.get(key)
             assert (found is not None) == (key in model)
             if found is not None:
                 np.testing.assert_array_equal(found, _embeddings(model[key], model[key]))
                 model.move_to_end(key)
-            hits, misses = hits + (found is not None), misses + (found is None)
+            seen[tile, found is not None] += 1
         counts = cache.counts()
-        assert (counts.hits, counts.misses) == (hits, misses)
+        assert (counts.hits, counts.misses) == (seen[False, True] + seen[True, True], seen[False, False])
+        assert (counts.tile_hits, counts.tile_misses) == (seen[True, True], seen[True, False])
         assert counts.bytes == 32 * sum(model.values()) <= capacity
-        assert counts.images == len(model)
+        assert (counts.images, counts.tiles) == tuple(sum(k.isupper() is tile for k in model) for tile in (False, True))
+
+
+def test_tiles_that_do_not_fit_together_are_not_kept() -> None:
+    """Nor do they drive out what is there."""
+    cache = ImageCache(3 * 128)
+    cache.put("image", _embeddings(1.0))
+    assert not cache.put_tiles({name: _embeddings(2.0) for name in "abcd"})
+    assert (cache.counts().images, cache.counts().tiles) == (1, 0)
+    assert cache.put_tiles({name: _embeddings(2.0) for name in "ab"})
+    assert (cache.counts().images, cache.counts().tiles) == (1, 2)
+
+
+def test_all_tiles_of_an_image_are_an_image_found() -> None:
+    cache = ImageCache(1 << 20)
+    cache.put_tiles({name: _embeddings(2.0) for name in "ab"})
+    assert cache.get_tiles("aab").keys() == set("ab")
+    assert cache.get_tiles("abc").keys() == set("ab")
+    counts = cache.counts()
+    assert (counts.hits, counts.misses, counts.tile_hits, counts.tile_misses) == (1, 0, 4, 1)
 
 
 def test_reading_counts_as_use() -> None:

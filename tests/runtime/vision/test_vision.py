@@ -14,7 +14,8 @@ from edgevlm_runtime.engines.base import Port
 from edgevlm_runtime.errors import BundleError
 from edgevlm_runtime.images.base import PreparedImage
 from edgevlm_runtime.vision.cache import ImageCache
-from edgevlm_runtime.vision.encoder import ImageEncoder, ImageInput
+from edgevlm_runtime.vision.encoder import ImageEncoder
+from edgevlm_runtime.vision.store import DiskStore
 
 WIDTH = 3
 
@@ -48,10 +49,15 @@ def _port(name: str, *shape: int | str) -> dict[str, Port]:
     return {name: Port(name, np.dtype(np.float32), shape)}
 
 
-def _encoder(batch: int = 1, features: tuple[int | str, ...] = ("N", 2, WIDTH)) -> tuple[ImageEncoder, _Fake]:
+def _encoder(
+    batch: int = 1,
+    features: tuple[int | str, ...] = ("N", 2, WIDTH),
+    capacity: int = 1 << 20,
+    store: DiskStore | None = None,
+) -> tuple[ImageEncoder, _Fake]:
     vision = _Fake(_port("pixels", "N", 2), _port("image_features", *features))
     projector = _Fake(_port("image_features", *features), _port("image_embeddings", *features))
-    return ImageEncoder(vision, projector, ImageCache(1 << 20), "test", batch), vision
+    return ImageEncoder(vision, projector, ImageCache(capacity, store), "test", batch), vision
 
 
 def _image(pixels: Any, tokens: int, order: Any = None) -> PreparedImage:
@@ -60,7 +66,7 @@ def _image(pixels: Any, tokens: int, order: Any = None) -> PreparedImage:
 
 
 def _encode(encoder: ImageEncoder, image: PreparedImage) -> np.ndarray:
-    return encoder.encode(ImageInput(image, encoder.key(image))).embeddings
+    return encoder.encode(encoder.identify(image)).embeddings
 
 
 @pytest.mark.parametrize(("batch", "runs"), [(1, [1, 1, 1]), (2, [2, 1]), (5, [3])])
@@ -100,6 +106,92 @@ def test_rows_are_mixed_by_weights() -> None:
         _encode(encoder, few)
 
 
+@pytest.mark.parametrize(("batch", "runs"), [(1, [[[9, 9]]]), (2, [[[9, 9]]]), (3, [[[1, 2], [3, 4], [9, 9]]])])
+def test_only_tiles_that_changed_run(batch: int, runs: list[Any]) -> None:
+    encoder, vision = _encoder(batch)
+    _encode(encoder, _image([[1, 2], [3, 4], [5, 6]], 6))
+    vision.runs.clear()
+    changed = _image([[1, 2], [3, 4], [9, 9]], 6, order=[5, 0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(_encode(encoder, changed)[:, 0], [10, 2, 3, 4, 5, 10])
+    assert [run["pixels"].tolist() for run in vision.runs] == runs
+
+
+def test_equal_tiles_of_an_image_run_once() -> None:
+    encoder, vision = _encoder()
+    np.testing.assert_array_equal(_encode(encoder, _image([[1, 2]] * 3, 6))[:, 0], [2, 3] * 3)
+    assert len(vision.runs) == 1
+
+
+def test_computing_anew_asks_no_tile() -> None:
+    encoder, vision = _encoder()
+    image = _image([[1, 2], [3, 4]], 4)
+    _encode(encoder, image)
+    encoder.compute(encoder.identify(image))
+    assert len(vision.runs) == 4
+    assert encoder.cache.counts().tile_hits == 0
+
+
+def test_tiles_of_an_image_that_cannot_be_are_not_kept() -> None:
+    encoder, _ = _encoder()
+    with pytest.raises(BundleError, match="rows"):
+        _encode(encoder, _image([[1, 2], [3, 4]], 5))
+    assert encoder.cache.counts().tiles == 0
+
+
+def test_an_image_whose_tiles_are_known_need_not_be_encoded() -> None:
+    """Whichever images they were in."""
+    encoder, vision = _encoder()
+    for pixels in ([[1, 2], [3, 4]], [[5, 6], [7, 8]]):
+        _encode(encoder, _image(pixels, 4))
+    vision.runs.clear()
+    found = encoder.encode(encoder.identify(_image([[1, 2], [7, 8]], 4, order=[3, 2, 1, 0])))
+    assert found.cached
+    assert not vision.runs
+    np.testing.assert_array_equal(found.embeddings[:, 0], [9, 8, 3, 2])
+    assert not found.embeddings.flags.writeable
+
+
+def test_tiles_take_the_place_of_their_image() -> None:
+    encoder, _ = _encoder()
+    _encode(encoder, _image([[1, 2], [3, 4]], 4))
+    counts = encoder.cache.counts()
+    assert (counts.images, counts.tiles, counts.bytes) == (0, 2, 4 * WIDTH * 4)
+
+
+def test_mixed_rows_are_kept_as_an_image() -> None:
+    """Their tiles would take more memory than they do."""
+    encoder, vision = _encoder()
+    order, weights = np.array([[0, 3]], np.int64), np.array([[0.5, 0.5]], np.float32)
+    image = replace(_image([[1, 2], [3, 4]], 1), order=order, weights=weights)
+    for _ in range(2):
+        np.testing.assert_array_equal(_encode(encoder, image)[:, 0], [3.5])
+    assert len(vision.runs) == 2
+    assert (encoder.cache.counts().images, encoder.cache.counts().tiles) == (1, 0)
+
+
+def test_tiles_that_exceed_the_cache_are_kept_as_an_image_that_does_not() -> None:
+    encoder, vision = _encoder(capacity=2 * WIDTH * 4)
+    image = _image([[1, 2], [3, 4]], 2, order=[0, 3])
+    for _ in range(2):
+        np.testing.assert_array_equal(_encode(encoder, image)[:, 0], [2, 5])
+    assert len(vision.runs) == 2
+    assert (encoder.cache.counts().images, encoder.cache.counts().tiles) == (1, 0)
+
+
+def test_an_image_in_tiles_outlives_the_process_as_a_whole(tmp_path: Any) -> None:
+    image = _image([[1, 2], [3, 4]], 4)
+    for runs in (2, 0):
+        encoder, vision = _encoder(store=DiskStore(tmp_path, 1 << 20))
+        np.testing.assert_array_equal(_encode(encoder, image)[:, 0], [2, 3, 4, 5])
+        assert len(vision.runs) == runs
+
+
+def test_an_image_of_one_tile_is_kept_once() -> None:
+    encoder, _ = _encoder()
+    _encode(encoder, _image([[1, 2]], 2))
+    assert (encoder.cache.counts().images, encoder.cache.counts().tiles) == (1, 0)
+
+
 def test_wrong_number_of_rows() -> None:
     encoder, _ = _encoder()
     with pytest.raises(BundleError, match="gives 4 rows for an image of 5 tokens"):
@@ -108,8 +200,8 @@ def test_wrong_number_of_rows() -> None:
 
 def test_key_is_of_the_content() -> None:
     encoder, _ = _encoder()
-    key = encoder.key(_image([[1, 2]], 2))
-    assert key == encoder.key(_image([[1, 2]], 2))
+    key = encoder.identify(_image([[1, 2]], 2)).key
+    assert key == encoder.identify(_image([[1, 2]], 2)).key
     others = [
         _image([[1, 3]], 2),
         _image([[1], [2]], 2),
@@ -118,7 +210,26 @@ def test_key_is_of_the_content() -> None:
         PreparedImage({"pixels": np.array([[1, 2]], dtype=np.int16)}, 2, ""),
         PreparedImage({"other": np.array([[1, 2]], dtype=np.uint8)}, 2, ""),
     ]
-    assert len({key, *map(encoder.key, others)}) == 1 + len(others)
+    assert len({key, *(encoder.identify(other).key for other in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("batch", "order", "grid", "rows"),
+    [
+        (1, None, None, [2, 2, 2]),
+        (2, None, None, [4, 2]),
+        (3, None, None, []),  # all at once: the image
+        (1, [5, 4, 3, 2, 1, 0], None, []),  # rows stand elsewhere
+        (1, None, (2, 3), []),  # places have two dimensions
+    ],
+)
+def test_parts_of_a_prompt_are_tiles(batch: int, order: Any, grid: Any, rows: list[int]) -> None:
+    encoder, _ = _encoder(batch)
+    image = replace(_image([[1, 2], [3, 4], [1, 2]], 6, order), grid=grid)
+    found = encoder.identify(image)
+    assert [part.rows for part in found.parts] == rows
+    assert not rows or [part.key for part in found.parts] == list(found.tiles)
+    assert batch > 1 or (found.tiles[0] == found.tiles[2] != found.tiles[1])
 
 
 def test_key_is_of_the_bundle_too() -> None:
@@ -126,7 +237,7 @@ def test_key_is_of_the_bundle_too() -> None:
     for identity in ("bundle a ort cpu", "bundle b ort cpu", "bundle a ort cuda"):
         vision = _Fake(_port("pixels", "N", 2), _port("image_features", "N", 2, WIDTH))
         projector = _Fake(_port("image_features", "N", 2, WIDTH), _port("image_embeddings", "N", 2, WIDTH))
-        keys.add(ImageEncoder(vision, projector, ImageCache(0), identity, 1).key(_image([[1, 2]], 2)))
+        keys.add(ImageEncoder(vision, projector, ImageCache(0), identity, 1).identify(_image([[1, 2]], 2)).key)
     assert len(keys) == 3
 
 
@@ -134,7 +245,7 @@ def test_key_does_not_depend_on_memory_layout() -> None:
     encoder, _ = _encoder()
     pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
     strided = PreparedImage({"pixels": np.asfortranarray(pixels)}, 2, "")
-    assert encoder.key(strided) == encoder.key(PreparedImage({"pixels": pixels}, 2, ""))
+    assert encoder.identify(strided).key == encoder.identify(PreparedImage({"pixels": pixels}, 2, "")).key
 
 
 def test_graphs_without_the_agreed_names() -> None:

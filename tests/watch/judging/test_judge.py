@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,9 +46,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     keys: list[str] = []
     compute = ImageEncoder.compute
 
-    def counted(self: ImageEncoder, image: ImageInput) -> EncodedImage:
+    def counted(self: ImageEncoder, image: ImageInput, *more: Any) -> EncodedImage:
         keys.append(image.key)
-        return compute(self, image)
+        return compute(self, image, *more)
 
     monkeypatch.setattr(ImageEncoder, "compute", counted)
     return keys

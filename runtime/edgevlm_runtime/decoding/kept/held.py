@@ -12,15 +12,13 @@ import numpy as np
 from edgevlm_runtime.bundle.decoder_info import DecoderInfo
 from edgevlm_runtime.decoding.attention import Blocks, reusable
 from edgevlm_runtime.decoding.baked_prefix import common_prefix
-from edgevlm_runtime.decoding.kept.identities import Ids, identify
+from edgevlm_runtime.decoding.kept.identities import UNKNOWN, Ids, identify
 from edgevlm_runtime.engines.base import Array
 from edgevlm_runtime.text.layout import Prompt
 
 _LENGTH_BYTES = 8
 _LARGEST_HEAD = 1 << 20
 _MOST_POSITIONS = 1 << 24
-_UNKNOWN = 1 << 20
-"""Number of an image that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +37,14 @@ class Contents:
     ids: Ids
     """One number each (`decoding.identities`)."""
     images: tuple[str, ...]
-    """Keys of the images, by their number there."""
+    """Keys of the images and tiles, by their number there."""
     places: tuple[int, ...] = ()
     """Where states that are overwritten were copied, in order."""
 
     def shared(self, prompt: Prompt, blocks: Blocks, states: bool) -> int:
         """How many positions of `prompt` need not run; at least the last one is left, for its logits."""
         numbers = {key: number for number, key in enumerate(self.images)}
-        wanted = identify(prompt, lambda key: numbers.get(key, _UNKNOWN))
+        wanted = identify(prompt, lambda key: numbers.get(key, UNKNOWN))
         length = reusable(common_prefix(self.ids, wanted[:-1]), blocks)
         return max((place for place in self.places if place <= length), default=0) if states else length
 

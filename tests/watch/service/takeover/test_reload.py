@@ -132,8 +132,8 @@ def test_a_bundle_that_answers_otherwise_than_its_exporter_stored_is_refused(
     shutil.copytree(other_bundle, bundle)
     compute = edgevlm_runtime.vision.encoder.ImageEncoder.compute
 
-    def off(self: Any, image: Any) -> Any:
-        found = compute(self, image)
+    def off(self: Any, image: Any, *more: Any) -> Any:
+        found = compute(self, image, *more)
         return replace(found, embeddings=found.embeddings + 1)
 
     monkeypatch.setattr(edgevlm_runtime.vision.encoder.ImageEncoder, "compute", off)

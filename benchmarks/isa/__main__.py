@@ -1,0 +1,102 @@
+"""See `benchmarks.isa`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from benchmarks import folders
+from benchmarks.isa import checks
+from benchmarks.isa.checks import CPU_INFO, LIBRARY
+from benchmarks.isa.patching import copy_environment
+from benchmarks.peers import PEERS, chosen
+from benchmarks.peers import llama_cpp as llama
+from benchmarks.peers.base import Room
+from benchmarks.peers.prepare import SHAPE
+
+ENVIRONMENT, PEERS_FOLDER = "venv", "peers"
+HIDDEN = re.compile(r" (avx512|avx_vnni|amx_|avx_ifma|avx10)[a-z0-9_]*")
+"""Linux's names of what is hidden."""
+_folder = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    pass
+
+
+@main.command()
+@click.argument("room", type=_folder)
+@click.option("--peers-work", type=_folder, help="Where peers were prepared; without it edgevlm alone is measured.")
+@click.option("--peers", default="llama.cpp,openvino,onnxruntime-genai", show_default=True, help=f"Of {', '.join(PEERS)}.")
+@click.option("--shape", "shapes", multiple=True, default=(SHAPE,), show_default=True, help="Shapes that were prepared.")
+def prepare(room: Path, peers_work: Path | None, peers: str, shapes: tuple[str, ...]) -> None:
+    """Make ROOM: environments that cannot see AVX-512, and the peers' models by hard links, on the same disk."""
+    if sys.prefix == sys.base_prefix:
+        raise click.UsageError("run it in a virtual environment: all of that is copied")
+    names = chosen(peers) if peers_work else ()
+    missing = [name for name in names if peers_work and not (peers_work / name).is_dir()]
+    if missing:
+        raise click.UsageError(f"{missing[0]} is not in {peers_work}: python -m benchmarks.peers.prepare {missing[0]}")
+    room = room.resolve()
+    room.mkdir(parents=True, exist_ok=True)
+    source = Path(__file__).with_name("hide_avx512.c")
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", room / LIBRARY, source], check=True)
+    seen = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    (room / CPU_INFO).write_text(HIDDEN.sub("", seen), encoding="utf-8")
+    _tell(ENVIRONMENT, copy_environment(Path(sys.prefix), room / ENVIRONMENT))
+    checks.check(room, _interpreter(room))
+    if peers_work is None:
+        return
+    for name in names:
+        _copy_peer(peers_work.resolve() / name, room / PEERS_FOLDER / name, shapes)
+    for kind in ("checkpoints", "decoders"):
+        for shape in shapes:
+            _link(peers_work.resolve() / kind / shape, room / PEERS_FOLDER / kind / shape)
+    copied = Room(room / PEERS_FOLDER, shapes[0])
+    for name in names:
+        if name == llama.NAME:
+            llama.install(copied, llama.AVX2)
+        elif copied.python(name).exists():
+            checks.check(room, copied.python(name))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("room", type=_folder)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run(room: Path, arguments: tuple[str, ...]) -> None:
+    """Run this Python's copy in ROOM with ARGUMENTS, without AVX-512."""
+    words = checks.within(room.resolve(), _interpreter(room.resolve()), arguments)
+    os.execvp(words[0], words)
+
+
+def _interpreter(room: Path) -> Path:
+    return room / ENVIRONMENT / Path(sys.executable).relative_to(sys.prefix)
+
+
+def _copy_peer(source: Path, target: Path, shapes: tuple[str, ...]) -> None:
+    """Environments patched, sources and models linked; builds are left out."""
+    for folder in sorted(one for one in source.iterdir() if one.is_dir()):
+        if folder.name.startswith(ENVIRONMENT):
+            _tell(f"{source.name} {folder.name}", copy_environment(folder, target / folder.name))
+        elif folder.name in shapes or folder.name.startswith(llama.PACKAGE.replace("-", "_")):
+            _link(folder, target / folder.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    if source.is_dir():
+        folders.ensure(target, lambda made: subprocess.run(["cp", "-al", source, made], check=True))
+
+
+def _tell(what: str, patched: dict[str, int]) -> None:
+    for library, count in patched.items():
+        click.echo(f"{what}: {library}: {count} instructions")
+
+
+if __name__ == "__main__":
+    main()
