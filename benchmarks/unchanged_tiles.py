@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ import edgevlm_runtime
 from benchmarks import folders, kept
 from benchmarks.shapes import make_checkpoint
 from edgevlm.watch.judging.opening import IMAGES_KEPT
-from edgevlm_export import ExportOptions, export
+from edgevlm_export.api import ExportOptions, export
 from edgevlm_runtime import VLM
 
 RESULTS = Path(__file__).parent / "results" / "unchanged-tiles.json"
@@ -63,11 +64,14 @@ VIDEOS = (
     Video(1, 32, 10),
     Video(0, 23, 30, key_frames=30),
 )
+SETTLED = 90
+"""Frames before the first that is judged: at first x264 refines what stands still."""
 JUDGED = 8
 """Frames of each video that are compared with the one before."""
 TIMED = 5
-ROUNDING = 1e-3
-"""By which log-probabilities may differ: prompts are computed in other parts."""
+ROUNDING = 0.1
+"""By which log-probabilities may differ: prompts are computed in other parts, as with any prefix that is reused, and
+activations rounded to 8 bits make more of the last bits than floats do. Embeddings are the same to the last bit."""
 
 
 def drawn(video: Video) -> Iterator[Frame]:
@@ -89,23 +93,20 @@ def judged(video: Video, count: int) -> Iterator[Frame]:
     """The frames that are judged, as they come out of the decoder."""
     frames = drawn(video)
     if video.quality is None:
-        for number in range(count * video.every):
-            frame = next(frames)
-            if number % video.every == 0:
-                yield frame
+        yield from (next(islice(frames, video.every - 1, None)) for _ in range(count))
         return
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as output:
         options = {"crf": str(video.quality), "preset": "veryfast", "tune": "zerolatency", "g": str(video.key_frames)}
         stream = output.add_stream("libx264", rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
-        for _ in range((count - 1) * video.every + 1):
+        for _ in range(SETTLED + (count - 1) * video.every + 1):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(next(frames), format="rgb24")))
         output.mux(stream.encode())
     file.seek(0)
     with av.open(file) as source:
-        for number, frame in enumerate(source.decode(video=0)):
-            if number % video.every == 0:
+        for number, frame in enumerate(source.decode(video=0), -SETTLED):
+            if number >= 0 and number % video.every == 0:
                 yield frame.to_ndarray(format="rgb24")
 
 
@@ -160,7 +161,7 @@ def main(work: Path) -> None:
     for video in VIDEOS:
         found["counted"].append(same(vlm, video))
         click.echo(json.dumps(found["counted"][-1]))
-    for video in (VIDEOS[0], VIDEOS[2]):
+    for video in (VIDEOS[0], Video(1, 23, 1)):
         found["timed"].append(timed(bundle, video))
         click.echo(json.dumps({name: value for name, value in found["timed"][-1].items() if name != "raw_ms"}))
     kept.store(RESULTS, SHAPE, figures=found)

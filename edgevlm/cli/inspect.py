@@ -101,6 +101,7 @@ def _graph(graph: GraphInfo) -> GraphReport:
 
     return GraphReport(
         bytes=graph.bytes,
+        widened_bytes=graph.widened_bytes,
         precision=graph.precision,
         nodes=graph.nodes,
         exceptions=graph.exceptions,
@@ -136,10 +137,15 @@ def _as_text(bundle: Bundle) -> str:
         ("needs", f"edgevlm-runtime {manifest.min_runtime_version}, schema {manifest.schema_version}"),
     ]
     graphs = [("graph", "precision", "size", "nodes")]
-    graphs += [(n, g.precision, human_bytes(g.bytes), str(g.nodes)) for n, g in manifest.graphs.items()]
+    graphs += [(n, g.precision, _size(g), str(g.nodes)) for n, g in manifest.graphs.items()]
     files = [(name, human_bytes(record.bytes), record.sha256[:16]) for name, record in sorted(manifest.files.items())]
     parts = [str(bundle.path), table(about), *_notes(manifest), "Graphs", table(graphs), *_exceptions(manifest)]
     return "\n".join([*parts, "Files", table(files)])
+
+
+def _size(graph: GraphInfo) -> str:
+    made = f" + {human_bytes(graph.widened_bytes)} when loaded" if graph.widened else ""
+    return human_bytes(graph.bytes) + made
 
 
 def _notes(manifest: Manifest) -> list[str]:

@@ -159,6 +159,8 @@ class GraphReport:
 
     bytes: int
     """Size of the graph with its weights."""
+    widened_bytes: int
+    """Weights that are made of the decoder's when the bundle is loaded: memory, and no disk."""
     precision: str
     """How its weights are stored: "fp32", "fp16", "int8", "int4" or a finer name."""
     nodes: int

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -309,6 +311,21 @@ def test_the_cli_says_what_it_made(tiny_checkpoint: Path, tmp_path: Path) -> Non
     done = CliRunner().invoke(cli, [*arguments, "--no-certificate", "--no-self-test"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["graphs"]["prefill"]["precision"] == "int8"
+
+
+def test_inspect_tells_the_memory_of_what_is_made(tmp_path: Path, export_bundle) -> None:
+    from click.testing import CliRunner
+
+    from edgevlm.cli import cli
+
+    bundle = export_bundle(checkpoints.llava(tmp_path / "checkpoint"), precision="int4", layers=PLAIN, prefill="widened")
+    graphs = json.loads(CliRunner().invoke(cli, ["inspect", str(bundle), "--json"]).stdout)["graphs"]
+    described = json.loads((bundle / "manifest.json").read_text())["graphs"]["prefill"]["widened"]
+    made = sum(math.prod(one["blocks"]["shape"]) for one in described)
+    assert made < graphs["prefill"]["widened_bytes"] < 1.5 * made  # and a scale for each output
+    assert graphs["decoder"]["widened_bytes"] == 0
+    text = CliRunner().invoke(cli, ["inspect", str(bundle)]).stdout
+    assert re.search(r"prefill +int8 +[\d.]+ KiB \+ [\d.]+ KiB when loaded", text), text
 
 
 def test_refused() -> None:
