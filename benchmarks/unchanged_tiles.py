@@ -18,7 +18,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +107,13 @@ def judged(video: Video, count: int) -> Iterator[Frame]:
     with av.open(file) as source:
         for number, frame in enumerate(source.decode(video=0), -SETTLED):
             if number >= 0 and number % video.every == 0:
-                yield frame.to_ndarray(format="rgb24")
+                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 def same(vlm: VLM, video: Video) -> dict[str, Any]:
     """How many tiles of a frame, on average, are those of the frame before."""
     tiles = [vlm.pipeline.prepare(Image.fromarray(frame)).tiles for frame in judged(video, JUDGED + 1)]
-    unchanged = [sum(one == other for one, other in zip(a, b, strict=True)) for a, b in zip(tiles, tiles[1:], strict=False)]
+    unchanged = [sum(one == other for one, other in zip(a, b, strict=True)) for a, b in pairwise(tiles)]
     return {**asdict(video), "tiles": len(tiles[0]), "unchanged": statistics.mean(unchanged)}
 
 
@@ -148,8 +148,15 @@ def timed(bundle: Path, video: Video) -> dict[str, Any]:
 def exported(work: Path) -> Path:
     """The bundle, in int8."""
     checkpoint = folders.ensure(work / SHAPE, lambda folder: make_checkpoint(folder, SHAPE))
-    plain = {"precision": "int8", "certificate": False, "self_test": False, "max_kl": float("inf")}
-    return folders.ensure(work / f"{SHAPE}-int8", lambda folder: export(ExportOptions(str(checkpoint), folder, **plain)))
+
+    def make(folder: Path) -> None:
+        export(
+            ExportOptions(
+                str(checkpoint), folder, precision="int8", certificate=False, self_test=False, max_kl=float("inf")
+            )
+        )
+
+    return folders.ensure(work / f"{SHAPE}-int8", make)
 
 
 @click.command(help=__doc__)

@@ -53,6 +53,7 @@ WIDE = (
     "export/parity/test_shared_layers.py",
     "export/parity/test_standard_bundles.py",
     "export/parity/test_states.py",
+    "export/parity/test_unchanged_tiles.py",
     "export/writing/test_interrupted.py",
     "test_export_memory.py",
     "test_private.py",

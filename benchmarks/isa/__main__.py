@@ -33,8 +33,12 @@ def main() -> None:
 @main.command()
 @click.argument("room", type=_folder)
 @click.option("--peers-work", type=_folder, help="Where peers were prepared; without it edgevlm alone is measured.")
-@click.option("--peers", default="llama.cpp,openvino,onnxruntime-genai", show_default=True, help=f"Of {', '.join(PEERS)}.")
-@click.option("--shape", "shapes", multiple=True, default=(SHAPE,), show_default=True, help="Shapes that were prepared.")
+@click.option(
+    "--peers", default="llama.cpp,openvino,onnxruntime-genai", show_default=True, help=f"Of {', '.join(PEERS)}."
+)
+@click.option(
+    "--shape", "shapes", multiple=True, default=(SHAPE,), show_default=True, help="Shapes that were prepared."
+)
 def prepare(room: Path, peers_work: Path | None, peers: str, shapes: tuple[str, ...]) -> None:
     """Make ROOM: environments that cannot see AVX-512, and the peers' models by hard links, on the same disk."""
     if sys.prefix == sys.base_prefix:
@@ -62,8 +66,8 @@ def prepare(room: Path, peers_work: Path | None, peers: str, shapes: tuple[str, 
     for name in names:
         if name == llama.NAME:
             llama.install(copied, llama.AVX2)
-        elif copied.python(name).exists():
-            checks.check(room, copied.python(name))
+        for python in sorted(copied.home(name).glob(f"{ENVIRONMENT}*/bin/python")):
+            checks.check(room, python)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

@@ -14,7 +14,7 @@ import importlib.util
 import numpy as np
 
 found = []
-if importlib.util.find_spec("onnxruntime"):
+if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
     # Without VNNI its fast products add pairs in 16 bits, and these do not fit.
     import onnx
     import onnxruntime
@@ -53,6 +53,7 @@ def within(room: Path, program: Path, arguments: Sequence[str]) -> list[str]:
 def check(room: Path, python: Path) -> None:
     """Ask the libraries of an environment's copy. Raises `RuntimeError` for any that sees more than it should."""
     done = subprocess.run(within(room, python, ["-c", CHECK]), capture_output=True, text=True, check=False)
-    if done.returncode != 0 or done.stdout.split():
-        told = done.stdout.strip() or done.stderr.strip()[-300:]
-        raise RuntimeError(f"{python}: the processor is not hidden from {told}")
+    if done.returncode != 0:
+        raise RuntimeError(f"{python} cannot be checked: {done.stderr.strip()[-300:]}")
+    if done.stdout.split():
+        raise RuntimeError(f"{python}: the processor is not hidden from {done.stdout.strip()}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CPUID, INVALID = b"\x0f\xa2", b"\x06\xa2"
-"""The instruction, and two bytes that no compiler makes: the first is invalid in 64-bit mode, which the system reports to
+"""The instruction, and two bytes that no compiler makes: the first is invalid in 64-bit mode, of which the system tells
 the process."""
 _CPUID_LINE = re.compile(r"\s*([0-9a-f]+):\s+cpuid\s*")
 

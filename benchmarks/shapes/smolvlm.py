@@ -51,7 +51,8 @@ def _save_smolvlm_processor(folder: Path, longest_edge: int = 512) -> None:
     """Unless told otherwise for images of one tile: the processor does not enlarge them to sixteen."""
     places = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
     tokenizer(SMOLVLM_IMAGE_TOKEN, ["<fake_token_around_image>", "<global-img>", *places]).save_pretrained(folder)
-    SmolVLMImageProcessorPil(size={"longest_edge": longest_edge}, max_image_size={"longest_edge": 512}).save_pretrained(folder)
+    sizes = {"size": {"longest_edge": longest_edge}, "max_image_size": {"longest_edge": 512}}
+    SmolVLMImageProcessorPil(**sizes).save_pretrained(folder)
     made = {"processor_class": "SmolVLMProcessor", "image_seq_len": SMOLVLM_TOKENS}
     (folder / "processor_config.json").write_text(json.dumps(made), encoding="utf-8")
 

@@ -95,4 +95,3 @@ def test_a_library_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 def test_names_that_are_hidden() -> None:
     flags = "flags : fpu avx avx2 avx512f avx512_vnni avx512_bf16 avx_vnni amx_int8 amx_tile fma\n"
     assert HIDDEN.sub("", flags) == "flags : fpu avx avx2 fma\n"
-

@@ -3,8 +3,9 @@
 The key is a digest of the prepared pixels, the preprocessing and the bundle, never a path or an object's identity: a
 file that is overwritten is another image. What is kept is a copy, so that buffers reused elsewhere cannot change it.
 
-Of images that are cut into tiles, the tiles are kept instead: where a camera's picture changed in one of them alone, the
-others are not encoded again.
+Of images that are cut into tiles, the tiles are kept instead, in memory: where a camera's picture changed in one of
+them alone, the others are not encoded again. Images whose rows are mixtures of several, and those whose tiles do not
+fit all at once, are kept as they are.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class CacheCounts:
     """Of images and tiles."""
     tile_hits: int = 0
     tile_misses: int = 0
+    """Also of images that were then found whole."""
     tiles: int = 0
 
 
@@ -112,7 +114,8 @@ class ImageCache:
         return True
 
     def save(self, key: str, embeddings: Embeddings) -> None:
-        """Have an image outlive the process, where there is a place on disk."""
+        """Have an image outlive the process, where there is a place on disk. (Those that are put together from tiles of
+        others are not stored.)"""
         if self._store is not None:
             self._store.save(key, embeddings)
 
@@ -122,6 +125,13 @@ class ImageCache:
             whole, tiles = (self._hits, self._misses, self._evictions), len(self._tiles)
             images = len(self._kept) - tiles
             return CacheCounts(*whole, images, self._bytes, self._tile_hits, self._tile_misses, tiles)
+
+    def forget(self, key: str) -> None:
+        """Keep an image no longer in memory."""
+        with self._lock:
+            found = self._kept.pop(key, None)
+            if found is not None:
+                self._bytes -= found.nbytes
 
     def clear(self) -> None:
         """Forget what is in memory; what is on disk stays."""

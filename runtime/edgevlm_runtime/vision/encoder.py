@@ -81,7 +81,7 @@ class ImageEncoder:
         batches = list(self.batches(image.feeds))
         more = {"order": image.order, "weights": image.weights}
         rest = {name: array for name, array in more.items() if array is not None}
-        if len(batches) == 1 or image.weights is not None:  # mixed: their tiles would take more memory than they do
+        if len(batches) <= 1 or image.weights is not None:  # mixed: their tiles would take more memory than they do
             return ImageInput(image, self._digest({"image": image.feeds, "rest": rest}))
         tiles = tuple(self._digest({"tile": feeds}) for feeds in batches)
         key = self._digest({"rest": rest}, tiles)
@@ -125,8 +125,10 @@ class ImageEncoder:
         tiles = self.cache.get_tiles(image.tiles) if image.tiles else {}
         if not image.tiles or not all(key in tiles for key in image.tiles):
             known = self.cache.get(image.key)
-            if known is not None and self._problem(known, image.prepared) is None:
-                return EncodedImage(known, cached=True)
+            if known is not None:
+                if self._problem(known, image.prepared) is None:
+                    return EncodedImage(known, cached=True)
+                self.cache.forget(image.key)
         encoded = self.compute(image, tiles)
         if image.tiles and self.cache.put_tiles(tiles):
             if not encoded.cached:
@@ -188,7 +190,7 @@ class ImageEncoder:
 
 def _count(feeds: Mapping[str, Array]) -> int:
     """Tiles in a batch."""
-    return next(iter(feeds.values())).shape[0]
+    return len(next(iter(feeds.values())))
 
 
 def _parts(image: PreparedImage, keys: Sequence[str], counts: Sequence[int]) -> tuple[ImagePart, ...]:

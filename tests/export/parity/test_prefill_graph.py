@@ -318,7 +318,8 @@ def test_inspect_tells_the_memory_of_what_is_made(tmp_path: Path, export_bundle)
 
     from edgevlm.cli import cli
 
-    bundle = export_bundle(checkpoints.llava(tmp_path / "checkpoint"), precision="int4", layers=PLAIN, prefill="widened")
+    folder = checkpoints.llava(tmp_path / "checkpoint")
+    bundle = export_bundle(folder, precision="int4", layers=PLAIN, prefill="widened")
     graphs = json.loads(CliRunner().invoke(cli, ["inspect", str(bundle), "--json"]).stdout)["graphs"]
     described = json.loads((bundle / "manifest.json").read_text())["graphs"]["prefill"]["widened"]
     made = sum(math.prod(one["blocks"]["shape"]) for one in described)

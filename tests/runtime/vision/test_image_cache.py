@@ -37,13 +37,14 @@ def test_least_recently_used_leaves_first(capacity: int, uses: list[tuple[str, i
         tile = key.isupper()
         if is_put:
             if tile:
-                rows = model.get(key, rows)  # its key says what is in it: the first stays
-                assert cache.put_tiles({key: _embeddings(rows, rows)}) is (32 * rows <= capacity)
+                count = model.get(key, rows)  # its key says what is in it: the first stays
+                assert cache.put_tiles({key: _embeddings(count, count)}) is (32 * count <= capacity)
             else:
-                cache.put(key, _embeddings(rows, rows))
+                count = rows
+                cache.put(key, _embeddings(count, count))
             model.pop(key, None)
-            if 32 * rows <= capacity:
-                model[key] = rows
+            if 32 * count <= capacity:
+                model[key] = count
                 while 32 * sum(model.values()) > capacity:
                     model.popitem(last=False)
         else:
@@ -68,6 +69,24 @@ def test_tiles_that_do_not_fit_together_are_not_kept() -> None:
     assert (cache.counts().images, cache.counts().tiles) == (1, 0)
     assert cache.put_tiles({name: _embeddings(2.0) for name in "ab"})
     assert (cache.counts().images, cache.counts().tiles) == (1, 2)
+
+
+def test_tiles_are_copies() -> None:
+    cache, buffer = ImageCache(1 << 20), _embeddings(2.0)
+    cache.put_tiles({"a": buffer})
+    buffer[:] = 3
+    found = cache.get_tiles("a")["a"]
+    np.testing.assert_array_equal(found, _embeddings(2.0))
+    assert not found.flags.writeable
+
+
+def test_an_image_that_is_forgotten() -> None:
+    cache = ImageCache(1 << 20)
+    cache.put("a", _embeddings(1.0))
+    for _ in range(2):
+        cache.forget("a")
+    assert cache.get("a") is None
+    assert (cache.counts().images, cache.counts().bytes) == (0, 0)
 
 
 def test_all_tiles_of_an_image_are_an_image_found() -> None:

@@ -66,7 +66,9 @@ def _image(pixels: Any, tokens: int, order: Any = None) -> PreparedImage:
 
 
 def _encode(encoder: ImageEncoder, image: PreparedImage) -> np.ndarray:
-    return encoder.encode(encoder.identify(image)).embeddings
+    found = encoder.encode(encoder.identify(image)).embeddings
+    assert not found.flags.writeable
+    return found
 
 
 @pytest.mark.parametrize(("batch", "runs"), [(1, [1, 1, 1]), (2, [2, 1]), (5, [3])])
@@ -184,6 +186,17 @@ def test_an_image_in_tiles_outlives_the_process_as_a_whole(tmp_path: Any) -> Non
         encoder, vision = _encoder(store=DiskStore(tmp_path, 1 << 20))
         np.testing.assert_array_equal(_encode(encoder, image)[:, 0], [2, 3, 4, 5])
         assert len(vision.runs) == runs
+
+
+def test_a_bad_file_of_an_image_in_tiles_is_forgotten(tmp_path: Any) -> None:
+    image, store = _image([[1, 2], [3, 4]], 4), DiskStore(tmp_path, 1 << 20)
+    encoder, vision = _encoder(store=store)
+    store.save(encoder.identify(image).key, np.zeros((3, WIDTH), np.float32))
+    np.testing.assert_array_equal(_encode(encoder, image)[:, 0], [2, 3, 4, 5])
+    assert (encoder.cache.counts().images, encoder.cache.counts().tiles, len(vision.runs)) == (0, 2, 2)
+    again, vision = _encoder(store=store)
+    np.testing.assert_array_equal(_encode(again, image)[:, 0], [2, 3, 4, 5])
+    assert not vision.runs
 
 
 def test_an_image_of_one_tile_is_kept_once() -> None:
