@@ -104,7 +104,7 @@ def judged(video: Video, count: int) -> Iterator[Frame]:
             output.mux(stream.encode(av.VideoFrame.from_ndarray(next(frames), format="rgb24")))
         output.mux(stream.encode())
     file.seek(0)
-    with av.open(file) as source:
+    with av.open(file, "r") as source:
         for number, frame in enumerate(source.decode(video=0), -SETTLED):
             if number >= 0 and number % video.every == 0:
                 yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)

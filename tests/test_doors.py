@@ -23,6 +23,7 @@ IMPORTS_ALLOWED = {
     OPENVINO,
     # Code of processes that `child` starts, which gives them the switches.
     "edgevlm/providers.py",
+    "benchmarks/isa/checks.py",
     "benchmarks/peers/onnxruntime_genai.py",
     "benchmarks/peers/openvino.py",
     "benchmarks/peers/openvino_genai.py",
@@ -34,6 +35,7 @@ STARTS_ALLOWED = {
     "benchmarks/context_cache.py",  # this benchmark's own rounds, from the repository
     "benchmarks/watching.py",  # `edgevlm watch` as users start it, and the RTSP server
     "benchmarks/before_after.py",  # git, and another checkout's own command
+    "benchmarks/isa/commands.py",  # gcc, objdump, cp, unshare, in the environment that `child` makes
     "benchmarks/peers/tools.py",  # other people's programs, in the environment that `child` makes
 }
 STARTING = {

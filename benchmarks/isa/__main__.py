@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 
 from benchmarks import folders
-from benchmarks.isa import checks
+from benchmarks.isa import checks, commands
 from benchmarks.isa.checks import CPU_INFO, LIBRARY
 from benchmarks.isa.patching import copy_environment
-from benchmarks.peers import PEERS, chosen
+from benchmarks.peers import PEERS, UnknownPeer, chosen
 from benchmarks.peers import llama_cpp as llama
 from benchmarks.peers.base import Room
 from benchmarks.peers.prepare import SHAPE
@@ -43,14 +41,17 @@ def prepare(room: Path, peers_work: Path | None, peers: str, shapes: tuple[str, 
     """Make ROOM: environments that cannot see AVX-512, and the peers' models by hard links, on the same disk."""
     if sys.prefix == sys.base_prefix:
         raise click.UsageError("run it in a virtual environment: all of that is copied")
-    names = chosen(peers) if peers_work else ()
+    try:
+        names = chosen(peers) if peers_work else ()
+    except UnknownPeer as error:
+        raise click.UsageError(str(error)) from error
     missing = [name for name in names if peers_work and not (peers_work / name).is_dir()]
     if missing:
         raise click.UsageError(f"{missing[0]} is not in {peers_work}: python -m benchmarks.peers.prepare {missing[0]}")
     room = room.resolve()
     room.mkdir(parents=True, exist_ok=True)
     source = Path(__file__).with_name("hide_avx512.c")
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", room / LIBRARY, source], check=True)
+    commands.must("gcc", "-O2", "-shared", "-fPIC", "-o", room / LIBRARY, source)
     seen = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     (room / CPU_INFO).write_text(HIDDEN.sub("", seen), encoding="utf-8")
     _tell(ENVIRONMENT, copy_environment(Path(sys.prefix), room / ENVIRONMENT))
@@ -75,8 +76,7 @@ def prepare(room: Path, peers_work: Path | None, peers: str, shapes: tuple[str, 
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(room: Path, arguments: tuple[str, ...]) -> None:
     """Run this Python's copy in ROOM with ARGUMENTS, without AVX-512."""
-    words = checks.within(room.resolve(), _interpreter(room.resolve()), arguments)
-    os.execvp(words[0], words)
+    commands.become(*checks.within(room.resolve(), [str(_interpreter(room.resolve())), *arguments]))
 
 
 def _interpreter(room: Path) -> Path:
@@ -94,7 +94,7 @@ def _copy_peer(source: Path, target: Path, shapes: tuple[str, ...]) -> None:
 
 def _link(source: Path, target: Path) -> None:
     if source.is_dir():
-        folders.ensure(target, lambda made: subprocess.run(["cp", "-al", source, made], check=True))
+        folders.ensure(target, lambda made: commands.must("cp", "-al", source, made))
 
 
 def _tell(what: str, patched: dict[str, int]) -> None:

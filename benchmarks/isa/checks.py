@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks.isa import commands
+from edgevlm_runtime import child
 
 LIBRARY, CPU_INFO = "hide_avx512.so", "cpuinfo"
 """Of a room."""
@@ -44,15 +46,15 @@ print(*found)
 """Prints the libraries that still use what is hidden."""
 
 
-def within(room: Path, program: Path, arguments: Sequence[str]) -> list[str]:
-    """The command that runs a program without AVX-512. Needs root."""
+def within(room: Path, command: Sequence[str]) -> list[str]:
+    """The command that runs another without AVX-512. Needs root."""
     words = ["unshare", "--mount", "sh", "-c", _MOUNT, "sh", str(room / CPU_INFO)]
-    return [*words, "env", f"LD_PRELOAD={room / LIBRARY}", str(program), *arguments]
+    return [*words, "env", f"LD_PRELOAD={room / LIBRARY}", *command]
 
 
 def check(room: Path, python: Path) -> None:
     """Ask the libraries of an environment's copy. Raises `RuntimeError` for any that sees more than it should."""
-    done = subprocess.run(within(room, python, ["-c", CHECK]), capture_output=True, text=True, check=False)
+    done = commands.run(*within(room, child.command(["-c", CHECK], python)))
     if done.returncode != 0:
         raise RuntimeError(f"{python} cannot be checked: {done.stderr.strip()[-300:]}")
     if done.stdout.split():

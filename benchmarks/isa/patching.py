@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.isa import commands
 
 CPUID, INVALID = b"\x0f\xa2", b"\x06\xa2"
 """The instruction, and two bytes that no compiler makes: the first is invalid in 64-bit mode, of which the system tells
@@ -32,7 +33,7 @@ def copy_environment(source: Path, target: Path) -> dict[str, int]:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cp", "-al", str(source), str(partial)], check=True)
+    commands.must("cp", "-al", source, partial)
     found = {file.name: count for file in libraries(partial) if (count := patch(file))}
     partial.rename(target)
     return found
@@ -66,21 +67,12 @@ def patch(file: Path) -> int:
 
 def sections(file: Path) -> list[Section]:
     """Those with code or data."""
-    rows = [line.split() for line in _objdump("-h", file)]
+    rows = [line.split() for line in commands.lines("objdump", "-h", file)]
     numbered = [row for row in rows if len(row) == 7 and row[0].isdigit()]
     return [Section(int(row[3], 16), int(row[2], 16), int(row[5], 16)) for row in numbered]
 
 
 def cpuid_places(file: Path) -> list[int]:
     """Addresses of the instruction. Those of its bytes that are part of others are none: so it is disassembled."""
-    matches = (_CPUID_LINE.fullmatch(line) for line in _objdump("-d", "--no-show-raw-insn", file))
+    matches = (_CPUID_LINE.fullmatch(line) for line in commands.lines("objdump", "-d", "--no-show-raw-insn", file))
     return [int(match[1], 16) for match in matches if match]
-
-
-def _objdump(*arguments: object) -> Iterator[str]:
-    words = ["objdump", *map(str, arguments)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        yield from (line.rstrip("\n") for line in process.stdout)
-    if process.returncode != 0:
-        raise RuntimeError(f"objdump cannot read {arguments[-1]}")
