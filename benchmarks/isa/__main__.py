@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -41,34 +42,16 @@ def prepare(room: Path, peers_work: Path | None, peers: str, shapes: tuple[str, 
     """Make ROOM: environments that cannot see AVX-512, and the peers' models by hard links, on the same disk."""
     if sys.prefix == sys.base_prefix:
         raise click.UsageError("run it in a virtual environment: all of that is copied")
-    try:
-        names = chosen(peers) if peers_work else ()
-    except UnknownPeer as error:
-        raise click.UsageError(str(error)) from error
-    missing = [name for name in names if peers_work and not (peers_work / name).is_dir()]
-    if missing:
-        raise click.UsageError(f"{missing[0]} is not in {peers_work}: python -m benchmarks.peers.prepare {missing[0]}")
+    names = _prepared(peers, peers_work) if peers_work else ()
     room = room.resolve()
     room.mkdir(parents=True, exist_ok=True)
-    source = Path(__file__).with_name("hide_avx512.c")
-    commands.must("gcc", "-O2", "-shared", "-fPIC", "-o", room / LIBRARY, source)
+    commands.must("gcc", "-O2", "-shared", "-fPIC", "-o", room / LIBRARY, Path(__file__).with_name("hide_avx512.c"))
     seen = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     (room / CPU_INFO).write_text(HIDDEN.sub("", seen), encoding="utf-8")
     _tell(ENVIRONMENT, copy_environment(Path(sys.prefix), room / ENVIRONMENT))
     checks.check(room, _interpreter(room))
-    if peers_work is None:
-        return
-    for name in names:
-        _copy_peer(peers_work.resolve() / name, room / PEERS_FOLDER / name, shapes)
-    for kind in ("checkpoints", "decoders"):
-        for shape in shapes:
-            _link(peers_work.resolve() / kind / shape, room / PEERS_FOLDER / kind / shape)
-    copied = Room(room / PEERS_FOLDER, shapes[0])
-    for name in names:
-        if name == llama.NAME:
-            llama.install(copied, llama.AVX2)
-        for python in sorted(copied.home(name).glob(f"{ENVIRONMENT}*/bin/python")):
-            checks.check(room, python)
+    if peers_work is not None:
+        _copy_peers(names, peers_work.resolve(), room, shapes)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -83,7 +66,33 @@ def _interpreter(room: Path) -> Path:
     return room / ENVIRONMENT / Path(sys.executable).relative_to(sys.prefix)
 
 
-def _copy_peer(source: Path, target: Path, shapes: tuple[str, ...]) -> None:
+def _prepared(peers: str, work: Path) -> tuple[str, ...]:
+    """The peers' names. Raises `UsageError` for one that is none, or that was not prepared."""
+    try:
+        names = chosen(peers)
+    except UnknownPeer as error:
+        raise click.UsageError(str(error)) from error
+    for name in names:
+        if not (work / name).is_dir():
+            raise click.UsageError(f"{name} is not in {work}: python -m benchmarks.peers.prepare {name}")
+    return names
+
+
+def _copy_peers(names: Sequence[str], work: Path, room: Path, shapes: Sequence[str]) -> None:
+    copied = Room(room / PEERS_FOLDER, shapes[0])
+    for name in names:
+        _copy_peer(work / name, copied.home(name), shapes)
+    for kind in ("checkpoints", "decoders"):
+        for shape in shapes:
+            _link(work / kind / shape, copied.work / kind / shape)
+    for name in names:
+        if name == llama.NAME:
+            llama.install(copied, llama.AVX2)
+        for python in sorted(copied.home(name).glob(f"{ENVIRONMENT}*/bin/python")):
+            checks.check(room, python)
+
+
+def _copy_peer(source: Path, target: Path, shapes: Sequence[str]) -> None:
     """Environments patched, sources and models linked; builds are left out."""
     for folder in sorted(one for one in source.iterdir() if one.is_dir()):
         if folder.name.startswith(ENVIRONMENT):
