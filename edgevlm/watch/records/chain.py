@@ -73,18 +73,23 @@ def decode(line: bytes) -> Record:
 
 
 def _convert(line: bytes, kind: type[_T]) -> _T:
+    """A record of ours whose schema alone was altered is ours: it is no longer sealed, and reads as before."""
+    newer: TooNew | None = None
     try:
         found = json.loads(line)
-        if isinstance(found, dict) and isinstance(found.get("schema"), int):
-            _check_schema(found["schema"])
+        newer = _newer(found)
+        if newer is not None and holds(line):
+            raise newer
         return msgspec.convert(found, known(kind))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ValueError(one_line(error)) from error
+        raise newer or ValueError(one_line(error)) from error
 
 
-def _check_schema(schema: int) -> None:
-    if schema > SCHEMA:
-        raise TooNew(f"schema {schema} is of a newer edgevlm, this one knows {SCHEMA}: upgrade edgevlm")
+def _newer(found: object) -> TooNew | None:
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if not isinstance(schema, int) or schema <= SCHEMA:
+        return None
+    return TooNew(f"schema {schema} is of a newer edgevlm, this one knows {SCHEMA}: upgrade edgevlm")
 
 
 def _body(record: Record) -> bytes:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +195,7 @@ def test_somebody_elses_file_is_left_alone(file: Path) -> None:
 
 def test_records_of_a_newer_edgevlm_are_refused(file: Path) -> None:
     (given,) = fill(file, 1)
-    newer = seal(given)[1].replace(b'"schema":1', b'"schema":2')
+    newer = seal(replace(given, schema=2))[1]
     file.write_bytes(newer)
     for read in (lambda: book(file), lambda: list(records(file)), lambda: verify(file)):
         with pytest.raises(EdgeVLMError, match=r"line 1: schema 2 is of a newer edgevlm.*upgrade"):

@@ -105,6 +105,17 @@ def test_an_altered_byte_is_found(chain: list[Path], scratch: Path, number: int,
     assert f"{file}, line {at + 1}:" in found[0].text
 
 
+@pytest.mark.parametrize("number", [1, COUNT // 2, COUNT])
+@pytest.mark.parametrize("schema", [b"3", b"9999"])
+def test_an_altered_schema_is_no_newer_edgevlm(chain: list[Path], scratch: Path, number: int, schema: bytes) -> None:
+    lines = Lines(chain, scratch)
+    within, at = lines[number]
+    altered = within[at].replace(b'"schema":1,', b'"schema":' + schema + b",")
+    assert altered != within[at]
+    within[at] = altered
+    assert [(problem.kind, problem.number) for problem in lines.problems()] == [("altered", number)]
+
+
 @settings(deadline=None)
 @given(number=st.integers(1, COUNT - 1))
 def test_a_record_that_was_altered_and_sealed_again(chain: list[Path], scratch: Path, number: int) -> None:
