@@ -24,7 +24,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
 }
 CORNER = 16
 """Side of what changes in the picture, in pixels."""
-IN_PROMPT_ORDER = ("smolvlm", "internvl", "lfm2_vl")
+IN_PROMPT_ORDER = ("smolvlm", "internvl")
 """Their tiles stand in the prompt one after another, as they are encoded."""
 
 
