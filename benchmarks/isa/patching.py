@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import folders
 from benchmarks.isa import commands
 
 CPUID, INVALID = b"\x0f\xa2", b"\x06\xa2"
@@ -28,14 +29,13 @@ class Section:
 def copy_environment(source: Path, target: Path) -> dict[str, int]:
     """Hard links to all of `source`, with patched libraries in place of those that use the instruction; how often each
     of them does, by name. What is there stays."""
-    if target.exists():
-        return {}
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    commands.must("cp", "-al", source, partial)
-    found = {file.name: count for file in libraries(partial) if (count := patch(file))}
-    partial.rename(target)
+    found: dict[str, int] = {}
+
+    def make(copy: Path) -> None:
+        commands.must("cp", "-al", source, copy)
+        found.update({file.name: count for file in libraries(copy) if (count := patch(file))})
+
+    folders.ensure(target, make)
     return found
 
 

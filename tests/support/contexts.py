@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 import edgevlm_runtime
 from edgevlm_runtime.decoding.context import Context
-from edgevlm_runtime.text.layout import ImageSpan, Prompt
+from edgevlm_runtime.text.layout import ImagePart, ImageSpan, Prompt
 
 HIDDEN, ROWS, IMAGE = 32, 4, 258
 PICTURES = {
@@ -29,6 +30,12 @@ def prompt_of(parts: list[Part]) -> Prompt:
         else:
             ids.append(part)
     return Prompt(np.array(ids, dtype=np.int64), tuple(spans), image_keys=tuple(keys))
+
+
+def in_tiles(prompt: Prompt, *tiles: str) -> Prompt:
+    """The prompt with each of its images in tiles of those names, a letter each."""
+    pairs = [tuple(ImagePart(f"tile {name}", ROWS // len(pair)) for name in pair) for pair in tiles]
+    return replace(prompt, image_parts=tuple(pairs))
 
 
 def embeddings_of(prompt: Prompt) -> Callable[[int], np.ndarray]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import edgevlm_runtime
 from edgevlm_runtime.decoding.context import Context
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.text.layout import ImagePart, ImageSpan, Prompt
+from edgevlm_runtime.text.layout import ImageSpan, Prompt
 from tests.support.contexts import (
     HIDDEN,
     IMAGE,
@@ -22,6 +22,7 @@ from tests.support.contexts import (
     ROWS,
     Part,
     embeddings_of,
+    in_tiles,
     new_context,
     prefill,
     prompt_of,
@@ -109,23 +110,17 @@ def test_images_in_another_order(model: edgevlm_runtime.VLM) -> None:
     assert context.shared_prefix(prompt_of([1, "y", "x", 2])) == 1
 
 
-def _in_tiles(prompt: Prompt, *tiles: str) -> Prompt:
-    """The prompt with its images in tiles of two tokens each, of those names."""
-    pairs = [tuple(ImagePart(f"tile {name}", ROWS // 2) for name in pair) for pair in tiles]
-    return replace(prompt, image_parts=tuple(pairs))
-
-
 def test_images_are_reused_up_to_the_first_tile_that_changed(model: edgevlm_runtime.VLM) -> None:
     """Also where another image begins with the tile of one that is there, and where the prompt cuts an image in two."""
     context = new_context(model)
-    one = _in_tiles(prompt_of([1, "x", 2, "y", 3]), "ab", "ca")
+    one = in_tiles(prompt_of([1, "x", 2, "y", 3]), "ab", "ca")
     prefill(context, one)
     for other, shared in (
-        (_in_tiles(prompt_of([1, "z", 2, "y", 3]), "ab", "ca"), 2 * (1 + ROWS)),
-        (_in_tiles(prompt_of([1, "z", 2, "y", 3]), "ad", "ca"), 1 + ROWS // 2),
-        (_in_tiles(prompt_of([1, "z", 2, "y", 3]), "da", "ca"), 1),
-        (_in_tiles(prompt_of([1, "x", 2, "z", 3]), "ab", "cb"), 2 * (1 + ROWS) - ROWS // 2),
-        (_in_tiles(prompt_of([1, "x", 2, "z", 3]), "ab", "ac"), 2 + ROWS),
+        (in_tiles(prompt_of([1, "z", 2, "y", 3]), "ab", "ca"), 2 * (1 + ROWS)),
+        (in_tiles(prompt_of([1, "z", 2, "y", 3]), "ad", "ca"), 1 + ROWS // 2),
+        (in_tiles(prompt_of([1, "z", 2, "y", 3]), "da", "ca"), 1),
+        (in_tiles(prompt_of([1, "x", 2, "z", 3]), "ab", "cb"), 2 * (1 + ROWS) - ROWS // 2),
+        (in_tiles(prompt_of([1, "x", 2, "z", 3]), "ab", "ac"), 2 + ROWS),
         (prompt_of([1, "x", 2, "y", 3]), 1),
     ):
         assert context.shared_prefix(other) == shared
@@ -135,9 +130,9 @@ def test_images_are_reused_up_to_the_first_tile_that_changed(model: edgevlm_runt
 
 def test_reusing_tiles_gives_what_computing_gives(model: edgevlm_runtime.VLM) -> None:
     context = new_context(model)
-    before = _in_tiles(prompt_of([1, "x", 2]), "ab")
+    before = in_tiles(prompt_of([1, "x", 2]), "ab")
     prefill(context, before)
-    after = _in_tiles(prompt_of([1, "z", 2]), "ac")
+    after = in_tiles(prompt_of([1, "z", 2]), "ac")
     rows = np.concatenate([PICTURES["x"][: ROWS // 2], PICTURES["z"][ROWS // 2 :]])
     reused, anew = (one.prefill(after, lambda _: rows) for one in (context, new_context(model)))
     assert reused is not None
@@ -150,12 +145,12 @@ def test_an_image_that_stands_in_two_runs_is_known_by_its_tiles(handmade_bundle:
     model = edgevlm_runtime.load(handmade_bundle, threads=1)
     ids, half = np.array([1, IMAGE, 2, IMAGE, IMAGE, IMAGE, 3], np.int64), ROWS // 2
     spans = (ImageSpan(1, 1, 0, 0), ImageSpan(3, 3, 0, 1))
-    one = _in_tiles(Prompt(ids, spans, image_keys=("x",)), "ab")
+    one = in_tiles(Prompt(ids, spans, image_keys=("x",)), "ab")
     context = new_context(model)
     prefill(context, one)
-    assert context.shared_prefix(_in_tiles(replace(one, image_keys=("y",)), "ac")) == 3 + half - 1
-    assert context.shared_prefix(_in_tiles(replace(one, image_keys=("y",)), "ab")) == len(one) - 1
-    assert context.shared_prefix(_in_tiles(replace(one, image_keys=("y",)), "ba")) == 1
+    assert context.shared_prefix(in_tiles(replace(one, image_keys=("y",)), "ac")) == 3 + half - 1
+    assert context.shared_prefix(in_tiles(replace(one, image_keys=("y",)), "ab")) == len(one) - 1
+    assert context.shared_prefix(in_tiles(replace(one, image_keys=("y",)), "ba")) == 1
 
 
 def test_reused_images_are_not_asked_for(model: edgevlm_runtime.VLM) -> None:

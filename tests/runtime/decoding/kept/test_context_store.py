@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ import edgevlm_runtime
 from edgevlm_runtime import Answer
 from edgevlm_runtime.decoding.kept.held import Contents
 from edgevlm_runtime.errors import EdgeVLMError
-from edgevlm_runtime.text.layout import ImagePart, Prompt
-from tests.support.contexts import PICTURES, ROWS, new_context, prefill, prompt_of
+from tests.support.contexts import PICTURES, ROWS, in_tiles, new_context, prefill, prompt_of
 
 QUESTION, OTHER = "what is there to be seen in it", "is there a scratch on this part of it"
 Fresh = Callable[..., edgevlm_runtime.VLM]
@@ -296,14 +294,12 @@ def test_threads(fresh: Fresh, folder: Path) -> None:
     assert not wrong
 
 
-def _in_tiles(picture: str, *tiles: str) -> Prompt:
-    """Two tokens, an image in tiles of those names, and one token more."""
-    parts = tuple(ImagePart(f"tile {name}", ROWS // len(tiles)) for name in tiles)
-    return replace(prompt_of([1, 2, picture, 3]), image_parts=(parts,))
-
-
 def test_tiles_that_did_not_change_are_known_after_a_restart(fresh: Fresh, folder: Path) -> None:
-    before, after, half = _in_tiles("x", "a", "b"), _in_tiles("z", "a", "c"), ROWS // 2
+    before, after, half = (
+        in_tiles(prompt_of([1, 2, "x", 3]), "ab"),
+        in_tiles(prompt_of([1, 2, "z", 3]), "ac"),
+        ROWS // 2,
+    )
     rows = np.concatenate([PICTURES["x"][:half], PICTURES["z"][half:]])
     first = fresh(context_cache_dir=folder)
     context = new_context(first)
@@ -314,7 +310,11 @@ def test_tiles_that_did_not_change_are_known_after_a_restart(fresh: Fresh, folde
 
     again = fresh(context_cache_dir=folder)
     assert again.pipeline.stored is not None
-    for other in (_in_tiles("x", "b", "a"), _in_tiles("x", "c", "b"), prompt_of([1, 2, "x", 3])):
+    for other in (
+        in_tiles(prompt_of([1, 2, "x", 3]), "ba"),
+        in_tiles(prompt_of([1, 2, "x", 3]), "cb"),
+        prompt_of([1, 2, "x", 3]),
+    ):
         context = new_context(again)
         again.pipeline.stored.recall(context, other)
         assert context.length == 0  # two tokens of text are not worth a file
